@@ -1,0 +1,69 @@
+# The few verbs of this project. `make` lists them. Every one fails when a step of it fails.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.PHONY: help setup setup-demo setup-test demo test bench firmware-check fmt lint clean test-kill test-power-cut test-soak
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+CARGO ?= cargo
+# What the tests run with: cargo-nextest where it is installed (one process a test, heavy ones in turn), else cargo's own runner.
+NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+# Rounds of the long runs below.
+ROUNDS ?= 1000
+
+help: ## list the verbs
+	@echo "Gengfu: make VERB"
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 18 | sed 's/^/  /'
+
+setup: setup-test ## install what building, the demo and the tests need (Debian)
+
+setup-demo:
+	@scripts/setup.sh demo
+
+setup-test:
+	@scripts/setup.sh test
+
+demo: setup-demo ## see the whole road on this machine: smoke, a door, a parked vehicle
+	@echo "==> building the gateway (release; the first time takes minutes)"
+	@$(CARGO) build --locked --release -p gengfu
+	@exec $(TARGET_DIR)/release/gengfu demo
+
+test: setup-test firmware-check ## everything CI runs, against real parts
+	@echo "==> building the workspace and its tests"
+	@$(CARGO) build --locked --workspace --bins
+	@echo "==> examples in the documentation"
+	@$(CARGO) test --locked --workspace --doc --quiet
+ifeq ($(NEXTEST),yes)
+	@$(CARGO) nextest run --locked --workspace --profile ci
+else
+	@$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
+endif
+
+bench: setup-test ## our figures beside the machine's own limits, from one run
+	@$(CARGO) bench --locked -p gengfu-outbox -p gengfu-vision -p hil-tests --bench '*'
+
+firmware-check: ## build the node's logic for a Cortex-M3
+	@scripts/firmware-check.sh
+
+fmt: ## format all Rust
+	@$(CARGO) fmt --all
+
+lint: ## formatting and clippy, warnings are errors
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+clean: ## remove all that was built and downloaded here
+	@$(CARGO) clean
+
+# The three long runs repeat a scenario of hil-tests/tests more often than `make test` does.
+test-kill: setup-test ## kill -9 the gateway ROUNDS times while events flow
+	@$(CARGO) build --locked --workspace --bins
+	@GENGFU_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p hil-tests --test kill -- --nocapture
+
+test-power-cut: setup-test ## cut the gateway's disk ROUNDS times (needs root)
+	@$(CARGO) build --locked --workspace --bins
+	@GENGFU_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p hil-tests --test power_cut -- --nocapture
+
+test-soak: setup-test ## events, outages and camera faults for ROUNDS rounds
+	@$(CARGO) build --locked --workspace --bins
+	@GENGFU_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p hil-tests --test soak -- --nocapture

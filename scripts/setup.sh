@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Makes a Debian machine that has Rust ready to build and run Gengfu.
+#
+#   scripts/setup.sh demo     what `make demo` needs: compilers' headers, the footage, the model
+#   scripts/setup.sh test     the same, and the real parts the tests run against (broker, RTSP server, ...)
+#
+# Installs only what is missing and says what that is; a second run changes nothing and needs no
+# network. Packages are installed as root or through sudo; with neither, the line to type is printed.
+# Everything that is not a Debian package goes to target/gengfu, nowhere else.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+set_name=${1:-demo}
+demo_packages=(
+  gcc libc6-dev make pkg-config ca-certificates unzip
+  clang libclang-dev                                                 # bindings to libav are generated
+  libavcodec-dev libavformat-dev libavutil-dev libswscale-dev        # cameras: demux, decode, scale
+)
+test_packages=(
+  mosquitto mosquitto-clients openssl                                # a broker, and TLS keys for it
+  python3 python3-gi gir1.2-gst-rtsp-server-1.0                      # an RTSP camera
+  gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+  ffmpeg                                                             # makes the clips
+  e2fsprogs mount util-linux iproute2                                # power cuts on loop-mounted ext4
+  qemu-system-arm                                                    # the node's image in an emulator
+)
+case $set_name in
+  demo) packages=("${demo_packages[@]}") ;;
+  test) packages=("${demo_packages[@]}" "${test_packages[@]}") ;;
+  *) echo "usage: scripts/setup.sh [demo|test]" >&2; exit 2 ;;
+esac
+
+say() { printf '==> %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+installed() { dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+
+# Prints how to become root, or nothing when that is not possible.
+apt_update_done=
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+apt_update() {
+  [ -z "$apt_update_done" ] || return 0
+  say "apt-get update"
+  as_root apt-get -qq update
+  apt_update_done=1
+}
+
+# Debian starts a service as it installs it. Nobody asked for a broker on port 1883 of this machine: the
+# tests start their own on ports of their own. So for the time of this installation, and only where no
+# such policy is set, services are kept from starting, and the broker is not started at the next boot.
+install_quietly() {
+  local policy=/usr/sbin/policy-rc.d made_policy= had_broker= status=0
+  installed mosquitto && had_broker=1
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+    made_policy=1
+  fi
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq install -y --no-install-recommends "$@" </dev/null >/dev/null || status=$?
+  [ -z "$made_policy" ] || as_root rm -f "$policy"
+  if [ -z "$had_broker" ] && installed mosquitto && [ -d /run/systemd/system ]; then
+    as_root systemctl disable --now mosquitto >/dev/null 2>&1 || true
+  fi
+  return "$status"
+}
+
+install_packages() {
+  local missing=() p
+  for p in "${packages[@]}"; do installed "$p" || missing+=("$p"); done
+  python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+  if [ ${#missing[@]} -eq 0 ]; then say "packages: nothing missing ($set_name)"; return; fi
+  say "packages missing: ${missing[*]}"
+  if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+    die "neither root nor sudo here. As root, run:
+  apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+  fi
+  apt_update
+  say "installing ${#missing[@]} packages (a few minutes on a new machine)"
+  install_quietly "${missing[@]}" || die "apt-get could not install: ${missing[*]}"
+}
+
+# The demo's street footage. Debian ships it in opencv-doc, plain or compressed; on slim images dpkg leaves
+# out /usr/share/doc even when the package is installed, so the package is unpacked here, not installed.
+footage=target/gengfu/media/vtest.avi
+take_footage_from() {
+  local f=$1/usr/share/doc/opencv-doc/examples/data/vtest.avi
+  if [ -s "$f" ]; then cp "$f" "$footage.part"
+  elif [ -s "$f.gz" ]; then gzip -dc "$f.gz" >"$footage.part"
+  else return 1; fi
+  mv "$footage.part" "$footage"
+}
+fetch_footage() {
+  if [ -s "$footage" ]; then say "footage: $footage"; return; fi
+  mkdir -p "$(dirname "$footage")"
+  if ! take_footage_from ""; then
+    say "footage: unpacking vtest.avi from Debian's opencv-doc"
+    local work
+    work=$(mktemp -d)
+    # apt drops to a user of its own for downloads; let it write here, or it warns
+    chmod 755 "$work"
+    if ! (cd "$work" && apt-get -qq download opencv-doc 2>/dev/null); then
+      apt_update
+      (cd "$work" && apt-get -qq download opencv-doc) || die "cannot download Debian's opencv-doc"
+    fi
+    dpkg-deb -x "$work"/opencv-doc_*.deb "$work/tree"
+    take_footage_from "$work/tree" || die "opencv-doc has no vtest.avi: is this Debian 12 or later?"
+    rm -rf "$work"
+  fi
+  say "footage: $footage"
+}
+
+command -v dpkg-query >/dev/null || die "this script knows Debian (12 or later) only. Elsewhere install the
+equivalents of: ${packages[*]}
+and put OpenCV's vtest.avi at $footage"
+command -v cargo >/dev/null || die "no cargo: install Rust first (1.95 or later)"
+install_packages
+fetch_footage
+say "models"
+scripts/fetch-models.sh target/gengfu
+say "setup done ($set_name)"
