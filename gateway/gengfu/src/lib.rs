@@ -1,1 +1,4 @@
-//! Skeleton.
+//! The gateway: daemon and command line.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod clock;

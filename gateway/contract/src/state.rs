@@ -1,0 +1,99 @@
+//! Retained state: what a centre that starts late sees at once.
+//!
+//! Owns the bodies on `status`, `alarm/<id>`, `device/<id>`, `statement` and `dispatch/status`. These describe the present and are not
+//! journaled; the journal is on `event`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{AlarmData, ClockQuality};
+use crate::slug::Slug;
+use crate::words::{AlarmKind, Lane};
+
+/// Body of `status`; with `offline` also the gateway's will.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GatewayStatus {
+    /// Is it there.
+    pub state: Presence,
+    /// Number of the gateway's start.
+    pub boot: u64,
+    /// Software version.
+    pub version: String,
+    /// Contract version.
+    pub contract: String,
+    /// Whether its times can be trusted.
+    pub clock: ClockQuality,
+    /// When this was said.
+    pub at: Timestamp,
+}
+
+/// Is somebody there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// Yes.
+    Online,
+    /// No.
+    Offline,
+    /// Back soon.
+    Updating,
+}
+
+/// Body of `alarm/<alarm_id>`: the alarm as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AlarmSnapshot {
+    /// Sequence of the last event of this alarm.
+    pub sequence: u64,
+    /// The alarm.
+    pub alarm: AlarmData,
+}
+
+/// Body of `device/<device_id>`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceState {
+    /// The device.
+    pub device: Slug,
+    /// "node", "door", "smoke", "camera" and the like.
+    pub class: String,
+    /// Last known state, as in "open", "closed", "alarm", "streaming".
+    pub state: String,
+    /// When it was last heard; absent when never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_heard_at: Option<Timestamp>,
+    /// Battery, millivolts, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub battery_mv: Option<u32>,
+    /// Open troubles of this device.
+    #[serde(default)]
+    pub troubles: Vec<AlarmKind>,
+}
+
+/// Body of `statement`: what a centre needs to prove that it has everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Statement {
+    /// Events 1 to this number exist.
+    pub sequence: u64,
+    /// Hash of that event, hex.
+    pub head: String,
+    /// Items not yet received by the centre, per lane.
+    pub pending: BTreeMap<Lane, u64>,
+    /// When the oldest of them was journaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_pending_at: Option<Timestamp>,
+    /// Items dropped for want of room since the beginning, per lane.
+    pub dropped: BTreeMap<Lane, u64>,
+    /// When this was said.
+    pub at: Timestamp,
+}
+
+/// Body of `dispatch/status`: the centre's presence, and its will.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DispatchStatus {
+    /// Is the centre there.
+    pub state: Presence,
+    /// When this was said.
+    pub at: Timestamp,
+}

@@ -1,0 +1,296 @@
+//! The vocabulary of alarms: kinds, lanes, conditions and the CAP 1.2 words.
+//!
+//! Owns the closed lists that both sides agree on, and the table that gives each kind its words.
+//! Refuses thresholds and timers: those are rules, and rules belong to the gateway's `alarm`.
+//!
+//! Source of urgency, severity, certainty and category: OASIS Common Alerting Protocol 1.2, 3.2.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident: $case:literal { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = $case)]
+        pub enum $name { $($(#[$vmeta])* $variant),+ }
+
+        impl $name {
+            /// Every value, in declaration order.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            /// The word as it stands on the wire.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text),+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// The road an item travels, most urgent first. A later lane never delays an earlier one.
+    Lane: "snake_case" {
+        /// Smoke. Never dropped, never bounded.
+        Fire = "fire",
+        /// SOS button, personal emergency. Never dropped, never bounded.
+        Emergency = "emergency",
+        /// The equipment's own faults.
+        Trouble = "trouble",
+        /// Doors and people living alone.
+        Care = "care",
+        /// Street cameras: parking, litter, bins.
+        City = "city",
+        /// Observations that are no alarm.
+        Telemetry = "telemetry",
+        /// Pictures.
+        Evidence = "evidence",
+    }
+}
+
+impl Lane {
+    /// True for the lanes whose items are never dropped and whose missing receipt sounds the box.
+    #[must_use]
+    pub fn is_life_safety(self) -> bool {
+        matches!(self, Lane::Fire | Lane::Emergency)
+    }
+}
+
+words! {
+    /// What an alarm (or trouble) is about.
+    AlarmKind: "snake_case" {
+        /// A smoke alarm's head has sensed smoke. Latches.
+        Smoke = "smoke",
+        /// A personal emergency button was pressed. Latches.
+        Sos = "sos",
+        /// A door has stood open longer than its limit.
+        DoorLeftOpen = "door_left_open",
+        /// A device's case was opened. Latches.
+        Tamper = "tamper",
+        /// A device was not heard for its supervision interval (trouble).
+        SensorLost = "sensor_lost",
+        /// A device's battery is low (trouble).
+        LowBattery = "low_battery",
+        /// A device reports its own fault (trouble).
+        DeviceFault = "device_fault",
+        /// A node says that events were lost before they could be delivered (trouble).
+        EventsLost = "events_lost",
+        /// A camera gives no usable picture (trouble; GB/T 47678.5-2026 监控设施异常).
+        CameraFault = "camera_fault",
+        /// A motor vehicle stands in a no-parking zone longer than the zone's limit.
+        IllegalParking = "illegal_parking",
+        /// A vehicle blocks a fire lane.
+        FireLaneBlocked = "fire_lane_blocked",
+    }
+}
+
+words! {
+    /// State of an alarm's condition, owned by the gateway (after ISA-18.2 / IEC 62682).
+    Condition: "SCREAMING_SNAKE_CASE" {
+        /// Nothing is wrong any more; the alarm is over.
+        Normal = "NORMAL",
+        /// It is so, and no human has acknowledged it.
+        ActiveUnack = "ACTIVE_UNACK",
+        /// It is so, and a human has acknowledged it.
+        ActiveAck = "ACTIVE_ACK",
+        /// It is no longer so (or awaits a reset), and no human has acknowledged it.
+        ClearedUnack = "CLEARED_UNACK",
+        /// It is no longer so and was acknowledged, but it latches: a reset is still due.
+        ClearedLatched = "CLEARED_LATCHED",
+        /// It was so when last seen; the device that could tell is itself in trouble.
+        Unknown = "UNKNOWN",
+    }
+}
+
+impl Condition {
+    /// True until the alarm is over.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        self != Condition::Normal
+    }
+}
+
+words! {
+    /// CAP 1.2 `status`: whether this is meant, or a drill.
+    CapStatus: "PascalCase" {
+        /// Meant for action.
+        Actual = "Actual",
+        /// A drill for people.
+        Exercise = "Exercise",
+        /// A technical test; no action.
+        Test = "Test",
+    }
+}
+words! {
+    /// CAP 1.2 `urgency`.
+    Urgency: "PascalCase" {
+        /// Act at once.
+        Immediate = "Immediate",
+        /// Act soon (within the hour).
+        Expected = "Expected",
+        /// Act in the near future.
+        Future = "Future",
+    }
+}
+words! {
+    /// CAP 1.2 `severity`.
+    Severity: "PascalCase" {
+        /// Extraordinary threat to life or property.
+        Extreme = "Extreme",
+        /// Significant threat.
+        Severe = "Severe",
+        /// Possible threat.
+        Moderate = "Moderate",
+        /// Minimal threat.
+        Minor = "Minor",
+    }
+}
+words! {
+    /// CAP 1.2 `certainty`.
+    Certainty: "PascalCase" {
+        /// Determined to have occurred.
+        Observed = "Observed",
+        /// Probability above one half.
+        Likely = "Likely",
+        /// Probability of one half or less.
+        Possible = "Possible",
+    }
+}
+words! {
+    /// CAP 1.2 `category`.
+    Category: "PascalCase" {
+        /// Fire suppression and rescue.
+        Fire = "Fire",
+        /// Rescue and recovery.
+        Rescue = "Rescue",
+        /// Medical and public health.
+        Health = "Health",
+        /// General emergency and public safety.
+        Safety = "Safety",
+        /// Utility, telecommunication, other infrastructure.
+        Infra = "Infra",
+        /// Public and private transport.
+        Transport = "Transport",
+        /// Pollution and other environmental.
+        Env = "Env",
+    }
+}
+
+/// The CAP words of one alarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cap {
+    /// Whether this is meant.
+    pub status: CapStatus,
+    /// How soon to act.
+    pub urgency: Urgency,
+    /// How bad it can be.
+    pub severity: Severity,
+    /// How sure it is.
+    pub certainty: Certainty,
+    /// Which service it concerns.
+    pub category: Category,
+}
+
+impl AlarmKind {
+    /// The lane this kind travels in.
+    #[must_use]
+    pub fn lane(self) -> Lane {
+        use AlarmKind::*;
+        match self {
+            Smoke => Lane::Fire,
+            Sos => Lane::Emergency,
+            Tamper | SensorLost | LowBattery | DeviceFault | EventsLost | CameraFault => Lane::Trouble,
+            DoorLeftOpen => Lane::Care,
+            IllegalParking | FireLaneBlocked => Lane::City,
+        }
+    }
+
+    /// True for the equipment's own faults, which are never an alarm.
+    #[must_use]
+    pub fn is_trouble(self) -> bool {
+        self.lane() == Lane::Trouble
+    }
+
+    /// True when the alarm stays until somebody resets it.
+    #[must_use]
+    pub fn latches(self) -> bool {
+        matches!(self, AlarmKind::Smoke | AlarmKind::Sos | AlarmKind::Tamper)
+    }
+
+    /// The CAP words a fresh alarm of this kind starts with (status Actual).
+    #[must_use]
+    pub fn cap(self) -> Cap {
+        use AlarmKind::*;
+        let (urgency, severity, certainty, category) = match self {
+            Smoke => (Urgency::Immediate, Severity::Extreme, Certainty::Likely, Category::Fire),
+            Sos => (Urgency::Immediate, Severity::Severe, Certainty::Observed, Category::Rescue),
+            DoorLeftOpen => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Safety),
+            Tamper | SensorLost | DeviceFault | EventsLost | CameraFault => {
+                (Urgency::Expected, Severity::Moderate, Certainty::Observed, Category::Infra)
+            }
+            LowBattery => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Infra),
+            FireLaneBlocked => (Urgency::Expected, Severity::Moderate, Certainty::Likely, Category::Safety),
+            IllegalParking => (Urgency::Future, Severity::Minor, Certainty::Likely, Category::Transport),
+        };
+        Cap { status: CapStatus::Actual, urgency, severity, certainty, category }
+    }
+
+    /// What people read, in Chinese and English.
+    #[must_use]
+    pub fn title(self) -> Text {
+        use AlarmKind::*;
+        let (zh, en) = match self {
+            Smoke => ("烟雾报警", "Smoke alarm"),
+            Sos => ("紧急求助", "SOS button"),
+            DoorLeftOpen => ("门未关", "Door left open"),
+            Tamper => ("设备被拆动", "Device tampered with"),
+            SensorLost => ("传感器失联", "Sensor not heard"),
+            LowBattery => ("电池电量低", "Battery low"),
+            DeviceFault => ("设备故障", "Device fault"),
+            EventsLost => ("传感器事件丢失", "Sensor events lost"),
+            CameraFault => ("监控设施异常", "Camera fault"),
+            IllegalParking => ("机动车乱停放", "Illegal parking"),
+            FireLaneBlocked => ("占用消防通道", "Fire lane blocked"),
+        };
+        Text { zh: zh.into(), en: en.into() }
+    }
+}
+
+/// A sentence for people in both of the project's languages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Text {
+    /// Chinese.
+    pub zh: String,
+    /// English.
+    pub en: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_on_the_wire_are_what_as_str_says() {
+        for kind in AlarmKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
+        for lane in Lane::ALL {
+            assert_eq!(serde_json::to_value(lane).unwrap(), lane.as_str());
+        }
+        for condition in Condition::ALL {
+            assert_eq!(serde_json::to_value(condition).unwrap(), condition.as_str());
+        }
+    }
+
+    #[test]
+    fn life_safety_goes_before_everything_else() {
+        assert!(Lane::ALL.windows(2).all(|w| w[0] < w[1]));
+        assert!(AlarmKind::ALL.iter().filter(|k| k.lane().is_life_safety()).all(|k| k.latches()));
+    }
+}
