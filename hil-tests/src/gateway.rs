@@ -1,0 +1,173 @@
+//! The gateway as a process: the `gengfu` binary that was built together with the tests. It owns starting,
+//! killing and asking it; it refuses to know its configuration, which the scenario writes.
+//!
+//! The binary is `$GENGFU_BIN`, or `gengfu` in the folder of this build (`target/<profile>/`). `make test`
+//! builds it first. A test run by hand uses what was built last: after a change, `cargo build -p gengfu`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::process::{Process, eventually};
+use crate::{Result, RigError};
+
+/// A gateway, running or not, with its configuration in `<dir>/gengfu.toml`. Dropping it kills it.
+#[derive(Debug)]
+pub struct Gateway {
+    dir: PathBuf,
+    config: PathBuf,
+    environment: Vec<(String, String)>,
+    process: Option<Process>,
+}
+
+impl Gateway {
+    /// Writes the configuration. Starts nothing yet.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn prepare(dir: &Path, config_toml: &str) -> Result<Self> {
+        let config = dir.join("gengfu.toml");
+        let write = || fs::create_dir_all(dir).and_then(|()| fs::write(&config, config_toml));
+        write().map_err(|e| RigError::failed(format!("write {}", config.display()), e))?;
+        Ok(Self { dir: dir.to_owned(), config, environment: Vec::new(), process: None })
+    }
+
+    /// As [`Gateway::prepare`], then [`Gateway::start`].
+    ///
+    /// # Errors
+    /// As those.
+    pub fn launch(dir: &Path, config_toml: &str) -> Result<Self> {
+        let mut gateway = Self::prepare(dir, config_toml)?;
+        gateway.start()?;
+        Ok(gateway)
+    }
+
+    /// Sets a variable of the environment for the next starts, such as `RUST_LOG`.
+    #[must_use]
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts `gengfu run`. Does not wait: [`Gateway::wait_until`] does, for what the scenario needs.
+    ///
+    /// # Errors
+    /// When it runs already, or the binary is missing.
+    pub fn start(&mut self) -> Result<()> {
+        if self.process.as_mut().is_some_and(Process::is_running) {
+            return Err(RigError::failed("start the gateway", "it runs already"));
+        }
+        let mut command = self.command(&["run"])?;
+        command.envs(self.environment.iter().map(|(n, v)| (n, v)));
+        self.process = Some(Process::spawn("gengfu", command, &self.dir)?);
+        Ok(())
+    }
+
+    /// Kill -9. Harmless when it does not run.
+    pub fn kill(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.kill();
+        }
+    }
+
+    /// Kill -9, then start again.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub fn kill_and_restart(&mut self) -> Result<()> {
+        self.kill();
+        self.start()
+    }
+
+    /// SIGTERM, and waits for the end in order. Gives the exit code; `None` when a signal ended it.
+    ///
+    /// # Errors
+    /// When it never ran or does not end within `deadline`.
+    pub fn stop(&mut self, deadline: Duration) -> Result<Option<i32>> {
+        Ok(self.process()?.terminate(deadline)?.code())
+    }
+
+    /// The process: its output, its memory, freezing it.
+    ///
+    /// # Errors
+    /// When it was never started.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().ok_or_else(|| RigError::failed("reach the gateway", "it was never started"))
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Runs another `gengfu` command (`check`, `status`, ...) with this configuration: exit code, standard
+    /// output, standard error.
+    ///
+    /// # Errors
+    /// When the binary cannot be started.
+    pub fn command_output(&self, words: &[&str]) -> Result<(Option<i32>, String, String)> {
+        let mut command = self.command(words)?;
+        let output = command.stdin(Stdio::null()).output();
+        let output = output.map_err(|e| RigError::failed(format!("run gengfu {}", words.join(" ")), e))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((output.status.code(), text(&output.stdout), text(&output.stderr)))
+    }
+
+    /// What `gengfu status --json` says.
+    ///
+    /// # Errors
+    /// When the gateway does not answer, or not in JSON.
+    pub fn status(&self) -> Result<serde_json::Value> {
+        let (_, out, err) = self.command_output(&["status", "--json"])?;
+        serde_json::from_str(&out)
+            .map_err(|e| RigError::failed("read the gateway's status", format!("{e}\n{}{}", out, err)))
+    }
+
+    /// Waits until the gateway's status satisfies `accept`. Ends early when the gateway has ended.
+    ///
+    /// # Errors
+    /// When the time is over (the text has the last status and the gateway's last words).
+    pub fn wait_until(
+        &mut self,
+        what: &str,
+        deadline: Duration,
+        mut accept: impl FnMut(&serde_json::Value) -> bool,
+    ) -> Result<serde_json::Value> {
+        let ended = eventually(what, deadline, || {
+            let running = self.process.as_mut().is_some_and(Process::is_running);
+            let tail = self.process.as_ref().map_or_else(String::new, Process::tail);
+            if !running {
+                return Ok(Err(tail));
+            }
+            match self.status() {
+                Ok(status) if accept(&status) => Ok(Ok(status)),
+                Ok(status) => Err(format!("{status:#}\n{tail}")),
+                Err(e) => Err(format!("{e}\n{tail}")),
+            }
+        })?;
+        ended.map_err(|tail| RigError::failed(what, format!("the gateway has ended\n{tail}")))
+    }
+
+    fn command(&self, words: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        command.args(words).arg("--config").arg(&self.config);
+        Ok(command)
+    }
+}
+
+/// The `gengfu` binary of this build.
+///
+/// # Errors
+/// When it has not been built.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("GENGFU_BIN") {
+        return Ok(path.into());
+    }
+    let doing = "find the gengfu binary";
+    // A test binary is target/<profile>/deps/<name>-<hash>.
+    let own = std::env::current_exe().map_err(|e| RigError::failed(doing, e))?;
+    let built = own.ancestors().nth(2).map(|profile| profile.join("gengfu")).filter(|file| file.is_file());
+    built.ok_or_else(|| RigError::failed(doing, "it is not built: `cargo build -p gengfu` with the tests' profile"))
+}

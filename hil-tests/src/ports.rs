@@ -1,0 +1,81 @@
+//! Loopback ports for servers of a test. It owns one promise: while a [`Port`] is held, no other test of this
+//! machine gets the same number, and the kernel does not hand it to an outgoing connection, also while the
+//! server behind it is down.
+//!
+//! Binding port 0 does not promise that: such a port lies in the kernel's range for outgoing connections, and
+//! once its server is down, a client that keeps trying to reconnect can even connect to itself. So numbers are
+//! taken below that range (32768 on Linux) and locked across processes by a lock file.
+
+use std::fs::{self, File, TryLockError};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::{Result, RigError};
+
+const FIRST: u16 = 21_000;
+const COUNT: u16 = 10_000;
+
+/// A reserved loopback port. Freed when dropped.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    /// Held locked; the kernel unlocks it when this process ends, however it ends.
+    _lock: File,
+}
+
+impl Port {
+    /// Reserves a port.
+    ///
+    /// # Errors
+    /// When the folder of lock files cannot be used, or no port is free.
+    pub fn reserve() -> Result<Self> {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let dir = std::env::temp_dir().join("gengfu-test-ports");
+        fs::create_dir_all(&dir).map_err(|e| RigError::failed(format!("make {}", dir.display()), e))?;
+        // Test processes start at different places, so that they seldom meet at the same lock.
+        let start = (std::process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;
+        for _ in 0..COUNT {
+            let step = NEXT.fetch_add(1, Ordering::Relaxed);
+            let number = FIRST + (u32::from(start) + u32::from(step)).rem_euclid(u32::from(COUNT)) as u16;
+            let path = dir.join(number.to_string());
+            let lock = File::create(&path).map_err(|e| RigError::failed(format!("make {}", path.display()), e))?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => continue,
+                Err(TryLockError::Error(e)) => return Err(RigError::failed(format!("lock {}", path.display()), e)),
+            }
+            // Something that is not one of our tests may listen there.
+            if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
+                return Ok(Self { number, _lock: lock });
+            }
+        }
+        Err(RigError::failed("reserve a port", "all are taken: are old test processes still running?"))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// 127.0.0.1 with this port.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_held_ports_differ_and_lie_below_the_range_for_outgoing_connections() {
+        let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+        let low: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+        let held: Vec<Port> = (0..20).map(|_| Port::reserve().unwrap()).collect();
+        let numbers: std::collections::BTreeSet<u16> = held.iter().map(Port::number).collect();
+        assert_eq!(numbers.len(), held.len());
+        assert!(numbers.iter().all(|n| *n < low), "{numbers:?}, the kernel's range starts at {low}");
+    }
+}
