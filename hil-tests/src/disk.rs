@@ -41,7 +41,8 @@ impl PowerCutDisk {
         };
         make().map_err(|e| RigError::failed(format!("make {}", image.display()), e))?;
         let mut mkfs = tool("mkfs.ext4")?;
-        mkfs.args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"]).arg(&image);
+        // No reserve for root: the disk is full for everybody at the same byte.
+        mkfs.args(["-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"]).arg(&image);
         run(mkfs)?;
         let mut disk = Self { image, mount, mounted: false };
         disk.mount()?;
@@ -89,8 +90,8 @@ impl PowerCutDisk {
         let mut len = 0;
         loop {
             let stat = rustix::fs::statvfs(&self.mount).map_err(|e| RigError::failed(doing(), e))?;
-            // `f_bavail` is what a user other than root may take; root may take the reserve as well.
-            let free = stat.f_bfree * stat.f_frsize;
+            // Not `f_bfree`: that counts what ext4 keeps for itself.
+            let free = stat.f_bavail * stat.f_frsize;
             let too_much = free.saturating_sub(left_kib * 1024);
             if too_much == 0 {
                 return Ok(());
