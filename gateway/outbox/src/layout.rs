@@ -1,0 +1,360 @@
+//! The bytes on the disk: keys and values as specified at the top of the crate. Owns encoding and decoding; refuses to
+//! touch the store. Decoding any bytes gives a value or an error, never a panic.
+
+use crate::{ItemKey, Lane, OutboxError, Outcome};
+
+/// The longest bytes an event, an attachment or a state value may have.
+pub const MAX_VALUE_BYTES: usize = 32 * 1024;
+/// The longest id.
+pub const MAX_ID_BYTES: usize = 128;
+/// The longest key of the caller's state.
+pub const MAX_STATE_KEY_BYTES: usize = 256;
+
+/// The longest value handed to sled. A leaf holds at most 16 values before it is split and about 20 after a merge;
+/// 20 × (4 KiB + key) stays below the 128 KiB from which sled writes an unsynced blob file.
+pub(crate) const CHUNK_BYTES: usize = 4096;
+pub(crate) const FORMAT: u8 = 1;
+pub(crate) const HEAD_KEY: [u8; 1] = [0x01];
+const PENDING: u8 = 0x02;
+const ID: u8 = 0x03;
+const BODY: u8 = 0x04;
+const STATE: u8 = 0x06;
+const STATE_TAIL: u8 = 0x07;
+const NEVER: i64 = i64::MIN;
+
+pub(crate) fn pending_key(key: ItemKey) -> [u8; 14] {
+    pending_at(key.lane, key.position())
+}
+
+pub(crate) fn pending_at(lane: Lane, (sequence, sub): (u64, u32)) -> [u8; 14] {
+    let mut out = [0; 14];
+    out[0] = PENDING;
+    out[1] = lane as u8;
+    out[2..10].copy_from_slice(&sequence.to_be_bytes());
+    out[10..].copy_from_slice(&sub.to_be_bytes());
+    out
+}
+
+pub(crate) fn parse_pending_key(raw: &[u8]) -> Option<ItemKey> {
+    let mut reader = Reader(raw);
+    if reader.u8()? != PENDING {
+        return None;
+    }
+    let lane = Lane::from_byte(reader.u8()?)?;
+    Some(ItemKey { lane, sequence: reader.u64()?, sub: reader.u32()? })
+}
+
+pub(crate) fn id_key(id: &str) -> Vec<u8> {
+    [&[ID], id.as_bytes()].concat()
+}
+
+pub(crate) fn body_key((sequence, sub): (u64, u32), chunk: u16) -> [u8; 15] {
+    let mut out = [0; 15];
+    out[0] = BODY;
+    out[1..9].copy_from_slice(&sequence.to_be_bytes());
+    out[9..13].copy_from_slice(&sub.to_be_bytes());
+    out[13..].copy_from_slice(&chunk.to_be_bytes());
+    out
+}
+
+/// Position and chunk of a record's key.
+pub(crate) fn parse_body_key(raw: &[u8]) -> Option<((u64, u32), u16)> {
+    let mut reader = Reader(raw);
+    if reader.u8()? != BODY {
+        return None;
+    }
+    Some(((reader.u64()?, reader.u32()?), u16::from_be_bytes(reader.array()?)))
+}
+
+pub(crate) fn body_prefix(sequence: u64) -> [u8; 9] {
+    let mut out = [0; 9];
+    out[0] = BODY;
+    out[1..].copy_from_slice(&sequence.to_be_bytes());
+    out
+}
+
+pub(crate) fn state_key(key: &[u8]) -> Vec<u8> {
+    [&[STATE], key].concat()
+}
+
+pub(crate) fn state_tail_key(key: &[u8], chunk: u16) -> Vec<u8> {
+    // Keys are refused above MAX_STATE_KEY_BYTES before they come here, so the cast keeps the length.
+    let length = key.len() as u16;
+    [&[STATE_TAIL], &length.to_be_bytes()[..], key, &chunk.to_be_bytes()[..]].concat()
+}
+
+/// The journal's end and the counters, one small record rewritten in every batch.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct HeadRecord {
+    pub sequence: u64,
+    pub hash: [u8; 32],
+    /// The sub of the last attachment after that event; 0 when there is none.
+    pub sub: u32,
+    /// No record below this sequence is kept, except those that are still pending.
+    pub oldest: u64,
+    /// Events at or above `oldest` that are received or dropped.
+    pub settled: u64,
+    pub pending: [u64; 7],
+    pub dropped: [u64; 7],
+}
+
+impl HeadRecord {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(184);
+        out.push(FORMAT);
+        out.extend_from_slice(&self.sequence.to_be_bytes());
+        out.extend_from_slice(&self.hash);
+        out.extend_from_slice(&self.sub.to_be_bytes());
+        for number in [self.oldest, self.settled].iter().chain(&self.pending).chain(&self.dropped) {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out
+    }
+
+    /// `Err(format)` when another version wrote it, `Ok(None)` when it is malformed.
+    pub fn decode(raw: &[u8]) -> Result<Option<HeadRecord>, u8> {
+        match raw.first() {
+            Some(&FORMAT) | None => Ok(Self::decode_body(raw)),
+            Some(&other) => Err(other),
+        }
+    }
+
+    fn decode_body(raw: &[u8]) -> Option<HeadRecord> {
+        let mut reader = Reader(raw.get(1..)?);
+        let mut head = HeadRecord {
+            sequence: reader.u64()?,
+            hash: reader.array()?,
+            sub: reader.u32()?,
+            oldest: reader.u64()?,
+            settled: reader.u64()?,
+            ..HeadRecord::default()
+        };
+        for slot in head.pending.iter_mut().chain(&mut head.dropped) {
+            *slot = reader.u64()?;
+        }
+        Some(head)
+    }
+
+    pub fn position(&self) -> (u64, u32) {
+        (self.sequence, self.sub)
+    }
+
+    pub fn public(&self) -> crate::Head {
+        crate::Head { sequence: self.sequence, hash: self.hash }
+    }
+}
+
+/// Times and tries of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct StageTimes {
+    pub attempts: u32,
+    pub sent_at_ms: Option<i64>,
+    pub broker_acked_at_ms: Option<i64>,
+    pub received_at_ms: Option<i64>,
+}
+
+/// What is known by id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IdRecord {
+    pub key: ItemKey,
+    pub outcome: Outcome,
+    pub times: StageTimes,
+}
+
+impl IdRecord {
+    pub fn pending(key: ItemKey) -> IdRecord {
+        IdRecord { key, outcome: Outcome::Pending, times: StageTimes::default() }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(42);
+        out.push(self.key.lane as u8);
+        out.extend_from_slice(&self.key.sequence.to_be_bytes());
+        out.extend_from_slice(&self.key.sub.to_be_bytes());
+        out.push(match self.outcome {
+            Outcome::Pending => 0,
+            Outcome::Received => 1,
+            Outcome::Dropped => 2,
+        });
+        out.extend_from_slice(&self.times.attempts.to_be_bytes());
+        for at in [self.times.sent_at_ms, self.times.broker_acked_at_ms, self.times.received_at_ms] {
+            out.extend_from_slice(&at.unwrap_or(NEVER).to_be_bytes());
+        }
+        out
+    }
+
+    pub fn decode(raw: &[u8], id: &str) -> Result<IdRecord, OutboxError> {
+        Self::parse(raw).ok_or_else(|| OutboxError::Damaged {
+            place: format!("the index entry of id {id}"),
+            detail: "it does not have the form this program writes",
+        })
+    }
+
+    fn parse(raw: &[u8]) -> Option<IdRecord> {
+        let mut reader = Reader(raw);
+        let lane = Lane::from_byte(reader.u8()?)?;
+        let key = ItemKey { lane, sequence: reader.u64()?, sub: reader.u32()? };
+        let outcome = match reader.u8()? {
+            0 => Outcome::Pending,
+            1 => Outcome::Received,
+            2 => Outcome::Dropped,
+            _ => return None,
+        };
+        let times = StageTimes {
+            attempts: reader.u32()?,
+            sent_at_ms: reader.time()?,
+            broker_acked_at_ms: reader.time()?,
+            received_at_ms: reader.time()?,
+        };
+        Some(IdRecord { key, outcome, times })
+    }
+}
+
+/// The first chunk of a record, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordHeader {
+    pub lane: Lane,
+    pub at_ms: i64,
+    /// `Some` for an event, `None` for an attachment.
+    pub prev_hash: Option<[u8; 32]>,
+    /// A settled attachment whose bytes are gone.
+    pub emptied: bool,
+    pub id: String,
+}
+
+impl RecordHeader {
+    /// The record as chunks; the index in the vector is the chunk's number.
+    pub fn encode(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut first = Vec::with_capacity((64 + self.id.len() + bytes.len()).min(CHUNK_BYTES));
+        first.push(match (self.prev_hash, self.emptied) {
+            (Some(_), _) => 0,
+            (None, false) => 1,
+            (None, true) => 2,
+        });
+        first.push(self.lane as u8);
+        first.extend_from_slice(&self.at_ms.to_be_bytes());
+        if let Some(hash) = self.prev_hash {
+            first.extend_from_slice(&hash);
+        }
+        // Ids are refused above MAX_ID_BYTES and values above MAX_VALUE_BYTES, so both casts keep the length.
+        first.push(self.id.len() as u8);
+        first.extend_from_slice(self.id.as_bytes());
+        first.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+        let (start, rest) = bytes.split_at(bytes.len().min(CHUNK_BYTES - first.len()));
+        first.extend_from_slice(start);
+        std::iter::once(first).chain(rest.chunks(CHUNK_BYTES).map(<[u8]>::to_vec)).collect()
+    }
+
+    /// The header, the length of the bytes, and as many of them as the first chunk holds.
+    pub fn decode(raw: &[u8]) -> Option<(RecordHeader, usize, &[u8])> {
+        let mut reader = Reader(raw);
+        let kind = reader.u8()?;
+        let lane = Lane::from_byte(reader.u8()?)?;
+        let at_ms = i64::from_be_bytes(reader.array()?);
+        let prev_hash = match kind {
+            0 => Some(reader.array()?),
+            1 | 2 => None,
+            _ => return None,
+        };
+        let id_length = usize::from(reader.u8()?);
+        let id = std::str::from_utf8(reader.take(id_length)?).ok()?.to_owned();
+        let length = usize::try_from(reader.u32()?).ok()?;
+        Some((RecordHeader { lane, at_ms, prev_hash, emptied: kind == 2, id }, length, reader.0))
+    }
+}
+
+/// How many chunks after the first a record takes, from its length and what the first chunk holds.
+pub(crate) fn further_chunks(length: usize, in_first: usize) -> u16 {
+    // At most MAX_VALUE_BYTES / CHUNK_BYTES; a damaged length is cut to the same.
+    length.min(MAX_VALUE_BYTES).saturating_sub(in_first).div_ceil(CHUNK_BYTES) as u16
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(count)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        Some(self.array::<1>()?[0])
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn time(&mut self) -> Option<Option<i64>> {
+        let at = i64::from_be_bytes(self.array()?);
+        Some((at != NEVER).then_some(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: ItemKey = ItemKey { lane: Lane::Care, sequence: 7, sub: 3 };
+
+    #[test]
+    fn keys_sort_by_lane_then_position_and_read_back() {
+        let keys = [
+            ItemKey { lane: Lane::Fire, sequence: 900, sub: 0 },
+            ItemKey { lane: Lane::Care, sequence: 7, sub: 0 },
+            KEY,
+            ItemKey { lane: Lane::Care, sequence: 256, sub: 0 },
+        ];
+        assert!(keys.is_sorted_by_key(|key| pending_key(*key)));
+        for key in keys {
+            assert_eq!(parse_pending_key(&pending_key(key)), Some(key));
+        }
+        assert_eq!(parse_body_key(&body_key((7, 3), 2)), Some(((7, 3), 2)));
+    }
+
+    #[test]
+    fn records_read_back_and_any_shorter_prefix_is_refused_without_panic() {
+        let head = HeadRecord { sequence: 5, hash: [9; 32], sub: 2, oldest: 1, settled: 3, ..HeadRecord::default() };
+        let id = IdRecord {
+            key: KEY,
+            outcome: Outcome::Received,
+            times: StageTimes { attempts: 2, sent_at_ms: Some(-5), broker_acked_at_ms: None, received_at_ms: Some(0) },
+        };
+        assert_eq!(HeadRecord::decode(&head.encode()), Ok(Some(head.clone())));
+        assert_eq!(IdRecord::parse(&id.encode()), Some(id));
+        assert_eq!(HeadRecord::decode(&[2, 0, 0]), Err(2));
+        for cut in 0..head.encode().len() {
+            assert_eq!(HeadRecord::decode(&head.encode()[..cut]), Ok(None), "cut at {cut}");
+        }
+        for cut in 0..id.encode().len() {
+            assert_eq!(IdRecord::parse(&id.encode()[..cut]), None, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_longest_record_is_cut_into_chunks_of_at_most_four_kib() {
+        let bytes: Vec<u8> = (0..MAX_VALUE_BYTES).map(|i| i as u8).collect();
+        let header = RecordHeader {
+            lane: Lane::Fire,
+            at_ms: 1,
+            prev_hash: Some([3; 32]),
+            emptied: false,
+            id: "x".repeat(MAX_ID_BYTES),
+        };
+        let chunks = header.encode(&bytes);
+        assert!(chunks.iter().all(|chunk| chunk.len() <= CHUNK_BYTES));
+        let (decoded, length, start) = RecordHeader::decode(&chunks[0]).unwrap();
+        assert_eq!((decoded, length), (header, bytes.len()));
+        assert_eq!(usize::from(further_chunks(length, start.len())), chunks.len() - 1);
+        assert_eq!([start, &chunks[1..].concat()].concat(), bytes);
+    }
+}

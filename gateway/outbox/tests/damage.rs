@@ -1,0 +1,132 @@
+//! Damage done to the store behind the outbox's back: verification names it, and opening repairs what a power cut or
+//! an old sled may leave.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use gengfu_outbox::{ChainFault, Lane, Options, Outbox, OutboxError};
+use tempfile::TempDir;
+
+fn filled(dir: &TempDir, events: u64) {
+    let outbox = Outbox::open(Options::new(dir.path())).unwrap();
+    for number in 1..=events {
+        let mut batch = outbox.batch();
+        batch
+            .append(Lane::Care, &format!("e{number}"), 0, |position| {
+                [b"event ".as_slice(), &position.prev_hash, &number.to_be_bytes()].concat()
+            })
+            .unwrap();
+        batch.commit().unwrap();
+    }
+}
+
+/// Changes the raw store while the outbox is closed. Keys are those of the layout at the top of the crate.
+fn tamper(dir: &TempDir, change: impl FnOnce(&sled::Db)) {
+    let db = sled::Config::new().path(dir.path()).flush_every_ms(None).open().unwrap();
+    change(&db);
+    db.flush().unwrap();
+}
+
+fn record_key(sequence: u64) -> Vec<u8> {
+    [&[0x04], &sequence.to_be_bytes()[..], &[0; 6]].concat()
+}
+
+fn faults(dir: &TempDir) -> Vec<ChainFault> {
+    Outbox::open(Options::new(dir.path())).unwrap().verify().unwrap().faults
+}
+
+fn snapshots(path: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("snap.")).collect()
+}
+
+#[test]
+fn verification_names_a_changed_record() {
+    for changed in [1, 4, 9] {
+        let dir = TempDir::new().unwrap();
+        filled(&dir, 9);
+        tamper(&dir, |db| {
+            let mut raw = db.get(record_key(changed)).unwrap().unwrap().to_vec();
+            *raw.last_mut().unwrap() ^= 1;
+            db.insert(record_key(changed), raw).unwrap();
+        });
+        assert_eq!(faults(&dir), [ChainFault::Changed { sequence: changed }]);
+    }
+}
+
+#[test]
+fn verification_names_a_removed_record() {
+    for removed in [1, 5, 9] {
+        let dir = TempDir::new().unwrap();
+        filled(&dir, 9);
+        tamper(&dir, |db| drop(db.remove(record_key(removed)).unwrap()));
+        assert_eq!(faults(&dir), [ChainFault::Missing { sequence: removed }]);
+    }
+}
+
+#[test]
+fn an_item_that_cannot_be_read_is_counted_and_does_not_stand_in_the_way() {
+    let dir = TempDir::new().unwrap();
+    filled(&dir, 3);
+    tamper(&dir, |db| drop(db.insert(record_key(1), b"\xff").unwrap()));
+    let outbox = Outbox::open(Options::new(dir.path())).unwrap();
+    let ids: Vec<String> = outbox.take(9).unwrap().into_iter().map(|item| item.id).collect();
+    assert_eq!(ids, ["e2", "e3"]);
+    assert_eq!(outbox.stats().damaged, 1);
+}
+
+#[test]
+fn a_half_written_snapshot_does_not_keep_it_from_opening() {
+    let dir = TempDir::new().unwrap();
+    filled(&dir, 3);
+    fs::write(dir.path().join("snap.7FFFFFFFFFFFFFFF.generating"), b"half").unwrap();
+    let outbox = Outbox::open(Options::new(dir.path())).unwrap();
+    assert_eq!(outbox.take(9).unwrap().len(), 3);
+}
+
+#[test]
+fn without_a_readable_snapshot_the_whole_log_is_read_and_nothing_is_missing() {
+    let dir = TempDir::new().unwrap();
+    filled(&dir, 30);
+    // Opened once more, so that there is a snapshot and log after it.
+    filled_more(&dir, 31..=60);
+    for snapshot in snapshots(dir.path()) {
+        fs::write(snapshot, b"not a snapshot at all").unwrap();
+    }
+    let outbox = Outbox::open(Options::new(dir.path())).unwrap();
+    assert_eq!(outbox.take(100).unwrap().len(), 60);
+    let report = outbox.verify().unwrap();
+    assert_eq!((report.records, report.faults), (60, vec![]));
+}
+
+fn filled_more(dir: &TempDir, numbers: std::ops::RangeInclusive<u64>) {
+    let outbox = Outbox::open(Options::new(dir.path())).unwrap();
+    for number in numbers {
+        let mut batch = outbox.batch();
+        batch.append(Lane::Care, &format!("e{number}"), 0, |_| vec![0; 3_000]).unwrap();
+        batch.commit().unwrap();
+    }
+}
+
+#[test]
+fn a_creation_that_never_finished_is_begun_anew() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("blobs")).unwrap();
+    fs::write(dir.path().join("conf"), [0; 40]).unwrap();
+    fs::write(dir.path().join("db"), b"").unwrap();
+    fs::write(dir.path().join("snap.0000000000000010"), b"").unwrap();
+    filled(&dir, 2);
+    assert_eq!(Outbox::open(Options::new(dir.path())).unwrap().head().sequence, 2);
+}
+
+#[test]
+fn a_store_of_another_format_is_refused_untouched() {
+    let dir = TempDir::new().unwrap();
+    filled(&dir, 1);
+    tamper(&dir, |db| drop(db.insert([0x01], b"\x09later").unwrap()));
+    let refused = Outbox::open(Options::new(dir.path()));
+    assert!(matches!(refused, Err(OutboxError::UnknownFormat { found: 9, .. })));
+}
