@@ -34,7 +34,6 @@ say() { printf '==> %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 installed() { dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
 
-# Prints how to become root, or nothing when that is not possible.
 apt_update_done=
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
@@ -60,8 +59,10 @@ install_quietly() {
   as_root env DEBIAN_FRONTEND=noninteractive \
     apt-get -qq install -y --no-install-recommends "$@" </dev/null >/dev/null || status=$?
   [ -z "$made_policy" ] || as_root rm -f "$policy"
-  if [ -z "$had_broker" ] && installed mosquitto && [ -d /run/systemd/system ]; then
-    as_root systemctl disable --now mosquitto >/dev/null 2>&1 || true
+  if [ -z "$had_broker" ] && installed mosquitto && command -v systemctl >/dev/null; then
+    as_root systemctl disable mosquitto >/dev/null 2>&1 || true
+    # Only where an older policy let it start after all.
+    [ ! -d /run/systemd/system ] || as_root systemctl stop mosquitto >/dev/null 2>&1 || true
   fi
   return "$status"
 }

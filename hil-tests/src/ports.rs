@@ -30,7 +30,9 @@ impl Port {
     /// When the folder of lock files cannot be used, or no port is free.
     pub fn reserve() -> Result<Self> {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        let dir = std::env::temp_dir().join("gengfu-test-ports");
+        // A folder a user, because one user cannot lock another's files; between users only the bind below tells.
+        let user = rustix::process::getuid().as_raw();
+        let dir = std::env::temp_dir().join(format!("gengfu-test-ports-{user}"));
         fs::create_dir_all(&dir).map_err(|e| RigError::failed(format!("make {}", dir.display()), e))?;
         // Test processes start at different places, so that they seldom meet at the same lock.
         let start = (std::process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;

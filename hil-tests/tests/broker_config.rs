@@ -68,7 +68,7 @@ impl Shipped {
     fn client(&self, program: &str, user: &str) -> Command {
         let file = |name: &str| self.dir.path().join(name);
         let mut command = Command::new(program);
-        command.args(["-V", "5", "-h", "localhost", "-p", &self.port.number().to_string()]);
+        command.args(["-V", "5", "-h", "127.0.0.1", "-p", &self.port.number().to_string()]);
         command.arg("--cafile").arg(file("ca.crt"));
         command.arg("--cert").arg(file(&format!("{user}.crt"))).arg("--key").arg(file(&format!("{user}.key")));
         command
@@ -102,9 +102,9 @@ fn make_keys(dir: &Path) -> Result<()> {
         )?;
     }
     for (ca, name) in [("ca", "server"), ("ca", GATEWAY), ("ca", OTHER), ("ca", CENTRE), ("foreign-ca", "stranger")] {
-        // The server is known by its host name; a stranger claims to be the centre.
+        // The server is known by its address; a stranger claims to be the centre.
         let common_name = match name {
-            "server" => "localhost",
+            "server" => "127.0.0.1",
             "stranger" => CENTRE,
             name => name,
         };
@@ -175,7 +175,7 @@ fn strangers() -> Result<()> {
     assert!(broker.publishes(CENTRE, &topic)?);
     broker.publishes("stranger", &topic).expect_err("a certificate of a foreign CA was taken");
     let mut bare = Command::new("mosquitto_pub");
-    bare.args(["-h", "localhost", "-p", &broker.port.number().to_string(), "-m", "x", "-t", &topic, "--cafile"]);
+    bare.args(["-h", "127.0.0.1", "-p", &broker.port.number().to_string(), "-m", "x", "-t", &topic, "--cafile"]);
     bare.arg(broker.dir.path().join("ca.crt"));
     run(bare).expect_err("a client without a certificate was let in");
     Ok(())
