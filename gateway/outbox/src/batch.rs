@@ -177,6 +177,7 @@ impl<'a> Batch<'a> {
         if self.writer.is_none() {
             return Err(OutboxError::BatchHeld);
         }
+        self.outbox.refuse_if_poisoned()?;
         if id.is_empty() {
             return Err(OutboxError::EmptyId);
         }

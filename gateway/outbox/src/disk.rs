@@ -14,9 +14,10 @@ use std::{
 use crate::{OutboxError, watch::Watch};
 
 const MARK: &[u8] = b"gengfu outbox 1\n";
-/// sled's handle is freed by its own background threads; how often and how long to wait for that.
+/// How often to try for the directory's lock, and for sled's own, which its background threads let go of by and by.
+const LOCK_TRIES: u32 = 50;
 const REOPEN_TRIES: u32 = 200;
-const REOPEN_PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The directory, held under an exclusive lock for as long as this lives.
 pub(crate) struct Home {
@@ -44,10 +45,16 @@ impl Home {
             .create(true)
             .open(&mark_path)
             .map_err(io_error("open", &mark_path))?;
-        match mark.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OutboxError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(io_error("lock", &mark_path)(source)),
+        let mut tries = 0;
+        loop {
+            match mark.try_lock() {
+                Ok(()) => break,
+                // A process that is just being spawned holds a copy of its parent's descriptors until it begins to run.
+                Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => pause(),
+                Err(TryLockError::WouldBlock) => return Err(OutboxError::InUse { path: path.to_owned() }),
+                Err(TryLockError::Error(source)) => return Err(io_error("lock", &mark_path)(source)),
+            }
+            tries += 1;
         }
         let created = fs::read(&mark_path).map_err(io_error("read", &mark_path))?.ends_with(MARK);
         Ok(Home { path: path.to_owned(), cache_bytes, mark, created })
@@ -168,9 +175,12 @@ impl Store {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "sled tells nobody when its threads let go of the file")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nobody tells when a lock is let go of by another process or by sled's threads"
+)]
 fn pause() {
-    thread::sleep(REOPEN_PAUSE);
+    thread::sleep(PAUSE);
 }
 
 /// Runs `work`, turning a panic inside sled into an error.
