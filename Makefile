@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
+# The steps of a verb follow each other; cargo itself uses all cores.
+.NOTPARALLEL:
 .PHONY: help setup setup-demo setup-test demo test bench firmware-check fmt lint clean test-kill test-power-cut test-soak
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)

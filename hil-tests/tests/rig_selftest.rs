@@ -19,12 +19,19 @@ use hil_tests::{Result, RigError};
 
 const SOON: Duration = Duration::from_secs(20);
 
+/// With this in its environment, this program is a test that is about to be killed; see [`killed_test`].
+const DOOMED: &str = "GENGFU_RIG_DOOMED";
+
 fn main() -> ExitCode {
+    if let Some(dir) = std::env::var_os(DOOMED) {
+        return doomed(Path::new(&dir));
+    }
     let mqtt = || need::all([need::tool("mosquitto"), need::tool("mosquitto_pub")]);
     let camera = || need::all([need::rtsp_server(), need::tool("ffmpeg"), need::tool("ffprobe")]);
     let footage = || need::all([camera(), need::file(&clip::vtest())]);
     let disk = || -> Need { need::all([need::root(), need::tool("mkfs.ext4")]) };
     skip::main(vec![
+        skip::test("process_dies_with_a_test_that_is_killed", need::nothing(), killed_test),
         skip::test("broker_keeps_a_message_over_kill_and_forgets_it_when_emptied", mqtt(), broker_memory),
         skip::test("broker_that_is_frozen_answers_after_it_is_thawed", mqtt(), broker_frozen),
         skip::test("broker_refuses_strangers_and_topics_outside_the_acl", mqtt(), broker_acl),
@@ -51,6 +58,37 @@ fn client(program: &str, port: u16, words: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(words);
     command
+}
+
+/// Starts a child and waits to be killed.
+fn doomed(dir: &Path) -> ExitCode {
+    let mut command = Command::new("sleep");
+    command.arg("600");
+    match Process::spawn("child", command, dir) {
+        Ok(mut child) => {
+            println!("child {}", child.pid());
+            let _ = child.wait(Duration::from_secs(600));
+        }
+        Err(e) => eprintln!("{e}"),
+    }
+    ExitCode::FAILURE
+}
+
+/// The test process is killed as a test runner does it after a timeout: nothing of it can clean up any more.
+fn killed_test() -> Result<()> {
+    let dir = folder()?;
+    let mut command = Command::new(std::env::current_exe().map_err(|e| RigError::failed("find this program", e))?);
+    command.env(DOOMED, dir.path());
+    let mut test = Process::spawn("test", command, dir.path())?;
+    let line = test.wait_for_line("child ", SOON)?;
+    let child = format!("/proc/{}", line.trim_start_matches("child "));
+    assert!(Path::new(&child).exists(), "{line}");
+    test.kill();
+    eventually("the killed test's child is gone", SOON, || {
+        // Until init has collected it, a dead process keeps its folder, without a command line.
+        let alive = fs::read(format!("{child}/cmdline")).is_ok_and(|words| !words.is_empty());
+        if alive { Err(format!("{child} lives")) } else { Ok(()) }
+    })
 }
 
 fn broker_memory() -> Result<()> {
