@@ -1,0 +1,377 @@
+//! The node: sensors, outbox and uplink put together.
+//!
+//! Owns the order of work in one poll and the answers to the gateway's messages. Refuses to know a board: pins, gauge, sounder
+//! and the onlooker come as the types of a [`Board`].
+
+use embedded_hal::digital::{InputPin, OutputPin};
+use gengfu_wire::{
+    CHANNEL_MAX, Capabilities, ChannelLevel, Configure, Decoder, Downlink, Event, EventKind, FirmwareVersion,
+    Heartbeat, Hello, LEVELS_MAX, Levels, Message, NODE_CHANNEL, Pong, Uid, Uplink,
+};
+
+use crate::battery::{BatteryGauge, BatteryWatch, Limits};
+use crate::contact::earliest;
+use crate::outbox::Outbox;
+use crate::sensor::Sensor;
+use crate::uplink::{Stream, Transmit, send};
+
+/// Most sensors of a node.
+pub const SENSORS_MAX: usize = LEVELS_MAX;
+
+/// A full wire is tried again after this, in milliseconds.
+const WIRE_FULL_RETRY_MS: u64 = 10;
+
+/// What a board is made of.
+pub trait Board {
+    /// Its input pins; one type, as type-erased pins of a HAL are.
+    type Pin: InputPin;
+    /// Its battery gauge ([`crate::battery::NoGauge`] where there is none).
+    type Gauge: BatteryGauge;
+    /// Its sounder's pin.
+    type Sounder: OutputPin;
+    /// Who wants to know what the node does; `()` for nobody.
+    type Watch: Watch;
+}
+
+/// Sees what a node accepts and gets rid of. For lamps, traces and tests; nothing depends on it.
+pub trait Watch {
+    /// An event has its number and is kept.
+    fn accepted(&mut self, _event: &Event) {}
+    /// The gateway has everything of this boot up to `through`.
+    fn acked(&mut self, _boot: u32, _through: u32) {}
+    /// The outbox was full and gave up this event.
+    fn lost(&mut self, _event: &Event) {}
+}
+
+impl Watch for () {}
+
+/// Who the node is. The board supplies it.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// Unique in the world: the chip's serial number.
+    pub uid: Uid,
+    /// Differs at every boot and is unlikely to equal another node's (W11): true randomness, or a stored counter mixed with the uid.
+    pub boot: u32,
+    /// Version of the image.
+    pub firmware: FirmwareVersion,
+    /// Address on a bus; [`gengfu_wire::ADDRESS_POINT_TO_POINT`] where there is one node.
+    pub address: u8,
+}
+
+/// Timing that the gateway may change ([`Downlink::Configure`]).
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: u32,
+    /// Limits of the battery.
+    pub battery: Limits,
+}
+
+impl Default for Timing {
+    /// Ten seconds: three of them lost still leave a smoke sensor's loss known well within 90 s (EN 50136 DP4).
+    fn default() -> Self {
+        Self { heartbeat_ms: 10_000, battery: Limits::default() }
+    }
+}
+
+/// Everything a node is built from.
+pub struct Parts<B: Board> {
+    /// Who it is.
+    pub identity: Identity,
+    /// When it does what.
+    pub timing: Timing,
+    /// Its sensors with their channels, 0 to [`CHANNEL_MAX`]; 0 is for the case's own switch.
+    pub sensors: heapless::Vec<(u8, Sensor<B::Pin>), SENSORS_MAX>,
+    /// Its battery, where it can be measured.
+    pub gauge: Option<B::Gauge>,
+    /// Its sounder, where there is one.
+    pub sounder: Option<B::Sounder>,
+    /// Its onlooker.
+    pub watch: B::Watch,
+}
+
+/// Why a node cannot be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetupError {
+    /// Two sensors have this channel.
+    ChannelTwice(u8),
+    /// This channel is above [`CHANNEL_MAX`].
+    ChannelRange(u8),
+}
+
+/// Counters for the technician.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Received frames that were broken.
+    pub broken_frames: u32,
+    /// Received frames for others, or that made no sense (W10).
+    pub ignored_frames: u32,
+    /// How often events were sent again for want of an Ack.
+    pub resends: u32,
+    /// Events given up by a full outbox.
+    pub lost_events: u32,
+    /// Events kept now.
+    pub kept_events: usize,
+}
+
+/// A sensor node.
+pub struct Node<B: Board> {
+    identity: Identity,
+    heartbeat_ms: u32,
+    sensors: heapless::Vec<(u8, Sensor<B::Pin>), SENSORS_MAX>,
+    battery: Option<BatteryWatch<B::Gauge>>,
+    sounder: Option<B::Sounder>,
+    sound_until_ms: u64,
+    watch: B::Watch,
+    outbox: Outbox,
+    stream: Stream,
+    decoder: Decoder,
+    hello_due: bool,
+    heartbeat_at_ms: u64,
+    levels_told: usize,
+    pong: Option<u32>,
+    wire_full: bool,
+    broken_frames: u32,
+    ignored_frames: u32,
+}
+
+impl<B: Board> Node<B> {
+    /// A node at the moment of its boot.
+    ///
+    /// # Errors
+    /// [`SetupError`] when two sensors share a channel or a channel is out of range.
+    pub fn new(parts: Parts<B>) -> Result<Self, SetupError> {
+        for (index, (channel, _)) in parts.sensors.iter().enumerate() {
+            if *channel > CHANNEL_MAX {
+                return Err(SetupError::ChannelRange(*channel));
+            }
+            if parts.sensors[..index].iter().any(|(other, _)| other == channel) {
+                return Err(SetupError::ChannelTwice(*channel));
+            }
+        }
+        Ok(Self {
+            heartbeat_ms: parts.timing.heartbeat_ms,
+            sensors: parts.sensors,
+            battery: parts.gauge.map(|gauge| BatteryWatch::new(gauge, parts.timing.battery)),
+            sounder: parts.sounder,
+            sound_until_ms: 0,
+            watch: parts.watch,
+            outbox: Outbox::new(parts.identity.boot),
+            stream: Stream::default(),
+            decoder: Decoder::new(),
+            hello_due: true,
+            heartbeat_at_ms: 0,
+            levels_told: 0,
+            pong: None,
+            wire_full: false,
+            broken_frames: 0,
+            ignored_frames: 0,
+            identity: parts.identity,
+        })
+    }
+
+    /// Looks at the pins and sends what is due. `now_ms` is the time since boot; it never goes back.
+    ///
+    /// Call it after every change of a pin, after [`Node::on_bytes`], and at [`Node::due_at_ms`]; or every few milliseconds.
+    pub fn poll(&mut self, now_ms: u64, tx: &mut impl Transmit) {
+        self.sense(now_ms);
+        self.sound(now_ms);
+        self.wire_full = !self.transmit(now_ms, tx);
+    }
+
+    fn sense(&mut self, now_ms: u64) {
+        for index in 0..self.sensors.len() {
+            while let Some((channel, sensor)) = self.sensors.get_mut(index) {
+                let channel = *channel;
+                let Some(kind) = sensor.poll(now_ms) else { break };
+                self.accept(now_ms, channel, kind);
+            }
+        }
+        if let Some(kind) = self.battery.as_mut().and_then(|battery| battery.poll(now_ms)) {
+            self.accept(now_ms, NODE_CHANNEL, kind);
+        }
+        // A level that has just settled is told at once: after a boot the gateway knows within moments how the doors stand.
+        let settled = self.sensors.iter().filter(|(_, sensor)| sensor.level().is_some()).count();
+        if settled > self.levels_told {
+            self.levels_told = settled;
+            self.heartbeat_at_ms = now_ms;
+        }
+    }
+
+    fn accept(&mut self, now_ms: u64, channel: u8, kind: EventKind) {
+        let (event, given_up) = self.outbox.accept(now_ms, channel, kind);
+        self.watch.accepted(&event);
+        if let Some(given_up) = given_up {
+            self.watch.lost(&given_up);
+        }
+    }
+
+    fn sound(&mut self, now_ms: u64) {
+        if let Some(sounder) = &mut self.sounder {
+            // A pin that cannot be set is a fault no message could repair; it is set again at each poll.
+            let _ = if now_ms < self.sound_until_ms { sounder.set_high() } else { sounder.set_low() };
+        }
+    }
+
+    /// Hello, then the stream, then everything that only informs. False when the wire is full.
+    fn transmit(&mut self, now_ms: u64, tx: &mut impl Transmit) -> bool {
+        let address = self.identity.address;
+        if self.hello_due {
+            if !send(tx, address, Uplink::Hello(self.hello(now_ms))) {
+                return false;
+            }
+            self.hello_due = false;
+        }
+        if !self.stream.poll(now_ms, address, &self.outbox, tx) {
+            return false;
+        }
+        if let Some(nonce) = self.pong {
+            let pong = Pong { boot: self.identity.boot, uptime_ms: now_ms, nonce };
+            if !send(tx, address, Uplink::Pong(pong)) {
+                return false;
+            }
+            self.pong = None;
+        }
+        if now_ms >= self.heartbeat_at_ms {
+            if !send(tx, address, Uplink::Heartbeat(self.heartbeat(now_ms))) {
+                return false;
+            }
+            self.heartbeat_at_ms = now_ms.saturating_add(u64::from(self.heartbeat_ms));
+        }
+        true
+    }
+
+    fn hello(&self, now_ms: u64) -> Hello {
+        let sounder = if self.sounder.is_some() { Capabilities::SOUNDER } else { Capabilities::default() };
+        let battery = if self.battery.is_some() { Capabilities::BATTERY } else { Capabilities::default() };
+        Hello {
+            uid: self.identity.uid,
+            boot: self.identity.boot,
+            firmware: self.identity.firmware,
+            capabilities: sounder.with(battery),
+            uptime_ms: now_ms,
+            unacked_from: self.outbox.unacked_from(),
+            next_sequence: self.outbox.next_sequence(),
+            heartbeat_ms: self.heartbeat_ms,
+        }
+    }
+
+    fn heartbeat(&self, now_ms: u64) -> Heartbeat {
+        let mut levels = Levels::new();
+        for (channel, sensor) in &self.sensors {
+            if let Some(level) = sensor.level() {
+                let level = ChannelLevel { channel: *channel, level, fault: sensor.is_faulty() };
+                levels.push(level).unwrap_or_else(|_| unreachable!("no more sensors than levels"));
+            }
+        }
+        Heartbeat {
+            boot: self.identity.boot,
+            uptime_ms: now_ms,
+            next_sequence: self.outbox.next_sequence(),
+            levels,
+            battery: self.battery.as_ref().and_then(BatteryWatch::last),
+        }
+    }
+
+    /// Takes bytes from the wire, in any portions.
+    pub fn on_bytes(&mut self, now_ms: u64, bytes: &[u8]) {
+        for byte in bytes {
+            match self.decoder.push(*byte) {
+                None => {}
+                Some(Err(_)) => self.broken_frames = self.broken_frames.saturating_add(1),
+                Some(Ok(frame)) => match frame.message {
+                    Message::Down(downlink) if frame.address == self.identity.address => {
+                        self.on_downlink(now_ms, downlink);
+                    }
+                    Message::Down(_) | Message::Up(_) => self.ignore(),
+                },
+            }
+        }
+    }
+
+    fn on_downlink(&mut self, now_ms: u64, downlink: Downlink) {
+        match downlink {
+            Downlink::Ack(ack) if ack.boot == self.identity.boot => {
+                if self.stream.on_ack(now_ms, ack, &mut self.outbox) {
+                    self.watch.acked(ack.boot, ack.through);
+                }
+            }
+            Downlink::Identify => {
+                self.hello_due = true;
+                self.heartbeat_at_ms = now_ms;
+                self.stream.rewind(now_ms, &self.outbox);
+            }
+            Downlink::Ping(ping) => self.pong = Some(ping.nonce),
+            Downlink::Sounder(sounder) if self.sounder.is_some() => {
+                self.sound_until_ms = now_ms.saturating_add(u64::from(sounder.for_ms));
+            }
+            Downlink::Configure(configure) => self.configure(configure),
+            Downlink::Test { channel } => match self.sensors.iter_mut().find(|(other, _)| *other == channel) {
+                Some((_, Sensor::Smoke(smoke))) => smoke.begin_test(now_ms),
+                _ => self.ignore(),
+            },
+            // The node keeps no time of day: the gateway turns its uptime into time.
+            Downlink::Time(_) | Downlink::Ack(_) | Downlink::Sounder(_) => self.ignore(),
+        }
+    }
+
+    fn configure(&mut self, configure: Configure) {
+        self.heartbeat_ms = configure.heartbeat_ms;
+        self.heartbeat_at_ms = 0;
+        for (_, sensor) in &mut self.sensors {
+            if let Sensor::Contact(contact) = sensor {
+                contact.set_debounce_ms(configure.debounce_ms);
+            }
+        }
+    }
+
+    fn ignore(&mut self) {
+        self.ignored_frames = self.ignored_frames.saturating_add(1);
+    }
+
+    /// Measures the battery at the next poll, without waiting for its hour.
+    pub fn measure_battery_now(&mut self) {
+        if let Some(battery) = &mut self.battery {
+            battery.measure_now();
+        }
+    }
+
+    /// When to poll again at the latest, if neither a pin changes nor a byte comes. Never earlier than `now_ms`.
+    #[must_use]
+    pub fn due_at_ms(&self, now_ms: u64) -> u64 {
+        if self.wire_full {
+            return now_ms.saturating_add(WIRE_FULL_RETRY_MS);
+        }
+        let sensors = self.sensors.iter().filter_map(|(_, sensor)| sensor.due_at_ms()).min();
+        let battery = self.battery.as_ref().and_then(BatteryWatch::due_at_ms);
+        let stream = self.stream.due_at_ms(now_ms, &self.outbox);
+        let sounder = (self.sounder.is_some() && self.sound_until_ms > now_ms).then_some(self.sound_until_ms);
+        let at_once = (self.hello_due || self.pong.is_some()).then_some(now_ms);
+        let due = [sensors, battery, stream, sounder, at_once].into_iter().fold(None, earliest);
+        due.map_or(self.heartbeat_at_ms, |due| due.min(self.heartbeat_at_ms)).max(now_ms)
+    }
+
+    /// Counters for the technician.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            broken_frames: self.broken_frames,
+            ignored_frames: self.ignored_frames,
+            resends: self.stream.resends(),
+            lost_events: self.outbox.lost_total(),
+            kept_events: self.outbox.len(),
+        }
+    }
+
+    /// The outbox, to look at.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// Who the node is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
