@@ -1,7 +1,7 @@
 //! Durable events per second with group commit, beside a raw append + `fdatasync` of the same bytes in the same batches,
 //! interleaved in one run on one file system; then a backlog: how long it takes to open, what it holds in memory, and how
 //! fast it is taken and received. Run by hand: `cargo bench -p gengfu-outbox`. `GENGFU_BENCH_DIR` chooses the disk,
-//! `GENGFU_BENCH_BACKLOG` the backlog's events (default 20 000). Ratios count; absolute times are this machine's.
+//! `GENGFU_BENCH_BACKLOG` the backlog's events (default 20 000), `GENGFU_BENCH_CACHE` sled's page cache in KiB. Ratios count; absolute times are this machine's.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::{
@@ -20,11 +20,21 @@ fn main() {
     let home = std::env::var_os("GENGFU_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let dir = home.join(format!("gengfu-group-commit-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
+    // First, so that its memory is not another part's.
+    backlog(&dir.join("backlog"));
     for batch in [1, 8, 32] {
         group_commit(&dir.join(format!("batch-{batch}")), batch);
     }
-    backlog(&dir.join("backlog"));
     fs::remove_dir_all(&dir).unwrap();
+}
+
+fn number_from(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|number| number.parse().ok()).unwrap_or(default)
+}
+
+fn options(path: PathBuf) -> Options {
+    let default = Options::new(path);
+    Options { cache_bytes: number_from("GENGFU_BENCH_CACHE", default.cache_bytes >> 10) << 10, ..default }
 }
 
 fn event(number: u64) -> Vec<u8> {
@@ -42,7 +52,7 @@ fn event(number: u64) -> Vec<u8> {
 
 fn group_commit(dir: &std::path::Path, batch_events: u64) {
     fs::create_dir_all(dir).unwrap();
-    let outbox = Outbox::open(Options::new(dir.join("outbox"))).unwrap();
+    let outbox = Outbox::open(options(dir.join("outbox"))).unwrap();
     let mut raw = File::create(dir.join("raw")).unwrap();
     let batches = (640 / batch_events).clamp(40, 200);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -78,8 +88,9 @@ fn group_commit(dir: &std::path::Path, batch_events: u64) {
 }
 
 fn backlog(dir: &std::path::Path) {
-    let events: u64 = std::env::var("GENGFU_BENCH_BACKLOG").ok().and_then(|count| count.parse().ok()).unwrap_or(20_000);
-    let outbox = Outbox::open(Options::new(dir)).unwrap();
+    let events = number_from("GENGFU_BENCH_BACKLOG", 20_000);
+    let empty = resident_mib();
+    let outbox = Outbox::open(options(dir.to_owned())).unwrap();
     let mut number = 0;
     while number < events {
         let mut batch = outbox.batch();
@@ -94,13 +105,15 @@ fn backlog(dir: &std::path::Path) {
     let on_disk = fs::metadata(dir.join("db")).unwrap().len() >> 20;
     let open = |what: &str| {
         let start = Instant::now();
-        let outbox = Outbox::open(Options::new(dir)).unwrap();
+        let outbox = Outbox::open(options(dir.to_owned())).unwrap();
         let opened = start.elapsed();
         assert_eq!(outbox.take(1).unwrap().len(), 1);
         println!("{what}: open {opened:?}, first item after {:?}", start.elapsed());
         outbox
     };
-    println!("backlog of {number} events, {on_disk} MiB on disk, resident while writing {resident} MiB");
+    println!(
+        "backlog of {number} events, {on_disk} MiB on disk, resident before it {empty} MiB, after writing {resident} MiB"
+    );
     drop(open("first start after it was written"));
     let outbox = open("every further start");
     outbox.release_all();

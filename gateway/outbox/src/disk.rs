@@ -29,8 +29,8 @@ pub(crate) struct Home {
 
 /// sled, open, and the descriptor that makes its flushes durable.
 pub(crate) struct Store {
-    // Declared first so that sled's last flush still finds the descriptor open.
-    db: sled::Db,
+    /// `None` only while it is dropped.
+    db: Option<sled::Db>,
     data: File,
 }
 
@@ -87,7 +87,7 @@ impl Home {
         self.finish_creation()?;
         let data_path = self.path.join("db");
         let data = OpenOptions::new().read(true).write(true).open(&data_path).map_err(io_error("open", &data_path))?;
-        Ok(Store { db, data })
+        Ok(Store { db: Some(db), data })
     }
 
     /// Drops what the page cache holds of the log. After a failed sync the kernel may hold pages it counts as clean that
@@ -138,9 +138,24 @@ impl Home {
     }
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        // sled flushes when it closes, and panics when the disk is gone by then. What was promised is synced already.
+        let db = self.db.take();
+        let _ = guarded("close", || {
+            drop(db);
+            Ok(())
+        });
+    }
+}
+
 impl Store {
+    fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("the handle is there until the store is dropped")
+    }
+
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, OutboxError> {
-        self.db.get(key).map_err(|source| OutboxError::Store { doing: "read", source })
+        self.db().get(key).map_err(|source| OutboxError::Store { doing: "read", source })
     }
 
     /// Keys and values from `start` while they begin with `prefix`.
@@ -149,7 +164,7 @@ impl Store {
         start: &[u8],
         prefix: &'a [u8],
     ) -> impl Iterator<Item = Result<(sled::IVec, sled::IVec), OutboxError>> + 'a {
-        self.db
+        self.db()
             .range(start.to_vec()..)
             .map(|entry| entry.map_err(|source| OutboxError::Store { doing: "read", source }))
             .take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
@@ -157,7 +172,7 @@ impl Store {
 
     /// Applies a batch atomically, in memory and in the log's buffers. Not yet durable.
     pub fn apply(&self, batch: sled::Batch) -> Result<(), OutboxError> {
-        self.db.apply_batch(batch).map_err(|source| OutboxError::Store { doing: "apply a batch", source })
+        self.db().apply_batch(batch).map_err(|source| OutboxError::Store { doing: "apply a batch", source })
     }
 
     /// Makes everything applied so far survive a power cut. sled's flush writes the log and waits with
@@ -165,7 +180,7 @@ impl Store {
     /// `fdatasync` does both.
     pub fn sync(&self, watch: &Watch) -> Result<(), OutboxError> {
         watch
-            .over(&self.db, || self.db.flush())
+            .over(self.db(), || self.db().flush())
             .map_err(|source| OutboxError::Store { doing: "flush the log", source })?;
         self.data.sync_data().map_err(|source| OutboxError::Io {
             doing: "sync",

@@ -301,13 +301,8 @@ impl Outbox {
         let mut writer = self.0.lock_writer()?;
         let mut slot = self.0.store.write().unwrap_or_else(PoisonError::into_inner);
         let mut reopen = || {
-            if let Some(old) = slot.take() {
-                // sled flushes while it closes; that this fails is why we are here.
-                let _ = guarded("close", || {
-                    drop(old);
-                    Ok(())
-                });
-            }
+            // Closed before it is opened again: sled locks its file.
+            drop(slot.take());
             writer.home.forget_cached_pages()?;
             let store = writer.home.open()?;
             let head = load_head(&store, writer.home.path())?;

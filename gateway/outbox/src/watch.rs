@@ -94,8 +94,7 @@ fn watch(shared: &Shared) {
             let db = db.clone();
             drop(state);
             // A failure is the commit's to report; here only its wake-up matters.
-            let _ = catch_unwind(AssertUnwindSafe(|| db.flush().is_ok()));
-            drop(db);
+            let _ = catch_unwind(AssertUnwindSafe(move || db.flush().is_ok()));
             state = shared.lock();
         } else {
             state.asleep = true;

@@ -10,6 +10,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    error::Error,
     fs::{self, File},
     io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
@@ -31,8 +33,9 @@ const KEEP: u64 = 400;
 
 fn main() -> ExitCode {
     if let Ok(path) = std::env::var(WRITER) {
-        write_for_ever(Path::new(&path));
-        return ExitCode::SUCCESS;
+        let Err(end) = write_for_ever(Path::new(&path));
+        eprintln!("the writer ended: {end}");
+        return ExitCode::FAILURE;
     }
     let arguments = Arguments::from_args();
     let missing = missing_for_cuts();
@@ -92,8 +95,8 @@ fn options(path: &Path) -> Options {
 
 /// Prints `committed <sequence> <hash>` after, and `receiving <id>` before, so that the parent knows at least what was
 /// promised and at most what was given up.
-fn write_for_ever(path: &Path) {
-    let outbox = Outbox::open(options(path)).unwrap();
+fn write_for_ever(path: &Path) -> Result<Infallible, Box<dyn Error>> {
+    let outbox = Outbox::open(options(path))?;
     let mut rng = StdRng::seed_from_u64(outbox.head().sequence ^ 0x5eed);
     let mut out = std::io::stdout().lock();
     loop {
@@ -103,29 +106,27 @@ fn write_for_ever(path: &Path) {
             let lane = Lane::ALL[rng.random_range(0..7)];
             let length = if rng.random_bool(0.05) { 20_000 } else { rng.random_range(100..2_500) };
             let id = format!("e{}", batch.position().sequence);
-            let appended = batch
-                .append(lane, &id, 0, |position| {
-                    let mut bytes = position.prev_hash.to_vec();
-                    bytes.resize(length, position.sequence as u8);
-                    bytes
-                })
-                .unwrap();
+            let appended = batch.append(lane, &id, 0, |position| {
+                let mut bytes = position.prev_hash.to_vec();
+                bytes.resize(length, position.sequence as u8);
+                bytes
+            })?;
             if rng.random_bool(0.2) {
-                batch.attach(Lane::Evidence, &format!("{id}/picture"), 0, &vec![1; length]).unwrap();
+                batch.attach(Lane::Evidence, &format!("{id}/picture"), 0, &vec![1; length])?;
             }
             last = Some(appended);
         }
-        let last = last.unwrap();
+        let last = last.ok_or("a batch has an event")?;
         batch.put(b"cursor", &last.sequence.to_be_bytes());
-        batch.commit().unwrap();
+        batch.commit()?;
         let hash: String = last.hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        writeln!(out, "committed {} {hash}", last.sequence).unwrap();
-        let items = outbox.take(rng.random_range(0..12)).unwrap();
+        writeln!(out, "committed {} {hash}", last.sequence)?;
+        let items = outbox.take(rng.random_range(0..12))?;
         let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
         for id in &ids {
-            writeln!(out, "receiving {id}").unwrap();
+            writeln!(out, "receiving {id}")?;
         }
-        outbox.received(&ids, 1).unwrap();
+        outbox.received(&ids, 1)?;
     }
 }
 
@@ -135,7 +136,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(path: &Path) -> Writer {
+    fn start(path: &Path, stderr: Stdio) -> Writer {
         let mut child =
             Command::new(std::env::current_exe().unwrap()).env(WRITER, path).stdout(Stdio::piped()).spawn().unwrap();
         // A parent that stops listening holds the writer up, as a full pipe would.
@@ -221,7 +222,7 @@ fn kills() -> Result<(), Failed> {
     let dir = TempDir::new()?;
     let mut promises = Promises::default();
     for _ in 0..count("GENGFU_KILLS") {
-        let writer = Writer::start(dir.path());
+        let writer = Writer::start(dir.path(), Stdio::inherit());
         promises.hear_until_a_moment(&writer, &mut rng);
         stop_and_hear_the_rest(writer, &mut promises);
         promises.check(dir.path());
@@ -237,12 +238,18 @@ fn power_cuts() -> Result<(), Failed> {
     for cut in 0..count("GENGFU_POWER_CUTS") {
         let mount = disk.mount();
         let store = mount.0.join("site/outbox");
-        let writer = Writer::start(&store);
-        // Some cuts hit a store that is just being created or recovered.
-        if cut % 4 != 3 {
-            promises.hear_until_a_moment(&writer, &mut rng);
-        } else {
-            let_it_run(Duration::from_micros(rng.random_range(0..60_000)));
+        // That its disk goes away under it is the trial; it need not say so.
+        let mut writer = Writer::start(&store, Stdio::null());
+        // Some cuts hit a store that is just being created, some one that just recovers from a kill.
+        match cut % 4 {
+            3 => let_it_run(Duration::from_micros(rng.random_range(0..60_000))),
+            2 => {
+                promises.hear_until_a_moment(&writer, &mut rng);
+                stop_and_hear_the_rest(writer, &mut promises);
+                writer = Writer::start(&store, Stdio::null());
+                let_it_run(Duration::from_micros(rng.random_range(0..60_000)));
+            }
+            _ => promises.hear_until_a_moment(&writer, &mut rng),
         }
         mount.cut_power();
         stop_and_hear_the_rest(writer, &mut promises);
