@@ -1,0 +1,351 @@
+//! From packets to the pictures that are wanted. Owns the decoder, the choice of frames and the stream's time line; refuses
+//! to decode what nobody will look at: in key-frame mode other packets are dropped before the decoder sees them.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use ffmpeg::codec;
+use ffmpeg_next as ffmpeg;
+use serde::{Deserialize, Serialize};
+
+use crate::picture::VideoFrame;
+use crate::source::{CODECS, Source, SourceError, SourceUrl, Transport, Watchdog};
+
+/// Which frames are decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecodeMode {
+    /// Only key frames: one picture every one to four seconds with usual cameras, at a small fraction of the work.
+    KeyFrames,
+    /// Every frame, then thinned out to the frame rate limit.
+    #[default]
+    EveryFrame,
+}
+
+/// What to open and which pictures of it are wanted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureConfig {
+    /// File path or camera address.
+    pub url: SourceUrl,
+    /// How RTP travels; for cameras only.
+    #[serde(default)]
+    pub transport: Transport,
+    /// Which frames are decoded.
+    #[serde(default)]
+    pub decode: DecodeMode,
+    /// At most this many pictures per second of stream time are handed on; 0.01 to 60.
+    pub fps_max: f32,
+    /// Begin a file again at its end; for files only.
+    #[serde(default, rename = "loop")]
+    pub looped: bool,
+    /// How long a camera may send nothing, milliseconds.
+    #[serde(default = "default_silence_ms")]
+    pub silence_ms: u64,
+}
+
+fn default_silence_ms() -> u64 {
+    8000
+}
+
+/// Pictures out of a stream, one by one.
+pub struct Capture {
+    config: CaptureConfig,
+    watchdog: Watchdog,
+    source: Source,
+    decoder: codec::decoder::Video,
+    time_base_ms: f64,
+    timeline: Timeline,
+    sampler: Sampler,
+    ready: VecDeque<VideoFrame>,
+    drained: bool,
+    decode_us: u64,
+    counters: Counters,
+    failed_in_a_row: u32,
+}
+
+/// What a capture has done since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets of the video read.
+    pub packets: u64,
+    /// Pictures that came out of the decoder.
+    pub decoded: u64,
+    /// Packets the decoder refused.
+    pub decode_errors: u64,
+}
+
+/// Packets in a row the decoder may refuse before the stream is given up.
+const FAILED_MAX: u32 = 250;
+
+impl Capture {
+    /// Opens the stream. `start_ms` is the stream time of the first picture: pass where the last capture of the same camera
+    /// ended, so that time goes on over a reconnection.
+    ///
+    /// # Errors
+    /// As [`Source::open`]; [`SourceError::NoVideo`] also for a codec that is not supported.
+    pub fn open(config: &CaptureConfig, start_ms: i64, watchdog: Watchdog) -> Result<Self, SourceError> {
+        let (source, decoder, time_base_ms, interval_ms) = open_decoder(config, &watchdog)?;
+        Ok(Self {
+            config: config.clone(),
+            watchdog,
+            timeline: Timeline::new(start_ms, interval_ms, source.is_live()),
+            sampler: Sampler::new(config.fps_max, interval_ms),
+            source,
+            decoder,
+            time_base_ms,
+            ready: VecDeque::new(),
+            drained: false,
+            decode_us: 0,
+            counters: Counters::default(),
+            failed_in_a_row: 0,
+        })
+    }
+
+    /// The next wanted picture, or `None` at the end of a file that is not looped.
+    ///
+    /// # Errors
+    /// How the stream stopped; see [`SourceError`].
+    pub fn next_frame(&mut self) -> Result<Option<VideoFrame>, SourceError> {
+        let mut packet = ffmpeg::Packet::empty();
+        loop {
+            if let Some(mut frame) = self.ready.pop_front() {
+                frame.decode_us = std::mem::take(&mut self.decode_us);
+                return Ok(Some(frame));
+            }
+            if self.drained {
+                if self.counters.decoded == 0 {
+                    return Err(self.corrupt("no picture could be decoded from it"));
+                }
+                if !self.config.looped || self.source.is_live() {
+                    return Ok(None);
+                }
+                self.rewind()?;
+            }
+            match self.source.read(&mut packet)? {
+                Some(()) => self.decode(&packet)?,
+                None => self.drain(),
+            }
+        }
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Stream time at which a later capture of the same camera should go on.
+    #[must_use]
+    pub fn end_ms(&self) -> i64 {
+        self.timeline.next_ms()
+    }
+
+    fn decode(&mut self, packet: &ffmpeg::Packet) -> Result<(), SourceError> {
+        self.counters.packets += 1;
+        let key_only = self.config.decode == DecodeMode::KeyFrames;
+        if key_only && !packet.is_key() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        if let Err(cause) = self.decoder.send_packet(packet) {
+            self.counters.decode_errors += 1;
+            self.failed_in_a_row += 1;
+            if self.failed_in_a_row >= FAILED_MAX {
+                return Err(self.corrupt(&cause.to_string()));
+            }
+        }
+        if key_only {
+            // A decoder holds pictures back to put them in order; a lone key frame would come out only with the next one,
+            // seconds later. Draining after each brings it out at once, and flushing makes the decoder usable again.
+            let _ = self.decoder.send_eof();
+            self.receive();
+            self.decoder.flush();
+        } else {
+            self.receive();
+        }
+        self.decode_us += u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    fn receive(&mut self) {
+        loop {
+            let mut picture = ffmpeg::frame::Video::empty();
+            if self.decoder.receive_frame(&mut picture).is_err() {
+                return;
+            }
+            self.counters.decoded += 1;
+            self.failed_in_a_row = 0;
+            #[expect(clippy::cast_possible_truncation, reason = "milliseconds of stream time fit an i64 by far")]
+            let raw_ms = picture.timestamp().map(|t| (t as f64 * self.time_base_ms).round() as i64);
+            let pts_ms = self.timeline.place(raw_ms);
+            if self.sampler.wants(pts_ms) {
+                self.ready.push_back(VideoFrame { picture, pts_ms, decode_us: 0 });
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        let _ = self.decoder.send_eof();
+        self.receive();
+        self.drained = true;
+    }
+
+    /// Opens the file anew: seeking back is not reliable in every container.
+    fn rewind(&mut self) -> Result<(), SourceError> {
+        let (source, decoder, time_base_ms, _) = open_decoder(&self.config, &self.watchdog)?;
+        self.source = source;
+        self.decoder = decoder;
+        self.time_base_ms = time_base_ms;
+        self.timeline.restart();
+        self.drained = false;
+        Ok(())
+    }
+
+    fn corrupt(&self, cause: &str) -> SourceError {
+        SourceError::Corrupt { source_name: self.source.name().to_owned(), cause: cause.to_owned() }
+    }
+}
+
+type Opened = (Source, codec::decoder::Video, f64, i64);
+
+fn open_decoder(config: &CaptureConfig, watchdog: &Watchdog) -> Result<Opened, SourceError> {
+    let mut source = Source::open(&config.url, config.transport, config.silence_ms, watchdog.clone())?;
+    source.discard(config.decode == DecodeMode::KeyFrames);
+    let name = source.name().to_owned();
+    let no_video = |found: String| SourceError::NoVideo { source_name: name.clone(), found };
+    let stream = source.stream().ok_or_else(|| no_video("the stream vanished".to_owned()))?;
+    let found = codec::decoder::find(stream.parameters().id());
+    let codec_name = found.map_or_else(|| "unknown codec".to_owned(), |c| c.name().to_owned());
+    if !CODECS.split(',').any(|allowed| allowed == codec_name) {
+        return Err(no_video(codec_name));
+    }
+    let mut context = codec::Context::from_parameters(stream.parameters()).map_err(|e| no_video(e.to_string()))?;
+    context.set_threading(codec::threading::Config {
+        kind: codec::threading::Type::None,
+        count: 1,
+        ..Default::default()
+    });
+    let mut decoder = context.decoder();
+    if config.decode == DecodeMode::KeyFrames {
+        decoder.skip_frame(codec::discard::Discard::NonKey);
+    }
+    let time_base = f64::from(stream.time_base()) * 1000.0;
+    let rate = f64::from(stream.avg_frame_rate());
+    #[expect(clippy::cast_possible_truncation, reason = "bounded by the clamp")]
+    let interval_ms =
+        if rate.is_finite() && rate > 0.0 { (1000.0 / rate).clamp(1.0, 10_000.0).round() as i64 } else { 100 };
+    let decoder = decoder.video().map_err(|e| no_video(e.to_string()))?;
+    Ok((source, decoder, time_base, interval_ms))
+}
+
+/// Turns time stamps of a stream into a time line that never runs backwards: over a file's loop, a camera whose clock is
+/// set, and frames without a stamp.
+#[derive(Debug, Clone)]
+struct Timeline {
+    /// Raw time that is zero on the line; none until the first frame after a (re)start.
+    base_ms: Option<i64>,
+    start_ms: i64,
+    last_ms: Option<i64>,
+    interval_ms: i64,
+    live: bool,
+}
+
+/// A live stream's stamp further ahead than this is a clock that was set, not a gap.
+const LIVE_JUMP_MS: i64 = 60_000;
+
+impl Timeline {
+    fn new(start_ms: i64, interval_ms: i64, live: bool) -> Self {
+        Self { base_ms: None, start_ms, last_ms: None, interval_ms, live }
+    }
+
+    fn next_ms(&self) -> i64 {
+        self.last_ms.map_or(self.start_ms, |last| last + self.interval_ms)
+    }
+
+    fn restart(&mut self) {
+        self.base_ms = None;
+    }
+
+    fn place(&mut self, raw_ms: Option<i64>) -> i64 {
+        let expected = self.next_ms();
+        let Some(raw) = raw_ms else {
+            self.last_ms = Some(expected);
+            return expected;
+        };
+        let base = *self.base_ms.get_or_insert(raw.saturating_sub(expected));
+        let mut ms = raw.saturating_sub(base);
+        let last = self.last_ms.unwrap_or(ms);
+        if ms < last || (self.live && ms > last.saturating_add(LIVE_JUMP_MS)) {
+            self.base_ms = Some(raw.saturating_sub(expected));
+            ms = expected;
+        }
+        self.last_ms = Some(ms);
+        ms
+    }
+}
+
+/// Thins pictures out to a highest rate.
+#[derive(Debug, Clone)]
+struct Sampler {
+    interval_ms: f64,
+    /// How much too early a picture may be and still be the one for its turn: the stream's own beat is never exact.
+    slack_ms: f64,
+    due_ms: f64,
+}
+
+impl Sampler {
+    fn new(fps_max: f32, source_interval_ms: i64) -> Self {
+        let interval_ms = 1000.0 / f64::from(fps_max.clamp(0.01, 60.0));
+        let slack_ms = (source_interval_ms as f64 * 0.4).min(interval_ms / 10.0);
+        Self { interval_ms, slack_ms, due_ms: f64::NEG_INFINITY }
+    }
+
+    fn wants(&mut self, ms: i64) -> bool {
+        let ms = ms as f64;
+        if ms + self.slack_ms < self.due_ms {
+            return false;
+        }
+        // Keep the beat when on time; begin a new one after a gap.
+        self.due_ms = if ms > self.due_ms + self.interval_ms { ms } else { self.due_ms } + self.interval_ms;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_limit_takes_evenly() {
+        let taken = |fps: f32, step: f64, count: i32| {
+            let mut sampler = Sampler::new(fps, step.round() as i64);
+            (0..count).filter(|&i| sampler.wants((f64::from(i) * step).round() as i64)).count()
+        };
+        assert_eq!(taken(5.0, 100.0, 100), 50);
+        assert_eq!(taken(5.0, 1000.0 / 29.66, 290), 49, "9.8 s of 29.66 fps");
+        assert_eq!(taken(60.0, 100.0, 100), 100);
+        assert_eq!(taken(0.5, 2000.0, 20), 20, "key frames every 2 s");
+    }
+
+    #[test]
+    fn a_slow_rate_takes_the_picture_of_its_turn() {
+        let mut sampler = Sampler::new(1.0, 100);
+        let taken: Vec<i64> = (0..=30).map(|i| i * 100).filter(|&ms| sampler.wants(ms)).collect();
+        assert_eq!(taken, [0, 1000, 2000, 3000]);
+    }
+
+    #[test]
+    fn the_time_line_goes_on_over_loops_jumps_and_missing_stamps() {
+        let mut line = Timeline::new(0, 100, true);
+        let placed: Vec<_> = [Some(5000), Some(5100), None, Some(5300)].map(|raw| line.place(raw)).into();
+        assert_eq!(placed, [0, 100, 200, 300]);
+        assert_eq!(line.place(Some(20)), 400, "backwards");
+        assert_eq!(line.place(Some(120)), 500);
+        assert_eq!(line.place(Some(9_000_000)), 600, "a clock that was set");
+        line.restart();
+        assert_eq!(line.place(Some(0)), 700, "loop");
+        let mut file = Timeline::new(1000, 40, false);
+        assert_eq!([file.place(Some(0)), file.place(Some(120_000))], [1000, 121_000], "a file may have gaps");
+    }
+}

@@ -1,0 +1,105 @@
+//! Suppression of doubles. Owns the rule by which two boxes are one thing; refuses to mix groups: a person at the open boot
+//! of a car, or on a bicycle, is not a double of it.
+
+use super::{Detection, Group};
+use crate::geometry::BBox;
+
+/// A box that lies inside another by this share, and stands on the same ground, is the same vehicle: vehicles at one distance
+/// from the camera stand beside each other, not behind each other.
+const NESTED_SHARE: f32 = 0.7;
+/// "The same ground": lower edges differ by at most this share of the lower box's height.
+const SAME_GROUND: f32 = 0.2;
+/// The inner, tighter box wins a nesting if its score is at least this share of the outer one's.
+const INNER_WORTH: f32 = 0.5;
+
+/// Removes doubles and sorts by score, highest first.
+///
+/// Within a group (class-agnostic: a van is often "car" and "truck" at once) the usual greedy rule by IoU applies. For
+/// vehicles there is one more: of two nested boxes with a common lower edge only one can be real, because only one vehicle
+/// can stand on that ground; the outer box then usually swallowed a wall or a kiosk behind the vehicle, so the inner one is kept
+/// unless its score is much lower.
+pub fn suppress(detections: &mut Vec<Detection>, iou_max: f32) {
+    detections.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let mut kept: Vec<Detection> = Vec::with_capacity(detections.len().min(64));
+    for candidate in detections.drain(..) {
+        let group = candidate.kind.group();
+        let same = |k: &&mut Detection| k.kind.group() == group;
+        if kept.iter_mut().filter(same).any(|k| k.bbox.iou(&candidate.bbox) > iou_max) {
+            continue;
+        }
+        let nested = kept.iter_mut().filter(same).find(|k| group == Group::Vehicle && nested(&k.bbox, &candidate.bbox));
+        match nested {
+            None => kept.push(candidate),
+            Some(k) if candidate.bbox.area() < k.bbox.area() && candidate.score >= INNER_WORTH * k.score => {
+                *k = candidate
+            }
+            Some(_) => {}
+        }
+    }
+    kept.sort_by(|a, b| b.score.total_cmp(&a.score));
+    *detections = kept;
+}
+
+/// Are the boxes one inside the other with a common lower edge, so that as vehicles they can only be one?
+pub(crate) fn nested(a: &BBox, b: &BBox) -> bool {
+    let (inner, outer) = if a.area() < b.area() { (a, b) } else { (b, a) };
+    let gap = ((inner.y + inner.h) - (outer.y + outer.h)).abs();
+    inner.share_inside(outer) >= NESTED_SHARE && gap <= SAME_GROUND * inner.h
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::Kind;
+    use proptest::prelude::*;
+
+    fn seen(kind: Kind, score: f32, bbox: [f32; 4]) -> Detection {
+        Detection { kind, score, bbox: BBox::from(bbox) }
+    }
+
+    #[test]
+    fn a_van_seen_as_car_and_truck_is_one_thing() {
+        let mut list = vec![seen(Kind::Car, 0.5, [0.1, 0.1, 0.2, 0.2]), seen(Kind::Truck, 0.7, [0.11, 0.1, 0.2, 0.2])];
+        suppress(&mut list, 0.45);
+        assert_eq!(list, [seen(Kind::Truck, 0.7, [0.11, 0.1, 0.2, 0.2])]);
+    }
+
+    #[test]
+    fn a_person_before_a_car_stays() {
+        let mut list = vec![seen(Kind::Car, 0.5, [0.1, 0.1, 0.2, 0.2]), seen(Kind::Person, 0.7, [0.1, 0.1, 0.2, 0.2])];
+        suppress(&mut list, 0.45);
+        assert_eq!(list.len(), 2);
+    }
+
+    #[test]
+    fn of_nested_boxes_on_the_same_ground_the_tight_one_stays() {
+        let (kiosk, car) = ([0.42, 0.22, 0.16, 0.37], [0.425, 0.42, 0.10, 0.16]);
+        let mut list = vec![seen(Kind::Bus, 0.55, kiosk), seen(Kind::Car, 0.5, car)];
+        suppress(&mut list, 0.45);
+        assert_eq!(list, [seen(Kind::Car, 0.5, car)]);
+        let mut list = vec![seen(Kind::Bus, 0.9, kiosk), seen(Kind::Car, 0.2, car)];
+        suppress(&mut list, 0.45);
+        assert_eq!(list, [seen(Kind::Bus, 0.9, kiosk)], "a faint inner box does not displace a clear outer one");
+    }
+
+    #[test]
+    fn a_car_before_a_bus_on_other_ground_stays() {
+        let mut list = vec![seen(Kind::Bus, 0.8, [0.3, 0.1, 0.4, 0.5]), seen(Kind::Car, 0.6, [0.4, 0.2, 0.1, 0.1])];
+        suppress(&mut list, 0.45);
+        assert_eq!(list.len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn suppression_never_invents_and_never_loses_the_last_box(raw in prop::collection::vec((0..6_usize, 0.0..1.0_f32, 0.0..0.8_f32, 0.0..0.8_f32, 0.01..0.4_f32, 0.01..0.4_f32), 0..40)) {
+            let all: Vec<_> = raw.iter().map(|&(k, s, x, y, w, h)| seen(Kind::ALL[k], s, [x, y, w, h])).collect();
+            let mut list = all.clone();
+            suppress(&mut list, 0.45);
+            for (i, a) in list.iter().enumerate() {
+                prop_assert!(all.contains(a));
+                prop_assert!(i == 0 || list[i - 1].score >= a.score);
+            }
+            prop_assert_eq!(list.is_empty(), all.is_empty());
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Goal: every fault of a manifest is named by its key path, all of them at once. Method: break the committed one.
+
+use super::*;
+
+const COMMITTED: &str = include_str!("../../../../models/manifest.toml");
+
+fn faults_of(text: &str) -> Vec<String> {
+    match Manifest::parse(text) {
+        Ok(_) => Vec::new(),
+        Err(faults) => faults.0.into_iter().map(|f| format!("{}: {}", f.key, f.text)).collect(),
+    }
+}
+
+#[test]
+fn the_committed_manifest_is_valid_and_its_shapes_follow() {
+    let manifest = Manifest::parse(COMMITTED).unwrap();
+    let yolox = manifest.model("yolox_nano").unwrap();
+    assert_eq!((yolox.output_rows(), yolox.output_columns()), (3549, 85));
+    let nanodet = ModelEntry { decoder: Decoder::NanodetPlus, ..yolox.clone() };
+    assert_eq!((nanodet.output_rows(), nanodet.output_columns()), (3598, 112));
+    let wide = Input { width: 640, height: 384, ..yolox.input.clone() };
+    assert_eq!(ModelEntry { input: wide, ..nanodet }.output_rows(), 5100);
+}
+
+#[test]
+fn an_entry_survives_the_way_to_the_worker() {
+    let entry = Manifest::parse(COMMITTED).unwrap().models.remove(0);
+    let json = serde_json::to_string(&entry).unwrap();
+    assert_eq!(serde_json::from_str::<ModelEntry>(&json).unwrap(), entry);
+}
+
+#[test]
+fn all_faults_are_listed_with_key_path_and_remedy() {
+    let broken = COMMITTED
+        .replace("decoder = \"yolox\"", "decoder = \"magic\"\ncolour = \"blue\"")
+        .replace("width = 416", "width = 417")
+        .replace("nms_iou = 0.45", "nms_iou = 45")
+        .replace("person = [0]", "person = [99]")
+        .replace("sha256 = \"", "sha256 = \"X");
+    let faults = faults_of(&broken);
+    for wanted in [
+        "model[0].decoder: is unknown; use \"yolox\"",
+        "model[0].colour: is not a known key",
+        "model[0].input.width: and height must be multiples",
+        "model[0].nms_iou: must be a number between 0 and 1",
+        "model[0].labels.person: names a class number the model does not have",
+        "model[0].labels.person: is missing",
+        "model[0].sha256: must be 64",
+    ] {
+        assert!(faults.iter().any(|f| f.starts_with(wanted)), "no fault {wanted:?} in {faults:#?}");
+    }
+    assert_eq!(faults.len(), 7, "{faults:#?}");
+}
+
+#[test]
+fn a_missing_table_is_one_fault_not_five() {
+    assert_eq!(faults_of("").len(), 2);
+    let without_labels = COMMITTED.split("[model.labels]").next().unwrap().to_owned();
+    let faults = faults_of(&without_labels);
+    assert!(faults.iter().any(|f| f.starts_with("model[0].labels: is missing")), "{faults:#?}");
+}
+
+#[test]
+fn not_toml_is_an_error_with_its_place() {
+    let faults = faults_of("[[model\nname = 3");
+    assert_eq!(faults.len(), 1);
+    assert!(faults[0].contains("line 1"), "{faults:?}");
+}
+
+#[test]
+fn a_file_with_another_hash_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    std::fs::write(&path, b"not the model").unwrap();
+    let entry = Manifest::parse(COMMITTED).unwrap().models.remove(0);
+    let error = entry.read(&path).unwrap_err();
+    assert!(matches!(error, ModelFileError::WrongHash { .. }), "{error}");
+    let error = entry.read(&folder.path().join("absent.onnx")).unwrap_err();
+    assert!(error.to_string().contains("fetch-models.sh"), "{error}");
+}

@@ -1,0 +1,347 @@
+//! What the gateway and a camera worker say to each other: one JSON object per line, the gateway on the worker's standard
+//! input, the worker on its standard output. Owns the words and the check of a configuration; refuses anything that would
+//! need two numbers agreed elsewhere.
+//!
+//! 1. The gateway's first line SHALL be `config`. The worker answers `hello`, then `state`.
+//! 2. The worker SHALL send `tracks` for every analysed picture, and `tracks_ended` for tracks that left.
+//! 3. The worker SHALL send `heartbeat` every second, also without pictures: silence means it hangs.
+//! 4. `still` SHALL be answered by one `still` with the same `request_id`, with a picture or the reason why not.
+//! 5. On `shutdown` or the end of its input the worker SHALL exit. After a fault it cannot work with (configuration, model,
+//!    library) it sends `state` with `fatal: true` and exits with code 2.
+//! 6. All `*_at_ms`, `at_ms` and `*_ms` of tracks are wall time, ms since the Unix epoch, as of the message's `at_ms`: durations
+//!    inside one message are true even if the wall clock was set in between.
+//! 7. Track numbers are unique within one run of a worker, never reused in it; a new worker starts again at 1.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decode::CaptureConfig;
+use crate::detect::{Kind, ModelConfig};
+use crate::geometry::{BBox, Point};
+use crate::sandbox::Limits;
+use crate::zone::{Zone, polygon_fault};
+
+/// Version of this protocol; a worker refuses a configuration of another.
+pub const VERSION: u32 = 1;
+
+/// Everything a worker needs to know, in one line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The camera's slug; drawn into stills.
+    pub camera: String,
+    /// Where pictures come from and how many are wanted.
+    pub capture: CaptureConfig,
+    /// Hold a file back to the speed of its time stamps (a stand-in for a camera). Without it a file is analysed as fast as
+    /// possible, no picture is skipped, and `at_ms` = `start_at_ms` + stream time: the same input gives the same output.
+    /// Cameras are always paced.
+    #[serde(default = "yes")]
+    pub paced: bool,
+    /// Wall time of stream time zero when not paced, ms since the Unix epoch; the current time if absent.
+    #[serde(default)]
+    pub start_at_ms: Option<i64>,
+    /// The detector.
+    pub model: ModelConfig,
+    /// Zones that tracks are tested against.
+    #[serde(default)]
+    pub zones: Vec<Zone>,
+    /// Regions blackened in every still.
+    #[serde(default)]
+    pub masks: Vec<Vec<Point>>,
+    /// What the worker gives up before it starts.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl WorkerConfig {
+    /// Every fault of the configuration: key path, then what is wrong and what to do.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.version != VERSION {
+            faults.push(format!(
+                "version: is {}, this worker speaks {VERSION}; run gateway and worker from the same binary",
+                self.version
+            ));
+        }
+        let slug =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if !slug(&self.camera) {
+            faults.push("camera: must be letters, digits, '-', '_' or '.'; use the camera's slug".to_owned());
+        }
+        faults.extend(self.capture.url.fault().map(|f| format!("capture.url: {f}")));
+        if !(0.01..=60.0).contains(&self.capture.fps_max) {
+            faults.push("capture.fps_max: must be from 0.01 to 60".to_owned());
+        }
+        if !(100..=600_000).contains(&self.capture.silence_ms) {
+            faults.push("capture.silence_ms: must be from 100 to 600000".to_owned());
+        }
+        if !(1..=64).contains(&self.model.threads) {
+            faults.push("model.threads: must be from 1 to 64".to_owned());
+        }
+        for (i, zone) in self.zones.iter().enumerate() {
+            faults.extend(polygon_fault(&zone.polygon).map(|f| format!("zones[{i}].polygon: {f}")));
+            if zone.id.is_empty() || self.zones.iter().take(i).any(|z| z.id == zone.id) {
+                faults.push(format!("zones[{i}].id: \"{}\" is empty or taken; give every zone its own name", zone.id));
+            }
+        }
+        faults.extend(
+            self.masks.iter().enumerate().filter_map(|(i, m)| polygon_fault(m).map(|f| format!("masks[{i}]: {f}"))),
+        );
+        faults
+    }
+
+    /// Is the source held to the clock? Cameras always are.
+    #[must_use]
+    pub fn is_paced(&self) -> bool {
+        self.paced || self.capture.url.is_live()
+    }
+}
+
+/// Gateway → worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ParentMessage {
+    /// The first line.
+    Config(Box<WorkerConfig>),
+    /// Make a still of the newest picture.
+    Still(StillRequest),
+    /// Stop.
+    Shutdown,
+}
+
+/// A wanted still. The file is written beside its final name, synced, renamed, and its folder synced, before it is reported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StillRequest {
+    /// Number of the gateway's choice, repeated in the answer.
+    pub request_id: u64,
+    /// The track to highlight, if any.
+    #[serde(default)]
+    pub track: Option<u64>,
+    /// What it is for, repeated in the answer: `arrival`, `past_limit`, `overview`, `snapshot`…
+    pub reason: String,
+    /// Existing evidence folder.
+    pub folder: PathBuf,
+    /// File name in it, no separators, ending in `.jpg`.
+    pub file: String,
+}
+
+/// Worker → gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum WorkerMessage {
+    /// The configuration was understood.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+        /// Version of this software.
+        software: String,
+        /// The camera's slug.
+        camera: String,
+    },
+    /// The camera's state changed.
+    State {
+        /// When.
+        at_ms: i64,
+        /// To what.
+        #[serde(flatten)]
+        state: CameraState,
+    },
+    /// One picture was analysed.
+    Tracks(TracksMessage),
+    /// Tracks left; each is told once, as it was last.
+    TracksEnded {
+        /// When this was decided.
+        at_ms: i64,
+        /// What left.
+        tracks: Vec<TrackView>,
+    },
+    /// Answer to [`ParentMessage::Still`].
+    Still {
+        /// From the request.
+        request_id: u64,
+        /// From the request.
+        reason: String,
+        /// The picture, or why there is none.
+        #[serde(flatten)]
+        outcome: StillOutcome,
+    },
+    /// The worker lives.
+    Heartbeat(Heartbeat),
+}
+
+/// What state a camera is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum CameraState {
+    /// Opening the stream.
+    Connecting,
+    /// Pictures flow.
+    Streaming,
+    /// A file was played to its end.
+    Ended,
+    /// The stream broke or cannot be opened.
+    Error {
+        /// What went wrong, for a program.
+        kind: ErrorKind,
+        /// What went wrong and what to do, for a person; never holds credentials.
+        message: String,
+        /// True: the worker gives up and exits; false: it tries again.
+        fatal: bool,
+        /// When it tries again, milliseconds from now, if it does.
+        #[serde(default)]
+        retry_in_ms: Option<u64>,
+    },
+    /// Connected, but no picture for ten seconds.
+    NoFrames,
+    /// The same picture over and over.
+    Frozen,
+    /// Too dark to see anything.
+    Dark,
+}
+
+/// Sorts of errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The stream cannot be opened.
+    Open,
+    /// It has no usable video.
+    NoVideo,
+    /// The camera closed it, or the connection broke.
+    Closed,
+    /// Nothing arrives any more.
+    Silence,
+    /// What arrives makes no sense.
+    Corrupt,
+    /// The detector does not work: library, model file, or a failure while running.
+    Detector,
+    /// The configuration is wrong.
+    Config,
+    /// The kernel refused the sandbox.
+    Sandbox,
+}
+
+/// The tracks after one picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TracksMessage {
+    /// Wall time of the picture.
+    pub at_ms: i64,
+    /// Stream time of the picture, from zero.
+    pub pts_ms: i64,
+    /// Number of the analysed picture, from zero.
+    pub frame: u64,
+    /// Every confirmed track.
+    pub tracks: Vec<TrackView>,
+    /// The whole detector call, microseconds.
+    pub inference_us: u64,
+    /// Reading and decoding since the picture before, microseconds.
+    pub decode_us: u64,
+}
+
+/// A track as the gateway sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrackView {
+    /// Number, see rule 7.
+    pub id: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Smoothed score, 0..1.
+    pub score: f32,
+    /// Where it is.
+    pub bbox: BBox,
+    /// The zones it stands in.
+    pub zones: Vec<String>,
+    /// When it was first seen.
+    pub first_seen_ms: i64,
+    /// Since when it stands still, if it does.
+    pub stationary_since_ms: Option<i64>,
+    /// When it was last seen.
+    pub last_seen_ms: i64,
+    /// True: not seen in this picture, only remembered.
+    pub coasting: bool,
+}
+
+/// How a still went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum StillOutcome {
+    /// It lies on disk, synced.
+    Taken {
+        /// Where.
+        path: PathBuf,
+        /// SHA-256 of the file, lower-case hexadecimal.
+        sha256: String,
+        /// Size of the file.
+        bytes: u64,
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+        /// Wall time of the picture.
+        taken_at_ms: i64,
+        /// How many people were made unrecognisable.
+        people_blurred: usize,
+        /// Was the wanted track there to be highlighted?
+        track_found: bool,
+    },
+    /// There is none.
+    Failed {
+        /// Why, and what to do.
+        message: String,
+    },
+}
+
+/// Signs of life, once a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// When.
+    pub at_ms: i64,
+    /// Pictures analysed per second since the last heartbeat.
+    pub frames_per_s: f32,
+    /// Pictures analysed since the start.
+    pub analysed: u64,
+    /// Wanted pictures that were skipped because a newer one was there already.
+    pub shed: u64,
+    /// Packets the decoder refused since the stream was opened.
+    pub decode_errors: u64,
+    /// Resident memory, bytes.
+    pub rss_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_the_documented_shape() {
+        let line = |m: &WorkerMessage| serde_json::to_string(m).unwrap();
+        let state = WorkerMessage::State { at_ms: 5, state: CameraState::Dark };
+        assert_eq!(line(&state), r#"{"type":"state","at_ms":5,"state":"dark"}"#);
+        let still = WorkerMessage::Still {
+            request_id: 7,
+            reason: "arrival".into(),
+            outcome: StillOutcome::Failed { message: "no picture yet".into() },
+        };
+        assert_eq!(
+            line(&still),
+            r#"{"type":"still","request_id":7,"reason":"arrival","outcome":"failed","message":"no picture yet"}"#
+        );
+        assert_eq!(serde_json::from_str::<WorkerMessage>(&line(&still)).unwrap(), still);
+        assert_eq!(serde_json::from_str::<ParentMessage>(r#"{"type":"shutdown"}"#).unwrap(), ParentMessage::Shutdown);
+    }
+
+    #[test]
+    fn an_unknown_key_in_a_request_is_refused() {
+        let text = r#"{"type":"still","request_id":1,"reason":"x","folder":"/e","file":"a.jpg","size":3}"#;
+        assert!(serde_json::from_str::<ParentMessage>(text).unwrap_err().to_string().contains("size"));
+    }
+}

@@ -1,0 +1,82 @@
+//! What a worker gives up before it touches a camera's bytes. Owns the calls to the kernel; refuses to relax anything
+//! later: every step here is one-way. A system call filter comes with a later issue.
+
+use serde::{Deserialize, Serialize};
+
+/// The limits a worker puts on itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Niceness, 0..19: the life-safety path of the gateway always wins the processor.
+    pub nice: i32,
+    /// Bound on the worker's address space in bytes (`RLIMIT_AS`), or none. The libraries map far more than they
+    /// touch: below about 600 MiB the detector cannot start.
+    pub address_space_max_bytes: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { nice: 10, address_space_max_bytes: Some(1536 * 1024 * 1024) }
+    }
+}
+
+/// A step the kernel refused.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "sandbox: {step} was refused: {cause}; run the worker as the gateway starts it, not under a debugger or a stricter limit"
+)]
+pub struct SandboxError {
+    step: &'static str,
+    cause: std::io::Error,
+}
+
+/// Enters the sandbox: no new privileges, death with the parent, no core dumps (they would hold pictures of people),
+/// low priority, bounded address space.
+///
+/// The death signal is tied to the *thread* that started the worker (prctl(2), `PR_SET_PDEATHSIG`), so the gateway must
+/// start workers from a thread that lives as long as they should. Closing standard input ends a worker in any case.
+///
+/// # Errors
+/// The first step the kernel refuses.
+pub fn enter(limits: &Limits) -> Result<(), SandboxError> {
+    // SAFETY: prctl with these options takes plain integers and touches no memory of ours.
+    unsafe {
+        check("no new privileges", libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+        check("death with the parent", libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0))?;
+        check("undumpable", libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))?;
+    }
+    set_limit("no core dumps", libc::RLIMIT_CORE, 0)?;
+    if let Some(bytes) = limits.address_space_max_bytes {
+        set_limit("address space limit", libc::RLIMIT_AS, bytes)?;
+    }
+    // SAFETY: setpriority takes plain integers; who = 0 is this process.
+    check("nice", unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, limits.nice.clamp(0, 19)) })?;
+    // Two arenas instead of eight per core: decoder and detector threads would otherwise each hold freed pictures.
+    // SAFETY: mallopt takes plain integers and is called before other threads exist.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+    Ok(())
+}
+
+fn set_limit(step: &'static str, resource: libc::__rlimit_resource_t, bytes: u64) -> Result<(), SandboxError> {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: the pointer is to a live local of the right type.
+    check(step, unsafe { libc::setrlimit(resource, &raw const limit) })
+}
+
+fn check(step: &'static str, result: libc::c_int) -> Result<(), SandboxError> {
+    if result == 0 { Ok(()) } else { Err(SandboxError { step, cause: std::io::Error::last_os_error() }) }
+}
+
+/// Resident memory of this process in bytes; 0 where /proc cannot be read.
+#[must_use]
+pub fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()));
+    // SAFETY: sysconf takes a plain integer.
+    let page_bytes = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+    pages.unwrap_or(0) * page_bytes
+}

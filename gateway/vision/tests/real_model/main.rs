@@ -1,0 +1,43 @@
+//! Tests with the real detector, the real library and real footage. What is absent is skipped with the reason, and counted as
+//! skipped.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod clips;
+mod rtsp;
+mod support;
+mod workers;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+
+fn main() {
+    if std::env::var_os(support::WORKER_VARIABLE).is_some() {
+        let exit = gengfu_vision::worker::run(std::io::BufReader::new(std::io::stdin()), std::io::stdout());
+        std::process::exit(if exit == gengfu_vision::worker::WorkerExit::Stopped { 0 } else { 2 });
+    }
+    let tests: &[(&str, fn() -> Result<(), support::Skip>)] = &[
+        ("on_vtest_the_van_and_the_car_are_two_standing_tracks_and_nobody_else_is", clips::vtest_vehicles),
+        ("key_frames_only_gives_four_pictures_of_vtest_in_order", clips::key_frames),
+        ("the_parked_car_of_the_lane_is_one_track_that_stands_and_leaves", clips::parking_lane),
+        ("nanodet_plus_sees_the_same_van_and_car", clips::nanodet_vtest),
+        ("a_still_of_vtest_shows_no_person_and_fits_the_limit", clips::still),
+        ("a_damaged_clip_gives_pictures_or_an_error_but_no_panic", clips::damaged),
+        ("a_model_that_is_not_the_manifest_s_is_refused", clips::wrong_model),
+        ("a_worker_gives_the_same_tracks_for_the_same_clip", workers::deterministic),
+        ("a_worker_answers_stills_durably_and_in_time", workers::stills),
+        ("a_worker_fed_garbage_reports_it_and_lives", workers::garbage),
+        ("a_worker_without_library_or_with_a_bad_configuration_says_so_and_exits_2", workers::fatal),
+        ("a_worker_whose_parent_goes_away_goes_too", workers::orphan),
+        ("a_worker_loops_a_clip_in_its_own_time_and_sends_heartbeats", workers::looped),
+        ("an_rtsp_camera_that_is_killed_is_trouble_and_comes_back", rtsp::killed_server),
+    ];
+    let trials = tests.iter().map(|&(name, test)| {
+        Trial::ignorable_test(name, move || {
+            Ok(match test() {
+                Ok(()) => Completion::Completed,
+                Err(why) => Completion::ignored_with(format!("skipped, because {why}")),
+            })
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}
