@@ -1,0 +1,87 @@
+//! From a worker's words to observations. Pure.
+
+use gengfu_alarm::observation::{Camera, Observation, Scene, Track, TrackKind, What};
+use gengfu_contract::event::{ClockQuality, EvidenceRef};
+use gengfu_contract::slug::Slug;
+use gengfu_vision::detect::Kind;
+use gengfu_vision::protocol::{CameraState, StillOutcome, TrackView, TracksMessage};
+use jiff::Timestamp;
+
+pub(super) fn observation(camera: &Slug, at: Timestamp, clock: ClockQuality, what: What) -> Observation {
+    Observation { device: camera.clone(), sensed_at: at, clock, origin: None, what }
+}
+
+/// A wall time of the worker; one outside the calendar is the worker's fault and reads as `now`.
+pub(super) fn time(ms: i64, now: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(now)
+}
+
+pub(super) fn scene(message: &TracksMessage, now: Timestamp) -> Scene {
+    Scene { tracks: message.tracks.iter().map(|track| view(track, now)).collect() }
+}
+
+fn view(track: &TrackView, now: Timestamp) -> Track {
+    Track {
+        id: track.id,
+        kind: match track.kind {
+            Kind::Car => TrackKind::Car,
+            Kind::Truck => TrackKind::Truck,
+            Kind::Bus => TrackKind::Bus,
+            Kind::Motorcycle => TrackKind::Motorcycle,
+            Kind::Bicycle => TrackKind::Bicycle,
+            Kind::Person => TrackKind::Person,
+        },
+        score: track.score,
+        bbox: track.bbox.into(),
+        // A zone of another name than we gave cannot be ours.
+        zones: track.zones.iter().filter_map(|zone| Slug::new(zone.as_str()).ok()).collect(),
+        first_seen_at: time(track.first_seen_ms, now),
+        stationary_since: track.stationary_since_ms.map(|ms| time(ms, now)),
+        last_seen_at: time(track.last_seen_ms, now),
+    }
+}
+
+/// State, remedy and observation for a camera's state; no observation while it is only connecting.
+pub(super) fn state(state: &CameraState) -> (String, &'static str, Option<Camera>) {
+    let fault = |reason: &str, detail: String| Some(Camera::Fault { reason: reason.to_owned(), detail });
+    match state {
+        CameraState::Connecting => ("connecting".to_owned(), "wait; if it stays so, check the camera's address and network", None),
+        CameraState::Streaming => ("streaming".to_owned(), "", Some(Camera::Streaming)),
+        CameraState::Ended => {
+            let text = "the clip has ended".to_owned();
+            (text.clone(), "set `repeat = true` to play it again", fault("ended", text))
+        }
+        CameraState::Error { kind, message, .. } => {
+            let reason = serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+            (message.clone(), "check power, network, address and password of the camera", fault(&reason, message.clone()))
+        }
+        CameraState::NoFrames => {
+            let text = "connected, but no pictures arrive".to_owned();
+            (text.clone(), "restart the camera; check its network", fault("no_frames", text))
+        }
+        CameraState::Frozen => {
+            let text = "the same picture over and over".to_owned();
+            (text.clone(), "restart the camera", fault("frozen", text))
+        }
+        CameraState::Dark => {
+            let text = "too dark to see anything".to_owned();
+            (text.clone(), "check for a cover on the lens and for lighting", fault("dark", text))
+        }
+    }
+}
+
+/// The answer a rule waits for.
+pub(super) fn still(alarm_id: &str, n: u32, caption: &str, outcome: &StillOutcome, now: Timestamp) -> What {
+    let result = match outcome {
+        StillOutcome::Taken { sha256, bytes, taken_at_ms, .. } => Ok(EvidenceRef {
+            n,
+            sha256: sha256.clone(),
+            bytes: *bytes,
+            media_type: "image/jpeg".to_owned(),
+            taken_at: time(*taken_at_ms, now),
+            caption: caption.to_owned(),
+        }),
+        StillOutcome::Failed { message } => Err(message.clone()),
+    };
+    What::Still { alarm_id: alarm_id.to_owned(), result }
+}

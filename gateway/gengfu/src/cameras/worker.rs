@@ -1,0 +1,221 @@
+//! One run of one camera worker.
+//!
+//! Owns the child process and the conversation with it. Ends it when it is silent, too large or does not speak the protocol; a child that was ended leaves
+//! nothing behind (it is killed when this is dropped, and when the gateway dies).
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use gengfu_alarm::observation::What;
+use gengfu_alarm::output::NeedStill;
+use gengfu_vision::protocol::{ParentMessage, StillOutcome, StillRequest, VERSION, WorkerMessage};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_util::codec::{FramedRead, FramedWrite, LinesCodec};
+use tokio_util::sync::CancellationToken;
+
+use super::{CameraTask, Outlets, translate};
+use crate::clock::Clock;
+
+/// A worker says something every second; one that says nothing for this long hangs.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Loading the detector can take this long on a small box.
+const FIRST_WORD: Duration = Duration::from_secs(30);
+/// Time to end by itself when asked.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Longest line a worker may send.
+const LINE_MAX_BYTES: usize = 1 << 20;
+
+/// How a run ended.
+pub(super) enum Ended {
+    /// We were asked to stop.
+    Shutdown,
+    /// The worker is gone or was ended; the text says why.
+    Failed(String),
+}
+
+pub(super) struct Session<'a> {
+    task: &'a CameraTask,
+    outlets: &'a Outlets,
+    clock: Arc<dyn Clock>,
+    child: Child,
+    to_worker: FramedWrite<ChildStdin, LinesCodec>,
+    from_worker: FramedRead<ChildStdout, LinesCodec>,
+    stderr: tokio::io::Lines<BufReader<ChildStderr>>,
+    wanted: BTreeMap<u64, NeedStill>,
+    next_request: u64,
+    scenes_shed: u64,
+}
+
+impl<'a> Session<'a> {
+    pub(super) async fn start(task: &'a CameraTask, outlets: &'a Outlets, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+        let mut child = Command::new(&task.program)
+            .arg("camera-worker")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let gone = || std::io::Error::other("the worker has no standard streams");
+        let stdin = child.stdin.take().ok_or_else(gone)?;
+        let stdout = child.stdout.take().ok_or_else(gone)?;
+        let stderr = child.stderr.take().ok_or_else(gone)?;
+        outlets.status.send_modify(|s| s.worker_pid = child.id());
+        let mut session = Self {
+            task,
+            outlets,
+            clock,
+            child,
+            to_worker: FramedWrite::new(stdin, LinesCodec::new()),
+            from_worker: FramedRead::new(stdout, LinesCodec::new_with_max_length(LINE_MAX_BYTES)),
+            stderr: BufReader::new(stderr).lines(),
+            wanted: BTreeMap::new(),
+            next_request: 1,
+            scenes_shed: 0,
+        };
+        session.tell(&ParentMessage::Config(Box::new(task.worker.clone()))).await?;
+        Ok(session)
+    }
+
+    async fn tell(&mut self, message: &ParentMessage) -> std::io::Result<()> {
+        let line = serde_json::to_string(message)?;
+        self.to_worker.send(line).await.map_err(|error| std::io::Error::other(error.to_string()))
+    }
+
+    pub(super) async fn run(&mut self, stills: &mut mpsc::Receiver<NeedStill>, shutdown: &CancellationToken) -> Ended {
+        let mut deadline = tokio::time::Instant::now() + FIRST_WORD;
+        let mut stderr_open = true;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return self.say_goodbye().await,
+                line = self.from_worker.next() => match line {
+                    Some(Ok(line)) => {
+                        deadline = tokio::time::Instant::now() + SILENCE;
+                        if let Err(reason) = self.heard(&line).await {
+                            return self.end(&reason).await;
+                        }
+                    }
+                    Some(Err(error)) => return self.end(&format!("the camera worker does not speak the protocol: {error}")).await,
+                    None => return self.end("the camera worker ended").await,
+                },
+                line = self.stderr.next_line(), if stderr_open => match line {
+                    Ok(Some(line)) => tracing::warn!(camera = %self.task.camera, "worker: {line}"),
+                    _ => stderr_open = false,
+                },
+                Some(need) = stills.recv() => {
+                    if let Err(error) = self.ask(need).await {
+                        return self.end(&format!("the camera worker does not listen: {error}")).await;
+                    }
+                }
+                () = tokio::time::sleep_until(deadline) => return self.end("the camera worker hangs: it said nothing").await,
+            }
+        }
+    }
+
+    async fn ask(&mut self, need: NeedStill) -> std::io::Result<()> {
+        let request_id = self.next_request;
+        self.next_request += 1;
+        let request = StillRequest {
+            request_id,
+            track: Some(need.track),
+            reason: need.caption.clone(),
+            folder: self.task.evidence_dir.clone(),
+            file: format!("{}-{}.jpg", need.alarm_id, need.n),
+        };
+        self.wanted.insert(request_id, need);
+        let told = tokio::time::timeout(SILENCE, self.tell(&ParentMessage::Still(request))).await;
+        told.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn heard(&mut self, line: &str) -> Result<(), String> {
+        let message: WorkerMessage =
+            serde_json::from_str(line).map_err(|error| format!("the camera worker does not speak the protocol: {error}"))?;
+        let now = self.clock.now();
+        match message {
+            WorkerMessage::Hello { version, .. } if version != VERSION => {
+                return Err(format!("the camera worker speaks protocol {version}, this gateway {VERSION}; install both from one package"));
+            }
+            WorkerMessage::Hello { .. } | WorkerMessage::TracksEnded { .. } => {}
+            WorkerMessage::State { at_ms, state } => {
+                let (text, remedy, camera) = translate::state(&state);
+                tracing::info!(camera = %self.task.camera, state = %text, "camera");
+                self.outlets.status.send_modify(|s| s.enter(&text, remedy, now));
+                if let Some(camera) = camera {
+                    self.see(translate::time(at_ms, now), What::Camera(camera)).await;
+                }
+            }
+            WorkerMessage::Tracks(tracks) => {
+                metrics::counter!("gengfu_camera_scenes_total", "camera" => self.task.camera.to_string()).increment(1);
+                let at = translate::time(tracks.at_ms, now);
+                let scene = What::Scene(translate::scene(&tracks, now));
+                let seen = translate::observation(&self.task.camera, at, self.clock.quality(), scene);
+                // Never wait with a scene: the next one says more.
+                if self.outlets.seen.try_send(seen).is_err() {
+                    self.scenes_shed += 1;
+                    metrics::counter!("gengfu_camera_scenes_shed_total", "camera" => self.task.camera.to_string()).increment(1);
+                }
+                self.outlets.status.send_modify(|s| {
+                    s.last_picture_at = Some(at);
+                    s.inference_us = tracks.inference_us;
+                    s.tracks = tracks.tracks.len();
+                });
+            }
+            WorkerMessage::Still { request_id, outcome, .. } => self.still(request_id, &outcome, now).await,
+            WorkerMessage::Heartbeat(beat) => {
+                let shed = beat.shed + self.scenes_shed;
+                self.outlets.status.send_modify(|s| {
+                    s.frames_per_s = beat.frames_per_s;
+                    s.worker_memory_bytes = beat.rss_bytes;
+                    s.shed = shed;
+                });
+                if beat.rss_bytes > self.task.memory_max_bytes {
+                    let (has, may) = (beat.rss_bytes >> 20, self.task.memory_max_bytes >> 20);
+                    return Err(format!("the camera worker takes {has} MiB, more than the {may} MiB it may have"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn still(&mut self, request_id: u64, outcome: &StillOutcome, now: jiff::Timestamp) {
+        let Some(need) = self.wanted.remove(&request_id) else { return };
+        if let StillOutcome::Failed { message } = outcome {
+            tracing::warn!(camera = %self.task.camera, alarm = %need.alarm_id, "no picture: {message}");
+        }
+        let what = translate::still(&need.alarm_id, need.n, &need.caption, outcome, now);
+        self.see(now, what).await;
+    }
+
+    async fn see(&self, at: jiff::Timestamp, what: What) {
+        let seen = translate::observation(&self.task.camera, at, self.clock.quality(), what);
+        // The decider is gone only at shutdown.
+        let _ = self.outlets.seen.send(seen).await;
+    }
+
+    async fn say_goodbye(&mut self) -> Ended {
+        if self.tell(&ParentMessage::Shutdown).await.is_ok() {
+            let _ = tokio::time::timeout(GOODBYE, self.child.wait()).await;
+        }
+        let _ = self.child.kill().await;
+        Ended::Shutdown
+    }
+
+    /// Makes sure the child is gone; rules that wait for a picture are told that there is none.
+    async fn end(&mut self, reason: &str) -> Ended {
+        let _ = tokio::time::timeout(Duration::from_millis(200), self.child.wait()).await;
+        let _ = self.child.start_kill();
+        let status = self.child.wait().await;
+        let now = self.clock.now();
+        for need in std::mem::take(&mut self.wanted).into_values() {
+            let result = Err("the camera worker ended before it had a picture".to_owned());
+            self.see(now, What::Still { alarm_id: need.alarm_id, result }).await;
+        }
+        let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        Ended::Failed(format!("{reason} ({how})"))
+    }
+}

@@ -1,0 +1,117 @@
+//! The command line.
+//!
+//! Owns the verbs and the exit codes: 0 yes or done, 1 no (a fault was found, an alarm is open, the demo fell short), 2 it could not be found out. Data goes to standard
+//! output, everything else to standard error; `--json` on every query is stable.
+
+mod camera_worker;
+mod check;
+mod desk;
+mod node;
+mod run;
+mod status;
+mod trace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Gengfu 更夫: the night watchman of a building. Reads sensors and cameras, decides what is an alarm, and brings it to the
+/// dispatch centre until the centre confirms.
+///
+/// Exit codes: 0 yes or done; 1 no (faults found, something is wrong); 2 it could not be found out.
+#[derive(Debug, Parser)]
+#[command(name = "gengfu", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway until it is told to stop (SIGTERM, Ctrl-C).
+    Run(run::Args),
+    /// Check a configuration: all faults with line, key and remedy; then what this machine lacks for it.
+    Check(check::Args),
+    /// Show how the running gateway is, and what to do where something is wrong.
+    Status(status::Args),
+    /// Print the journey of one event or picture with its times.
+    Trace(trace::Args),
+    /// See the whole road on this machine: nodes, gateway, camera, broker and desk.
+    Demo(crate::demo::Args),
+    /// Run a sensor node as a process, on a PTY or a serial port.
+    Node(node::Args),
+    /// Play the dispatch centre: receive, confirm, acknowledge, prove that nothing is missing.
+    Desk(desk::Args),
+    /// The camera worker; started by the gateway.
+    #[command(hide = true)]
+    CameraWorker,
+}
+
+/// Where the running gateway's socket is.
+#[derive(Debug, Clone, clap::Args)]
+struct SocketArgs {
+    /// The gateway's socket.
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    socket: Option<PathBuf>,
+    /// The gateway's configuration, which names its socket.
+    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_CONFIG, env = "GENGFU_CONFIG")]
+    config: PathBuf,
+}
+
+/// Where an installed gateway's configuration is.
+const DEFAULT_CONFIG: &str = "/etc/gengfu/gengfu.toml";
+
+impl SocketArgs {
+    fn path(&self) -> anyhow::Result<PathBuf> {
+        match &self.socket {
+            Some(socket) => Ok(socket.clone()),
+            None => Ok(crate::config::Config::load(&self.config)?.local.socket),
+        }
+    }
+}
+
+/// Answer "no": something was found wrong.
+const NO: u8 = 1;
+/// It could not be found out.
+const TROUBLE: u8 = 2;
+
+/// Runs the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { TROUBLE } else { 0 });
+        }
+    };
+    let (attempt, result) = match cli.command {
+        Command::Run(args) => ("run the gateway", run::run(&args)),
+        Command::Check(args) => ("check the configuration", check::check(&args)),
+        Command::Status(args) => ("ask the gateway", status::status(&args)),
+        Command::Trace(args) => ("ask the gateway", trace::trace(&args)),
+        Command::Demo(args) => ("run the demo", crate::demo::demo(args)),
+        Command::Node(args) => ("run the node", node::node(&args)),
+        Command::Desk(args) => ("run the desk", desk::desk(args)),
+        Command::CameraWorker => ("watch a camera", Ok(camera_worker::run())),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gengfu: cannot {attempt}: {error:#}");
+            ExitCode::from(TROUBLE)
+        }
+    }
+}
+
+/// `gengfu status | head` is no error.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
+}
+
+/// A runtime for a command that asks one thing.
+fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))
+}

@@ -1,0 +1,115 @@
+//! `gengfu status`: how the running gateway is.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+
+use super::SocketArgs;
+use crate::local::report::Report;
+use crate::local::socket::{Answer, Query, ask};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    socket: SocketArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn status(args: &Args) -> anyhow::Result<ExitCode> {
+    let path = args.socket.path()?;
+    let answer = super::block_on(ask(&path, &Query::Status))??;
+    let Answer::Status(report) = answer else { anyhow::bail!("the gateway answered something else; is it another version?") };
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        writeln!(out)?;
+    } else {
+        let paint = Paint(std::io::stdout().is_terminal());
+        print(&mut out, &report, &paint)?;
+    }
+    let well = report.findings.is_empty() && report.alarms.iter().all(|alarm| !alarm.kind.is_trouble());
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(super::NO) })
+}
+
+/// Colour, on a terminal only.
+struct Paint(bool);
+
+impl Paint {
+    fn as_good(&self, good: bool, text: &str) -> String {
+        match (self.0, good) {
+            (false, _) => text.to_owned(),
+            (true, true) => format!("\x1b[32m{text}\x1b[0m"),
+            (true, false) => format!("\x1b[31m{text}\x1b[0m"),
+        }
+    }
+}
+
+fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Result<()> {
+    let g = &report.gateway;
+    let since = g.started_at.map_or_else(|| "starting".to_owned(), |at| format!("up {}", ago(at, g.now)));
+    writeln!(
+        out,
+        "gateway  {}/{}  {since}, start {}, version {} (contract {}), clock {:?}, {} MiB",
+        g.site, g.name, g.boot, g.version, g.contract, g.clock, g.memory_bytes >> 20
+    )?;
+    let u = &report.uplink;
+    let state = format!("{:?}", u.state).to_lowercase();
+    let latency = u.latency.map_or_else(String::new, |l| format!(", life safety to receipt p50 {} ms p99 {} ms", l.p50_ms, l.p99_ms));
+    writeln!(
+        out,
+        "uplink   {}  {} (MQTT {}) since {}, {} on the way, {} await receipt{latency}",
+        paint.as_good(state == "online", &state), u.broker, u.protocol, ago(u.since, g.now), u.in_flight, u.awaiting_receipt
+    )?;
+    let o = &report.outbox;
+    writeln!(out, "outbox   {}  journal at #{}", paint.as_good(o.health == "ok", &o.health), o.sequence)?;
+    for lane in o.lanes.iter().filter(|lane| lane.pending > 0 || lane.dropped > 0) {
+        let oldest = lane.oldest_at.map_or_else(String::new, |at| format!(", oldest {} ago", ago(at, g.now)));
+        writeln!(out, "         {:<10} {} pending{oldest}, {} dropped", lane.lane, lane.pending, lane.dropped)?;
+    }
+    for link in &report.links {
+        let heard = link.last_heard_at.map_or_else(|| "never heard".to_owned(), |at| format!("heard {} ago", ago(at, g.now)));
+        writeln!(out, "link     {}  {} on {}, {heard}", paint.as_good(link.is_up(), &link.state), link.node, link.port)?;
+    }
+    for device in &report.devices {
+        let battery = device.battery_mv.map_or_else(String::new, |mv| format!(", battery {mv} mV"));
+        let troubles = device.troubles.iter().map(|t| format!(" [{}]", t.title().en)).collect::<String>();
+        writeln!(out, "device   {:<18} {} {}{battery}{}", device.device, device.class, device.state, paint.as_good(false, &troubles))?;
+    }
+    for c in &report.cameras {
+        let memory = c.worker_memory_bytes >> 20;
+        writeln!(
+            out,
+            "camera   {}  {} {}, {:.1} pictures/s, detector {} ms, {} tracks, {} shed, {memory} MiB, {} start(s)",
+            paint.as_good(c.is_streaming(), &c.state), c.camera, c.source, c.frames_per_s, c.inference_us / 1000, c.tracks, c.shed, c.worker_starts
+        )?;
+    }
+    for alarm in &report.alarms {
+        let place = alarm.location.as_ref().and_then(|l| l.text.as_deref()).unwrap_or("");
+        let title = format!("{} {}", alarm.title.zh, alarm.title.en);
+        writeln!(
+            out,
+            "alarm    {}  {} {} {place} since {} ago, rev {}, {}",
+            paint.as_good(false, &title), alarm.condition, alarm.device, ago(alarm.since, g.now), alarm.rev, alarm.alarm_id
+        )?;
+    }
+    for finding in &report.findings {
+        writeln!(out, "{}  {}\n         → {}", paint.as_good(false, "wrong   "), finding.problem, finding.remedy)?;
+    }
+    if report.findings.is_empty() {
+        writeln!(out, "{}", paint.as_good(true, "nothing is wrong"))?;
+    }
+    Ok(())
+}
+
+fn ago(at: Timestamp, now: Timestamp) -> String {
+    let s = now.duration_since(at).as_secs().max(0);
+    match s {
+        0..120 => format!("{s} s"),
+        120..7200 => format!("{} min", s / 60),
+        7200..172_800 => format!("{} h", s / 3600),
+        _ => format!("{} d", s / 86_400),
+    }
+}

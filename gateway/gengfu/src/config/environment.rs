@@ -1,0 +1,58 @@
+//! What a valid configuration names but this machine lacks.
+//!
+//! Owns the checks that need the machine: files, ports, folders. A lack is no fault of the file: the gateway starts all the same where it can, and
+//! shows the lack as a trouble. Reads only.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::Config;
+
+/// Something the configuration needs and the machine does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lack {
+    /// Key path of what names it.
+    pub key: String,
+    /// What is lacking.
+    pub problem: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+pub(super) fn lacks(config: &Config) -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    let mut file = |key: String, path: &Path, remedy: &str| {
+        if let Err(error) = std::fs::metadata(path) {
+            lacks.push(Lack { key, problem: format!("{}: {error}", path.display()), remedy: remedy.to_owned() });
+        }
+    };
+    for (n, node) in config.nodes.iter().enumerate() {
+        file(format!("node[{n}].port"), &node.port, "plug the node in, or name its port (ls -l /dev/serial/by-path)");
+    }
+    for (n, code) in config.gateway.codes.iter().enumerate() {
+        file(format!("gateway.codes[{n}]"), code, "copy the code file there, or correct the path");
+    }
+    if let Some(password) = &config.uplink.password_file {
+        file("uplink.password_file".into(), password, "write the password into it, readable by the gateway only (chmod 600)");
+    }
+    if let Some(tls) = &config.uplink.tls {
+        file("uplink.tls.ca_file".into(), &tls.ca_file, "copy the authority's certificate there");
+        for (key, path) in [("cert_file", &tls.cert_file), ("key_file", &tls.key_file)] {
+            if let Some(path) = path {
+                file(format!("uplink.tls.{key}"), path, "enrol the gateway to obtain it");
+            }
+        }
+    }
+    if !config.cameras.is_empty() {
+        file("vision.onnxruntime".into(), &config.vision.onnxruntime, "run scripts/fetch-models.sh, or name the library");
+        file("vision.manifest".into(), &config.vision.manifest, "copy models/manifest.toml there, or correct the path");
+        file("vision.models_dir".into(), &config.vision.models_dir, "run scripts/fetch-models.sh, or correct the path");
+    }
+    for (n, camera) in config.cameras.iter().enumerate() {
+        if !camera.url.is_live() {
+            file(format!("camera[{n}].url"), Path::new(camera.url.reveal()), "correct the path of the clip");
+        }
+    }
+    lacks
+}

@@ -1,0 +1,294 @@
+//! The configuration: what the file says, checked, in the types the program uses.
+//!
+//! Owns the file's keys, defaults and limits. [`Config::parse`] reports all faults with line, key path and remedy; [`Config::environment`] tells what the
+//! file names but this machine lacks. Secrets are read from files of their own and never printed. Refuses to start anything.
+
+mod environment;
+mod read;
+mod reader;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gengfu_alarm::observation::TrackKind;
+use gengfu_contract::event::Location;
+use gengfu_contract::slug::Slug;
+use gengfu_contract::words::{AlarmKind, Lane};
+use gengfu_vision::source::SourceUrl;
+
+pub use environment::Lack;
+pub use reader::{Fault, show_duration};
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Who this gateway is.
+    pub gateway: Gateway,
+    /// The way to the dispatch centre.
+    pub uplink: Uplink,
+    /// The store.
+    pub outbox: OutboxLimits,
+    /// What the box itself offers.
+    pub local: Local,
+    /// Detector and its library.
+    pub vision: Vision,
+    /// Sensor nodes, each on a serial port of its own.
+    pub nodes: Vec<Node>,
+    /// Cameras.
+    pub cameras: Vec<Camera>,
+}
+
+/// `[gateway]`.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    /// The site (sub-district, estate): second level of every topic.
+    pub site: Slug,
+    /// This gateway: third level of every topic.
+    pub name: Slug,
+    /// Everything the gateway keeps.
+    pub data_dir: PathBuf,
+    /// Where the gateway stands; devices inherit what they do not say themselves.
+    pub location: Location,
+    /// Event code files, in the order of preference.
+    pub codes: Vec<PathBuf>,
+}
+
+/// `[uplink]`.
+#[derive(Debug, Clone)]
+pub struct Uplink {
+    /// Broker's host name or address.
+    pub host: String,
+    /// Broker's port.
+    pub port: u16,
+    /// MQTT version.
+    pub protocol: Protocol,
+    /// MQTT client id.
+    pub client_id: String,
+    /// MQTT user.
+    pub username: Option<String>,
+    /// File that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// Time without traffic after which a ping is due; the broker declares us dead after 1.5 times that.
+    pub keep_alive: Duration,
+    /// Items on the way to the broker at one time.
+    pub window: u16,
+    /// Items older than this are sent marked `historical`.
+    pub historical_after: Duration,
+    /// Life-safety items without a receipt for this long are sent again.
+    pub receipt_timeout_life_safety: Duration,
+    /// Other items without a receipt for this long are sent again.
+    pub receipt_timeout: Duration,
+    /// Transport security.
+    pub tls: Option<Tls>,
+}
+
+/// MQTT version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// MQTT 5: refused publishes are seen at once.
+    Mqtt5,
+    /// MQTT 3.1.1: refused publishes show as missing receipts.
+    Mqtt311,
+}
+
+/// `[uplink.tls]`, PEM files.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Authority that signed the broker's certificate.
+    pub ca_file: PathBuf,
+    /// Our certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Our key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// `[outbox]`.
+#[derive(Debug, Clone)]
+pub struct OutboxLimits {
+    /// Page cache.
+    pub cache_bytes: u64,
+    /// Received events kept for export.
+    pub journal_keep: u64,
+    /// Most pending items of each bounded lane.
+    pub bounds: BTreeMap<Lane, u64>,
+}
+
+/// `[local]`.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// Socket of the command line.
+    pub socket: PathBuf,
+    /// Prometheus metrics; loopback unless the installer says otherwise.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// `[vision]`.
+#[derive(Debug, Clone)]
+pub struct Vision {
+    /// Model manifest.
+    pub manifest: PathBuf,
+    /// Folder of the model files.
+    pub models_dir: PathBuf,
+    /// ONNX Runtime's shared library.
+    pub onnxruntime: PathBuf,
+    /// Model used unless a camera names another.
+    pub model: String,
+    /// Threads of one detector.
+    pub threads: u16,
+    /// Most memory a camera worker may take.
+    pub worker_memory_bytes: u64,
+    /// A camera's fault must last this long before it is a trouble.
+    pub fault_hold: Duration,
+}
+
+/// `[[node]]`.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The node's device name.
+    pub name: Slug,
+    /// Serial port.
+    pub port: PathBuf,
+    /// Bits per second.
+    pub baud: u32,
+    /// The node that is expected here, by unique id; any when absent.
+    pub uid: Option<u64>,
+    /// Not heard for this long means the link is down.
+    pub silence: Duration,
+    /// What hangs on it.
+    pub channels: BTreeMap<u8, Device>,
+}
+
+/// `[[node.device]]`.
+#[derive(Debug, Clone)]
+pub struct Device {
+    /// The device's name.
+    pub name: Slug,
+    /// What it is.
+    pub class: DeviceClass,
+    /// Doors: open for longer is an alarm; never when absent.
+    pub left_open_after: Option<Duration>,
+    /// Home it belongs to: two smoke heads of one dwelling confirm each other.
+    pub dwelling: Option<String>,
+    /// Opaque reference on the centre's register.
+    pub subject_ref: Option<String>,
+    /// Where it is.
+    pub location: Location,
+}
+
+/// What hangs on a node's channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceClass {
+    /// Door magnet.
+    Door,
+    /// Smoke alarm.
+    Smoke,
+    /// Emergency button.
+    Sos,
+}
+
+impl DeviceClass {
+    /// The word of the configuration and of the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeviceClass::Door => "door",
+            DeviceClass::Smoke => "smoke",
+            DeviceClass::Sos => "sos",
+        }
+    }
+}
+
+/// `[[camera]]`.
+#[derive(Debug, Clone)]
+pub struct Camera {
+    /// The camera's device name.
+    pub name: Slug,
+    /// `rtsp://…` or a file; prints without its credentials.
+    pub url: SourceUrl,
+    /// Model, when not the default.
+    pub model: Option<String>,
+    /// Decode every picture instead of key frames only.
+    pub all_frames: bool,
+    /// Pictures analysed per second at most.
+    pub fps_max: f64,
+    /// Files: start again at the end.
+    pub repeat: bool,
+    /// No picture for this long is a fault.
+    pub silence: Duration,
+    /// Where it is.
+    pub location: Location,
+    /// Zones.
+    pub zones: Vec<Zone>,
+    /// Polygons burned in black before a picture leaves memory.
+    pub masks: Vec<Vec<[f32; 2]>>,
+}
+
+/// `[[camera.zone]]`.
+#[derive(Debug, Clone)]
+pub struct Zone {
+    /// The zone's name.
+    pub name: Slug,
+    /// `illegal_parking` or `fire_lane_blocked`.
+    pub kind: AlarmKind,
+    /// Standing for longer is an alarm.
+    pub limit: Duration,
+    /// Outline.
+    pub polygon: Vec<[f32; 2]>,
+    /// Which vehicles.
+    pub vehicles: Vec<TrackKind>,
+    /// Where, when not the camera's place.
+    pub location: Location,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}; check the path and its permissions")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is read and wrong.
+    #[error("{} fault(s) in {path}:\n{}", faults.len(), faults.iter().map(|f| format!("  {f}")).collect::<Vec<_>>().join("\n"))]
+    Faulty {
+        /// The file.
+        path: PathBuf,
+        /// All of them.
+        faults: Vec<Fault>,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault found.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, base).map_err(|faults| ConfigError::Faulty { path: path.to_owned(), faults })
+    }
+
+    /// Checks a text; relative paths in it are relative to `base`.
+    ///
+    /// # Errors
+    /// Every fault found, in the text's order.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, Vec<Fault>> {
+        read::config(text, base)
+    }
+
+    /// What the configuration names but this machine does not have: ports, models, libraries, files. Reads, changes nothing.
+    #[must_use]
+    pub fn environment(&self) -> Vec<Lack> {
+        environment::lacks(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

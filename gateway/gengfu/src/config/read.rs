@@ -1,0 +1,335 @@
+//! From the text to [`Config`]: one function per table.
+//!
+//! Owns keys, defaults and bounds. Each function asks for its keys and calls `finish`, so a key that nobody asked for is a fault.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gengfu_alarm::observation::TrackKind;
+use gengfu_contract::event::Location;
+use gengfu_contract::slug::Slug;
+use gengfu_contract::words::{AlarmKind, Lane};
+use gengfu_vision::source::SourceUrl;
+use toml::de::DeTable;
+
+use super::reader::{Fault, Faults, Section};
+use super::{Camera, Config, Device, DeviceClass, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision, Zone};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
+    let mut faults = Faults::new(text);
+    let table = match DeTable::parse(text) {
+        Ok(table) => table,
+        Err(error) => {
+            let at = error.span().map_or(0, |s| s.start);
+            faults.push(at, "(syntax)", error.message().to_owned(), "correct the TOML here; what follows was not read");
+            return Err(faults.into_sorted());
+        }
+    };
+    let mut root = Section::root(&table);
+    let f = &mut faults;
+    let gateway = root.section(f, "gateway").map(|s| gateway(f, s, base));
+    root.required(f, "gateway", gateway.as_ref(), "{ site = \"jinding\", name = \"block-7\", data_dir = \"/var/lib/gengfu\" }");
+    let gateway = gateway.flatten();
+    let uplink = root.section(f, "uplink").map(|s| uplink(f, s, base, gateway.as_ref()));
+    root.required(f, "uplink", uplink.as_ref(), "{ broker = \"mqtt.example:8883\" }");
+    let section = root.section(f, "outbox");
+    let outbox = outbox(f, section);
+    let data_dir = gateway.as_ref().map_or_else(|| base.to_owned(), |g| g.data_dir.clone());
+    let section = root.section(f, "local");
+    let local = local(f, section, base, &data_dir);
+    let section = root.section(f, "vision");
+    let vision = vision(f, section, base, &data_dir);
+    let place = gateway.as_ref().map(|g| g.location.clone()).unwrap_or_default();
+    let nodes: Vec<Node> = root.sections(f, "node").into_iter().filter_map(|s| node(f, s, base, &place)).collect();
+    let cameras: Vec<Camera> = root.sections(f, "camera").into_iter().filter_map(|s| camera(f, s, base, &place)).collect();
+    unique_names(f, &root, &nodes, &cameras);
+    root.finish(f);
+    let faults = faults.into_sorted();
+    match (gateway, uplink.flatten()) {
+        (Some(gateway), Some(uplink)) if faults.is_empty() => {
+            Ok(Config { gateway, uplink, outbox, local, vision, nodes, cameras })
+        }
+        _ => Err(faults),
+    }
+}
+
+/// A path of the file; relative ones start at the file's folder.
+fn path(f: &mut Faults, s: &mut Section, key: &'static str, base: &Path) -> Option<PathBuf> {
+    s.text(f, key).map(|p| base.join(p))
+}
+
+fn gateway(f: &mut Faults, mut s: Section, base: &Path) -> Option<Gateway> {
+    let site = s.slug(f, "site");
+    let site = s.required(f, "site", site, "\"jinding\"");
+    let name = s.slug(f, "name");
+    let name = s.required(f, "name", name, "\"block-7\"");
+    if name.as_ref().is_some_and(|n| n.as_str() == "dispatch") {
+        s.fault(f, "name", "\"dispatch\" is the centre's own name on the broker", "choose another name");
+    }
+    let data_dir = path(f, &mut s, "data_dir", base);
+    let data_dir = s.required(f, "data_dir", data_dir, "\"/var/lib/gengfu\"");
+    let location = location(f, &mut s, &Location::default());
+    let codes = s.list(f, "codes", "a file name in quotes", |v| v.as_str().map(|p| base.join(p))).unwrap_or_default();
+    s.finish(f);
+    Some(Gateway { site: site?, name: name?, data_dir: data_dir?, location, codes })
+}
+
+fn uplink(f: &mut Faults, mut s: Section, base: &Path, gateway: Option<&Gateway>) -> Option<Uplink> {
+    let broker = s.parsed(f, "broker", "\"host:port\", as in \"mqtt.example:8883\"", |v| host_port(v.as_str()?));
+    let broker = s.required(f, "broker", broker, "\"mqtt.example:8883\"");
+    let protocol = s.one_of(f, "protocol", &[("5", Protocol::Mqtt5), ("3.1.1", Protocol::Mqtt311)]);
+    let own_id = gateway.map(|g| format!("gengfu-{}-{}", g.site, g.name)).unwrap_or_default();
+    let client_id = s.text(f, "client_id").unwrap_or(own_id);
+    let username = s.text(f, "username");
+    let password_file = path(f, &mut s, "password_file", base);
+    if password_file.is_some() && username.is_none() {
+        s.fault(f, "password_file", "a password without a user", "add `username = \"…\"`");
+    }
+    // MQTT lets a broker wait 1.5 times the keep-alive; mission.md wants a dead gateway known within 90 s.
+    let keep_alive = s.duration(f, "keep_alive", 5 * SECOND..=60 * SECOND).unwrap_or(30 * SECOND);
+    let window = s.integer(f, "window", 8..=1024).and_then(|n| u16::try_from(n).ok()).unwrap_or(64);
+    let minute = 60 * SECOND;
+    let historical_after = s.duration(f, "historical_after", SECOND..=DAY).unwrap_or(30 * SECOND);
+    let life = s.duration(f, "receipt_timeout_life_safety", SECOND..=minute).unwrap_or(10 * SECOND);
+    let receipt_timeout = s.duration(f, "receipt_timeout", SECOND..=DAY).unwrap_or(minute);
+    let tls = s.section(f, "tls").and_then(|s| tls(f, s, base));
+    s.finish(f);
+    let (host, port) = broker?;
+    Some(Uplink {
+        host,
+        port,
+        protocol: protocol.unwrap_or(Protocol::Mqtt5),
+        client_id,
+        username,
+        password_file,
+        keep_alive,
+        window,
+        historical_after,
+        receipt_timeout_life_safety: life,
+        receipt_timeout,
+        tls,
+    })
+}
+
+fn tls(f: &mut Faults, mut s: Section, base: &Path) -> Option<Tls> {
+    let ca_file = path(f, &mut s, "ca_file", base);
+    let ca_file = s.required(f, "ca_file", ca_file, "\"ca.pem\"");
+    let cert_file = path(f, &mut s, "cert_file", base);
+    let key_file = path(f, &mut s, "key_file", base);
+    if cert_file.is_some() != key_file.is_some() {
+        s.fault(f, "cert_file", "certificate and key go together", "give both `cert_file` and `key_file`, or neither");
+    }
+    s.finish(f);
+    Some(Tls { ca_file: ca_file?, cert_file, key_file })
+}
+
+fn outbox(f: &mut Faults, section: Option<Section>) -> OutboxLimits {
+    let mut limits = OutboxLimits { cache_bytes: 4 << 20, journal_keep: 20_000, bounds: BTreeMap::new() };
+    if let Some(mut s) = section {
+        if let Some(mib) = s.integer(f, "cache_mib", 1..=1024) {
+            limits.cache_bytes = mib.unsigned_abs() << 20;
+        }
+        if let Some(keep) = s.integer(f, "journal_keep", 1_000..=100_000_000) {
+            limits.journal_keep = keep.unsigned_abs();
+        }
+        let lanes: [(&'static str, Lane); 5] = [
+            ("trouble_max", Lane::Trouble),
+            ("care_max", Lane::Care),
+            ("city_max", Lane::City),
+            ("telemetry_max", Lane::Telemetry),
+            ("evidence_max", Lane::Evidence),
+        ];
+        for (key, lane) in lanes {
+            if let Some(most) = s.integer(f, key, 100..=100_000_000) {
+                limits.bounds.insert(lane, most.unsigned_abs());
+            }
+        }
+        s.finish(f);
+    }
+    limits
+}
+
+fn local(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path) -> Local {
+    let mut local = Local { socket: data_dir.join("gengfu.sock"), metrics: None };
+    if let Some(mut s) = section {
+        if let Some(socket) = path(f, &mut s, "socket", base) {
+            local.socket = socket;
+        }
+        local.metrics = s.parsed(f, "metrics", "\"address:port\", as in \"127.0.0.1:9464\"", |v| v.as_str()?.parse().ok());
+        s.finish(f);
+    }
+    local
+}
+
+fn vision(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path) -> Vision {
+    let mut vision = Vision {
+        manifest: data_dir.join("models/manifest.toml"),
+        models_dir: data_dir.join("models"),
+        onnxruntime: data_dir.join("lib/libonnxruntime.so"),
+        model: "yolox_nano".to_owned(),
+        threads: 1,
+        worker_memory_bytes: 1 << 30,
+        fault_hold: 10 * SECOND,
+    };
+    if let Some(mut s) = section {
+        vision.manifest = path(f, &mut s, "manifest", base).unwrap_or(vision.manifest);
+        vision.models_dir = path(f, &mut s, "models_dir", base).unwrap_or(vision.models_dir);
+        vision.onnxruntime = path(f, &mut s, "onnxruntime", base).unwrap_or(vision.onnxruntime);
+        vision.model = s.text(f, "model").unwrap_or(vision.model);
+        vision.threads = s.integer(f, "threads", 1..=64).and_then(|n| u16::try_from(n).ok()).unwrap_or(vision.threads);
+        if let Some(mib) = s.integer(f, "worker_memory_mib", 64..=16_384) {
+            vision.worker_memory_bytes = mib.unsigned_abs() << 20;
+        }
+        vision.fault_hold = s.duration(f, "fault_hold", Duration::ZERO..=DAY).unwrap_or(vision.fault_hold);
+        s.finish(f);
+    }
+    vision
+}
+
+fn node(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Option<Node> {
+    let name = s.slug(f, "name");
+    let name = s.required(f, "name", name, "\"node-301\"");
+    let port = path(f, &mut s, "port", base);
+    let port = s.required(f, "port", port, "\"/dev/serial/by-path/…\"");
+    let bauds = [9_600u32, 19_200, 38_400, 57_600, 115_200, 230_400, 460_800, 921_600];
+    let baud = s.parsed(f, "baud", "one of 9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600", |v| {
+        super::reader::number_of(v).and_then(|n| bauds.into_iter().find(|b| f64::from(*b) == n))
+    });
+    let uid = s.parsed(f, "uid", "the node's unique id, 16 hex digits in quotes", |v| {
+        v.as_str().filter(|t| t.len() == 16).and_then(|t| u64::from_str_radix(t, 16).ok())
+    });
+    let silence = s.duration(f, "silence", 5 * SECOND..=DAY).unwrap_or(90 * SECOND);
+    let mut channels = BTreeMap::new();
+    for section in s.sections(f, "device") {
+        let key = section.key("channel");
+        if let Some((channel, device, at)) = device(f, section, place)
+            && channels.insert(channel, device).is_some()
+        {
+            f.push(at, key, format!("channel {channel} has two devices"), "give each device a channel of its own");
+        }
+    }
+    s.finish(f);
+    Some(Node { name: name?, port: port?, baud: baud.unwrap_or(115_200), uid, silence, channels })
+}
+
+fn device(f: &mut Faults, mut s: Section, place: &Location) -> Option<(u8, Device, usize)> {
+    let at = s.at();
+    let channel = s.integer(f, "channel", 0..=31).and_then(|n| u8::try_from(n).ok());
+    let channel = s.required(f, "channel", channel, "0");
+    let name = s.slug(f, "name");
+    let name = s.required(f, "name", name, "\"door-301\"");
+    let classes = [("door", DeviceClass::Door), ("smoke", DeviceClass::Smoke), ("sos", DeviceClass::Sos)];
+    let class = s.one_of(f, "class", &classes);
+    let class = s.required(f, "class", class, "\"door\"");
+    let left_open_after = s.duration(f, "left_open_after", SECOND..=DAY);
+    if left_open_after.is_some() && class.is_some_and(|c| c != DeviceClass::Door) {
+        s.fault(f, "left_open_after", "only a door can be left open", "remove it, or set class = \"door\"");
+    }
+    let dwelling = s.text(f, "dwelling");
+    let subject_ref = s.text(f, "subject_ref");
+    let location = location(f, &mut s, place);
+    s.finish(f);
+    Some((channel?, Device { name: name?, class: class?, left_open_after, dwelling, subject_ref, location }, at))
+}
+
+fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Option<Camera> {
+    let name = s.slug(f, "name");
+    let name = s.required(f, "name", name, "\"cam-east\"");
+    let url = s.parsed(f, "url", "\"rtsp://host/path\" or a file's path", |v| v.as_str().filter(|u| !u.is_empty()).map(str::to_owned));
+    let url = s.required(f, "url", url, "\"rtsp://192.0.2.10/stream1\"");
+    let url = url.map(|u| SourceUrl::new(if u.contains("://") { u } else { base.join(u).to_string_lossy().into_owned() }));
+    let model = s.text(f, "model");
+    let all_frames = s.one_of(f, "decode", &[("key_frames", false), ("all_frames", true)]).unwrap_or(false);
+    let fps_max = s.number(f, "fps_max", 0.1..=30.0).unwrap_or(2.0);
+    let repeat = s.flag(f, "repeat", false);
+    let silence = s.duration(f, "silence", 2 * SECOND..=DAY).unwrap_or(10 * SECOND);
+    let location = location(f, &mut s, place);
+    let zones: Vec<Zone> = s.sections(f, "zone").into_iter().filter_map(|z| zone(f, z, &location)).collect();
+    let masks = s
+        .sections(f, "mask")
+        .into_iter()
+        .filter_map(|mut m| {
+            let polygon = m.polygon(f, "polygon");
+            let polygon = m.required(f, "polygon", polygon, "[[0, 0], [1, 0], [1, 0.1]]");
+            m.finish(f);
+            polygon
+        })
+        .collect();
+    let mut seen = BTreeSet::new();
+    for zone in &zones {
+        if !seen.insert(&zone.name) {
+            s.fault(f, "zone", format!("two zones are called \"{}\"", zone.name), "give each zone a name of its own");
+        }
+    }
+    s.finish(f);
+    Some(Camera { name: name?, url: url?, model, all_frames, fps_max, repeat, silence, location, zones, masks })
+}
+
+fn zone(f: &mut Faults, mut s: Section, place: &Location) -> Option<Zone> {
+    let name = s.slug(f, "name");
+    let name = s.required(f, "name", name, "\"no-parking-east\"");
+    let kinds =
+        [("illegal_parking", AlarmKind::IllegalParking), ("fire_lane_blocked", AlarmKind::FireLaneBlocked)];
+    let kind = s.one_of(f, "kind", &kinds);
+    let kind = s.required(f, "kind", kind, "\"illegal_parking\"");
+    let limit = s.duration(f, "limit", SECOND..=DAY);
+    let limit = s.required(f, "limit", limit, "\"180s\"");
+    let polygon = s.polygon(f, "polygon");
+    let polygon = s.required(f, "polygon", polygon, "[[0.1, 0.5], [0.9, 0.5], [0.9, 1.0]]");
+    let vehicles = s.list(f, "vehicles", "\"car\", \"truck\", \"bus\" or \"motorcycle\"", |v| match v.as_str()? {
+        "car" => Some(TrackKind::Car),
+        "truck" => Some(TrackKind::Truck),
+        "bus" => Some(TrackKind::Bus),
+        "motorcycle" => Some(TrackKind::Motorcycle),
+        _ => None,
+    });
+    let all = vec![TrackKind::Car, TrackKind::Truck, TrackKind::Bus];
+    let location = location(f, &mut s, place);
+    s.finish(f);
+    Some(Zone { name: name?, kind: kind?, limit: limit?, polygon: polygon?, vehicles: vehicles.unwrap_or(all), location })
+}
+
+/// `location = { division = "440402", text = "…" }`; what is not said is inherited.
+fn location(f: &mut Faults, s: &mut Section, inherited: &Location) -> Location {
+    let mut place = inherited.clone();
+    let Some(mut l) = s.section(f, "location") else { return place };
+    let digits = |text: &str, n: usize| text.len() == n && text.bytes().all(|b| b.is_ascii_digit());
+    if let Some(d) = l.parsed(f, "division", "6 digits of GB/T 2260 in quotes", |v| v.as_str().filter(|t| digits(t, 6)).map(str::to_owned)) {
+        place.division = Some(d);
+    }
+    if let Some(g) = l.parsed(f, "grid", "15 digits of the management grid in quotes", |v| v.as_str().filter(|t| digits(t, 15)).map(str::to_owned)) {
+        place.grid = Some(g);
+    }
+    place.text = l.text(f, "text").or(place.text);
+    place.lon = l.number(f, "lon", -180.0..=180.0).or(place.lon);
+    place.lat = l.number(f, "lat", -90.0..=90.0).or(place.lat);
+    l.finish(f);
+    place
+}
+
+fn unique_names(f: &mut Faults, root: &Section, nodes: &[Node], cameras: &[Camera]) {
+    let mut seen: BTreeSet<&Slug> = BTreeSet::new();
+    let devices = nodes.iter().flat_map(|n| std::iter::once(&n.name).chain(n.channels.values().map(|d| &d.name)));
+    for name in devices.chain(cameras.iter().map(|c| &c.name)) {
+        if !seen.insert(name) {
+            root.fault(f, "node", format!("two devices are called \"{name}\""), "nodes, devices and cameras need names of their own");
+        }
+    }
+    let mut ports: BTreeSet<&Path> = BTreeSet::new();
+    for node in nodes {
+        if !ports.insert(&node.port) {
+            root.fault(f, "node", format!("two nodes on port {}", node.port.display()), "give each node a port of its own");
+        }
+    }
+}
+
+fn host_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = port.parse().ok().filter(|p| *p != 0)?;
+    (!host.is_empty() && !host.contains('/')).then(|| (host.to_owned(), port))
+}

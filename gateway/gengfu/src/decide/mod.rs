@@ -1,0 +1,460 @@
+//! Where everything meets: observations are judged, journaled, synced, and only then acknowledged.
+//!
+//! Owns the engine, the writing side of the outbox and the order *judge → append → sync → acknowledge*. One batch of inputs is one sync
+//! (group commit). It refuses to wait for anything but the disk: cameras, brokers and nodes are on the other side of bounded channels.
+
+pub mod events;
+mod run;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use gengfu_alarm::engine::{Answer, Engine, StateChange};
+use gengfu_alarm::observation::{Observation, What};
+use gengfu_alarm::output::{NeedStill, Output, Transition};
+use gengfu_alarm::rules::Rules;
+use gengfu_contract::CONTRACT_VERSION;
+use gengfu_contract::command::{Command, Outcome, Reply};
+use gengfu_contract::event::{AlarmData, ClockQuality, EventType, GatewayData};
+use gengfu_contract::slug::Slug;
+use gengfu_contract::state::{AlarmSnapshot, DeviceState};
+use gengfu_contract::topic::Topics;
+use gengfu_contract::words::{Lane, Text};
+use gengfu_outbox::{Batch, Health, Outbox, OutboxError};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::oneshot;
+
+use crate::link::LinkBatch;
+use crate::uplink::{Board, CommandRequest, EvidenceItem};
+use events::Author;
+pub use run::{Channels, DecideStatus, run};
+
+/// State keys of the engine in the outbox.
+const ENGINE_PREFIX: &[u8] = b"engine/";
+/// State key of the number of starts.
+const BOOT_KEY: &[u8] = b"gateway/boot";
+/// A device's retained state is refreshed at least this often while only `last_heard_at` moves.
+const DEVICE_REFRESH: SignedDuration = SignedDuration::from_secs(60);
+/// Longest operator name or alarm id accepted in a command, bytes; longer ones are refused before they reach the journal.
+const COMMAND_TEXT_MAX_BYTES: usize = 128;
+
+/// What wakes the decider.
+#[derive(Debug)]
+pub enum Input {
+    /// A node's observations, to be acknowledged after the sync.
+    Link(LinkBatch),
+    /// What a camera or the gateway itself saw.
+    Seen(Observation),
+    /// An order of the centre.
+    Command(CommandRequest),
+}
+
+/// Who the gateway is, for the journal.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Site.
+    pub site: Slug,
+    /// Gateway.
+    pub gateway: Slug,
+    /// Folder of the pictures.
+    pub evidence_dir: PathBuf,
+}
+
+/// What is left to do after a batch is durable.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Pictures that rules asked for.
+    pub stills: Vec<NeedStill>,
+    /// Answers to commands.
+    pub replies: Vec<Reply>,
+}
+
+/// Judges and journals. Synchronous: a simulator drives it in one thread, the daemon from a thread of its own.
+pub struct Decider {
+    identity: Identity,
+    author: Author,
+    topics: Topics,
+    rules: Rules,
+    engine: Engine,
+    outbox: Outbox,
+    board: Board,
+    boot: u64,
+    clock: ClockQuality,
+    devices_shown: BTreeMap<Slug, DeviceState>,
+    recover_due: Option<Timestamp>,
+}
+
+/// Why the decider cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error("the outbox cannot be used: {0}")]
+    Outbox(#[from] OutboxError),
+    /// The engine's saved state.
+    #[error("the saved alarm state cannot be used: {0}")]
+    Engine(String),
+}
+
+/// Inputs of one batch that were judged, and what each still needs.
+#[derive(Default)]
+struct Judged {
+    dones: Vec<oneshot::Sender<Result<(), String>>>,
+    stills: Vec<NeedStill>,
+    replies: Vec<Reply>,
+    snapshots: Vec<AlarmSnapshot>,
+}
+
+impl Decider {
+    /// Takes up where the last start left off: engine state from the outbox, a `gateway.started` event, open alarms on the board.
+    ///
+    /// # Errors
+    /// [`StartError`] when the store cannot be read or written.
+    pub fn start(
+        identity: Identity,
+        rules: Rules,
+        outbox: Outbox,
+        board: Board,
+        now: Timestamp,
+        clock: ClockQuality,
+    ) -> Result<Self, StartError> {
+        let engine = restore(&rules, &outbox)?;
+        let boot = read_u64(outbox.get(BOOT_KEY)?) + 1;
+        let topics = Topics::new(&identity.site, &identity.gateway);
+        let author = Author::new(&identity.site, &identity.gateway);
+        let mut decider = Self {
+            identity,
+            author,
+            topics,
+            rules,
+            engine,
+            outbox,
+            board,
+            boot,
+            clock,
+            devices_shown: BTreeMap::new(),
+            recover_due: None,
+        };
+        decider.journal_start(now)?;
+        for alarm in decider.engine.open_alarms() {
+            let snapshot = AlarmSnapshot { sequence: decider.outbox.head().sequence, alarm: alarm.clone() };
+            decider.board.set(&decider.topics.alarm(&alarm.alarm_id), to_json(&snapshot));
+        }
+        decider.board.complete();
+        decider.show_devices();
+        Ok(decider)
+    }
+
+    /// Number of this start.
+    #[must_use]
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// When [`Self::process`] should be called even if nothing comes in.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Timestamp> {
+        [self.engine.next_due(), self.recover_due].into_iter().flatten().min()
+    }
+
+    /// Alarms that are open now.
+    #[must_use]
+    pub fn open_alarms(&self) -> Vec<AlarmData> {
+        self.engine.open_alarms().cloned().collect()
+    }
+
+    /// Devices and what is known of them.
+    #[must_use]
+    pub fn devices(&self) -> Vec<DeviceState> {
+        self.engine.devices().into_iter().collect()
+    }
+
+    /// Judges a batch, makes it durable with one sync, then acknowledges. When the disk refuses, nothing is acknowledged: nodes
+    /// keep their events and send them again, the engine returns to what the disk has, and the outbox is tried again each second.
+    pub fn process(&mut self, now: Timestamp, clock: ClockQuality, inputs: Vec<Input>) -> Effects {
+        self.clock = clock;
+        if let Health::Poisoned { reason } = self.outbox.health()
+            && !self.try_recover(now)
+        {
+            return refuse(inputs, &format!("the gateway's disk does not take anything: {reason}"), now);
+        }
+        let outbox = self.outbox.clone();
+        let mut batch = outbox.batch();
+        let mut judged = Judged::default();
+        let mut fault = None;
+        for input in inputs {
+            if let Err(error) = self.judge(now, input, &mut batch, &mut judged) {
+                fault.get_or_insert(error);
+            }
+        }
+        let outputs = self.engine.tick(now);
+        if let Err(error) = self.append(now, &mut batch, outputs, &mut judged) {
+            fault.get_or_insert(error);
+        }
+        for StateChange { key, value } in self.engine.take_changes() {
+            let key = [ENGINE_PREFIX, key.as_slice()].concat();
+            match value {
+                Some(value) => batch.put(&key, &value),
+                None => batch.delete(&key),
+            }
+        }
+        let committed = match fault {
+            Some(fault) => {
+                drop(batch);
+                Err(fault)
+            }
+            None => batch.commit(),
+        };
+        match committed {
+            Ok(committed) => {
+                for dropped in &committed.dropped {
+                    tracing::warn!(id = %dropped.id, lane = %dropped.key.lane(), "dropped undelivered: its lane is full");
+                    metrics::counter!("gengfu_outbox_dropped_total", "lane" => dropped.key.lane().as_str()).increment(1);
+                }
+                self.acknowledge(judged)
+            }
+            Err(error) => self.fall_back(now, judged, &error),
+        }
+    }
+
+    fn judge(&mut self, now: Timestamp, input: Input, batch: &mut Batch, judged: &mut Judged) -> Result<(), OutboxError> {
+        match input {
+            Input::Link(link) => {
+                judged.dones.push(link.done);
+                for observation in &link.observations {
+                    self.observe(now, observation, batch, judged)?;
+                }
+                batch.put(&link.cursor.0, &link.cursor.1);
+                Ok(())
+            }
+            Input::Seen(observation) => self.observe(now, &observation, batch, judged),
+            Input::Command(request) => self.command(now, request, batch, judged),
+        }
+    }
+
+    fn observe(&mut self, now: Timestamp, seen: &Observation, batch: &mut Batch, judged: &mut Judged) -> Result<(), OutboxError> {
+        if let Some(draft) = self.author.observed(now, &batch.position(), seen) {
+            let (id, lane) = (draft.id.clone(), draft.lane);
+            tracing::info!(hop = "sensed", id = %id, device = %seen.device, at = %seen.sensed_at, origin = ?seen.origin, "observation");
+            batch.append(lane_of(lane), &id, now.as_millisecond(), |place| self.author.journal(now, &place, draft))?;
+        }
+        let outputs = self.engine.observe(now, seen);
+        self.append(now, batch, outputs, judged)
+    }
+
+    fn command(&mut self, now: Timestamp, request: CommandRequest, batch: &mut Batch, judged: &mut Judged) -> Result<(), OutboxError> {
+        let answer = match &request.command {
+            Command::Ack(order) | Command::Reset(order)
+                if order.operator.len() > COMMAND_TEXT_MAX_BYTES || order.alarm_id.len() > COMMAND_TEXT_MAX_BYTES =>
+            {
+                Answer {
+                    outcome: Outcome::Refused,
+                    reason: Some(Text { zh: "操作员或报警编号过长".into(), en: "operator or alarm id too long".into() }),
+                    outputs: Vec::new(),
+                }
+            }
+            Command::Ack(order) => self.engine.acknowledge(now, order),
+            Command::Reset(order) => self.engine.reset(now, order),
+            // Receipts end in the uplink; one that strays here needs no answer.
+            Command::Receipt(_) => return Ok(()),
+        };
+        tracing::info!(hop = "commanded", cmd = %request.cmd_id, outcome = ?answer.outcome, "command of the centre");
+        judged.replies.push(Reply { cmd_id: request.cmd_id, outcome: answer.outcome, reason: answer.reason, at: now });
+        self.append(now, batch, answer.outputs, judged)
+    }
+
+    fn append(&mut self, now: Timestamp, batch: &mut Batch, outputs: Vec<Output>, judged: &mut Judged) -> Result<(), OutboxError> {
+        for output in outputs {
+            match output {
+                Output::NeedStill(need) => judged.stills.push(need),
+                Output::Alarm(transition) => {
+                    self.attach_evidence(now, batch, &transition)?;
+                    let draft = self.author.transition(now, &batch.position(), &transition);
+                    let id = draft.id.clone();
+                    let lane = transition.lane;
+                    tracing::info!(
+                        hop = "decided", id = %id, alarm = %transition.alarm.alarm_id, kind = %transition.alarm.kind,
+                        condition = %transition.alarm.condition, rev = transition.alarm.rev, device = %transition.alarm.device,
+                        rule = %transition.alarm.explanation.rule, "{:?}", transition.event_type
+                    );
+                    let appended =
+                        batch.append(lane_of(lane), &id, now.as_millisecond(), |place| self.author.journal(now, &place, draft))?;
+                    judged.snapshots.push(AlarmSnapshot { sequence: appended.sequence, alarm: transition.alarm });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A picture is queued in the same batch as the first event that names it: there is never one without the other.
+    fn attach_evidence(&self, now: Timestamp, batch: &mut Batch, transition: &Transition) -> Result<(), OutboxError> {
+        if transition.event_type == EventType::AlarmOver {
+            return Ok(());
+        }
+        for picture in &transition.alarm.evidence {
+            let id = format!("{}/{}", transition.alarm.alarm_id, picture.n);
+            if self.outbox.lookup(&id)?.is_some() {
+                continue;
+            }
+            let item = EvidenceItem {
+                alarm_id: transition.alarm.alarm_id.clone(),
+                n: picture.n,
+                sha256: picture.sha256.clone(),
+                path: still_path(&self.identity.evidence_dir, &transition.alarm.alarm_id, picture.n),
+                bytes: picture.bytes,
+            };
+            let body = serde_json::to_vec(&item).expect("an evidence item has text keys only, so it has a JSON form");
+            match batch.attach(gengfu_outbox::Lane::Evidence, &id, now.as_millisecond(), &body) {
+                // Another event of this very batch named it first.
+                Ok(_) | Err(OutboxError::DuplicateId { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything is on the disk: tell the nodes, the board and the centre.
+    fn acknowledge(&mut self, judged: Judged) -> Effects {
+        for done in judged.dones {
+            // A link that went away meanwhile will be sent the events again; they are duplicates then.
+            let _ = done.send(Ok(()));
+        }
+        for snapshot in &judged.snapshots {
+            let alarm = &snapshot.alarm;
+            tracing::info!(hop = "stored", alarm = %alarm.alarm_id, sequence = snapshot.sequence, rev = alarm.rev, "journaled");
+            metrics::counter!("gengfu_alarm_transitions_total", "kind" => alarm.kind.as_str(), "condition" => alarm.condition.as_str())
+                .increment(1);
+            let body = if alarm.condition.is_open() { to_json(snapshot) } else { None };
+            self.board.set(&self.topics.alarm(&alarm.alarm_id), body);
+        }
+        self.show_devices();
+        Effects { stills: judged.stills, replies: judged.replies }
+    }
+
+    /// The disk refused: what the engine decided never happened.
+    fn fall_back(&mut self, now: Timestamp, judged: Judged, error: &OutboxError) -> Effects {
+        tracing::error!(%error, "nothing of this batch is stored, so nothing is acknowledged");
+        metrics::counter!("gengfu_outbox_commit_failures_total").increment(1);
+        match restore(&self.rules, &self.outbox) {
+            Ok(engine) => self.engine = engine,
+            Err(error) => tracing::error!(%error, "the engine's state cannot be read back yet"),
+        }
+        self.recover_due = Some(now);
+        for done in judged.dones {
+            let _ = done.send(Err(error.to_string()));
+        }
+        let replies = judged.replies.into_iter().map(|reply| not_stored(reply.cmd_id, &error.to_string(), now)).collect();
+        Effects { stills: Vec::new(), replies }
+    }
+
+    fn try_recover(&mut self, now: Timestamp) -> bool {
+        if self.recover_due.is_some_and(|due| now < due) {
+            return false;
+        }
+        let recovered = self.outbox.recover().map_err(StartError::from).and_then(|()| restore(&self.rules, &self.outbox));
+        match recovered {
+            Ok(engine) => {
+                tracing::warn!("the outbox takes events again");
+                self.engine = engine;
+                self.recover_due = None;
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "the outbox still does not take anything");
+                self.recover_due = Some(now + SignedDuration::from_secs(1));
+                false
+            }
+        }
+    }
+
+    fn journal_start(&mut self, now: Timestamp) -> Result<(), OutboxError> {
+        let data = GatewayData {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            contract: CONTRACT_VERSION.to_owned(),
+            boot: self.boot,
+            clock: self.clock,
+        };
+        let outbox = self.outbox.clone();
+        let mut batch = outbox.batch();
+        batch.put(BOOT_KEY, &self.boot.to_be_bytes());
+        let draft = self.author.started(now, &batch.position(), &data);
+        let id = draft.id.clone();
+        batch.append(lane_of(draft.lane), &id, now.as_millisecond(), |place| self.author.journal(now, &place, draft))?;
+        batch.commit().map(|_| ())
+    }
+
+    fn show_devices(&mut self) {
+        for state in self.engine.devices() {
+            let shown = self.devices_shown.get(&state.device);
+            let stale = shown.is_none_or(|shown| {
+                let same = DeviceState { last_heard_at: shown.last_heard_at, ..state.clone() } == *shown;
+                let heard = state.last_heard_at.zip(shown.last_heard_at).is_none_or(|(a, b)| a.duration_since(b) >= DEVICE_REFRESH);
+                !same || (heard && state.last_heard_at != shown.last_heard_at)
+            });
+            if stale {
+                self.board.set(&self.topics.device(&state.device), to_json(&state));
+                self.devices_shown.insert(state.device.clone(), state);
+            }
+        }
+    }
+
+}
+
+/// Where a picture of an alarm lies.
+#[must_use]
+pub fn still_path(evidence_dir: &std::path::Path, alarm_id: &str, n: u32) -> PathBuf {
+    evidence_dir.join(format!("{alarm_id}-{n}.jpg"))
+}
+
+fn restore(rules: &Rules, outbox: &Outbox) -> Result<Engine, StartError> {
+    let saved = outbox.scan(ENGINE_PREFIX)?.into_iter().map(|(key, value)| (key[ENGINE_PREFIX.len()..].to_vec(), value));
+    let (engine, notes) = Engine::restore(rules.clone(), saved).map_err(|e| StartError::Engine(e.to_string()))?;
+    for note in notes {
+        tracing::warn!(?note, "saved alarm state");
+    }
+    Ok(engine)
+}
+
+fn refuse(inputs: Vec<Input>, why: &str, now: Timestamp) -> Effects {
+    let mut effects = Effects::default();
+    for input in inputs {
+        match input {
+            Input::Link(link) => {
+                let _ = link.done.send(Err(why.to_owned()));
+            }
+            Input::Command(request) => effects.replies.push(not_stored(request.cmd_id, why, now)),
+            Input::Seen(Observation { device, what, .. }) => {
+                if !matches!(what, What::Scene(_)) {
+                    tracing::error!(%device, ?what, "not judged: {why}");
+                }
+            }
+        }
+    }
+    effects
+}
+
+fn not_stored(cmd_id: String, why: &str, now: Timestamp) -> Reply {
+    let reason = Text { zh: format!("网关无法存储：{why}"), en: format!("the gateway cannot store it: {why}") };
+    Reply { cmd_id, outcome: Outcome::Refused, reason: Some(reason), at: now }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Option<Vec<u8>> {
+    Some(serde_json::to_vec(value).expect("the contract's types have text keys only, so they have a JSON form"))
+}
+
+fn read_u64(bytes: Option<Vec<u8>>) -> u64 {
+    bytes.and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+/// The outbox knows lanes by order only; the contract names them.
+#[must_use]
+pub fn lane_of(lane: Lane) -> gengfu_outbox::Lane {
+    match lane {
+        Lane::Fire => gengfu_outbox::Lane::Fire,
+        Lane::Emergency => gengfu_outbox::Lane::Emergency,
+        Lane::Trouble => gengfu_outbox::Lane::Trouble,
+        Lane::Care => gengfu_outbox::Lane::Care,
+        Lane::City => gengfu_outbox::Lane::City,
+        Lane::Telemetry => gengfu_outbox::Lane::Telemetry,
+        Lane::Evidence => gengfu_outbox::Lane::Evidence,
+    }
+}

@@ -1,0 +1,122 @@
+//! The decider's thread.
+//!
+//! Owns the loop that collects what has arrived into one batch. It has a thread of its own because a sync blocks; nothing else runs on it.
+//! Sensors come first: a batch is filled from the links, then from commands, then from cameras, and cameras that outrun it shed frames.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gengfu_alarm::observation::Observation;
+use gengfu_alarm::output::NeedStill;
+use gengfu_contract::command::Reply;
+use gengfu_contract::event::AlarmData;
+use gengfu_contract::state::DeviceState;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Decider, Input};
+use crate::clock::Clock;
+use crate::link::LinkBatch;
+use crate::uplink::CommandRequest;
+
+/// Most link batches per sync: enough for a building's burst, few enough that the first does not wait for the last.
+const LINKS_PER_BATCH: usize = 64;
+const COMMANDS_PER_BATCH: usize = 32;
+const SCENES_PER_BATCH: usize = 32;
+/// Timers are looked at this often; it bounds their lateness, and lets simulated clocks jump.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What the decider is joined to.
+pub struct Channels {
+    /// From the serial links.
+    pub links: mpsc::Receiver<LinkBatch>,
+    /// From the uplink.
+    pub commands: mpsc::Receiver<CommandRequest>,
+    /// From cameras and from what the gateway sees of itself.
+    pub seen: mpsc::Receiver<Observation>,
+    /// To the cameras.
+    pub stills: mpsc::Sender<NeedStill>,
+    /// To the uplink.
+    pub replies: mpsc::Sender<Reply>,
+    /// Wakes the uplink after a commit.
+    pub stored: Arc<Notify>,
+    /// For `status`.
+    pub status: watch::Sender<DecideStatus>,
+}
+
+/// What `status` shows of the decider.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct DecideStatus {
+    /// Number of this start.
+    pub boot: u64,
+    /// Since when, absent until ready.
+    pub started_at: Option<Timestamp>,
+    /// Alarms that are open.
+    pub alarms: Vec<AlarmData>,
+    /// Devices.
+    pub devices: Vec<DeviceState>,
+    /// Batches made durable.
+    pub batches: u64,
+    /// Inputs judged.
+    pub inputs: u64,
+}
+
+/// Decides until `shutdown` is cancelled, and finishes the batch it is in. Blocks on the disk: give it a thread of its own.
+pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+    let mut status = DecideStatus { boot: decider.boot(), started_at: Some(clock.now()), ..DecideStatus::default() };
+    publish(&decider, &channels, &mut status);
+    while let Some(first) = next(&mut channels, &shutdown).await {
+        let mut inputs: Vec<Input> = first.into_iter().collect();
+        fill(&mut channels, &mut inputs);
+        let now = clock.now();
+        if inputs.is_empty() && decider.next_due().is_none_or(|due| now < due) {
+            continue;
+        }
+        status.inputs += inputs.len() as u64;
+        status.batches += 1;
+        let effects = decider.process(now, clock.quality(), inputs);
+        channels.stored.notify_one();
+        for still in effects.stills {
+            // A full channel means cameras are stuck: the rule's deadline raises the alarm without a picture.
+            if channels.stills.try_send(still).is_err() {
+                metrics::counter!("gengfu_stills_shed_total").increment(1);
+            }
+        }
+        for reply in effects.replies {
+            if let Err(error) = channels.replies.try_send(reply) {
+                tracing::warn!(%error, "an answer to the centre is not sent; the centre repeats the command");
+            }
+        }
+        publish(&decider, &channels, &mut status);
+    }
+}
+
+/// Waits for something to do: an input, a tick (`Some(None)`), or the end (`None`).
+async fn next(channels: &mut Channels, shutdown: &CancellationToken) -> Option<Option<Input>> {
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => None,
+        Some(batch) = channels.links.recv() => Some(Some(Input::Link(batch))),
+        Some(request) = channels.commands.recv() => Some(Some(Input::Command(request))),
+        Some(seen) = channels.seen.recv() => Some(Some(Input::Seen(seen))),
+        () = tokio::time::sleep(TICK) => Some(None),
+    }
+}
+
+fn fill(channels: &mut Channels, inputs: &mut Vec<Input>) {
+    let links = std::iter::from_fn(|| channels.links.try_recv().ok()).take(LINKS_PER_BATCH).map(Input::Link);
+    inputs.extend(links);
+    let commands = std::iter::from_fn(|| channels.commands.try_recv().ok()).take(COMMANDS_PER_BATCH).map(Input::Command);
+    inputs.extend(commands);
+    let seen = std::iter::from_fn(|| channels.seen.try_recv().ok()).take(SCENES_PER_BATCH).map(Input::Seen);
+    inputs.extend(seen);
+    metrics::gauge!("gengfu_decide_batch_inputs").set(u32::try_from(inputs.len()).unwrap_or(u32::MAX));
+}
+
+fn publish(decider: &Decider, channels: &Channels, status: &mut DecideStatus) {
+    status.alarms = decider.open_alarms();
+    status.devices = decider.devices();
+    channels.status.send_replace(status.clone());
+}

@@ -1,0 +1,233 @@
+//! The report behind `gengfu status`.
+//!
+//! Owns its shape (stable for `--json`) and the judgement "is all well, and if not, what to do". Collects only what others publish; asks nobody.
+
+use std::sync::Arc;
+
+use gengfu_contract::event::{AlarmData, ClockQuality};
+use gengfu_contract::slug::Slug;
+use gengfu_contract::state::DeviceState;
+use gengfu_contract::words::Lane;
+use gengfu_outbox::{Health, Outbox};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::cameras::CameraStatus;
+use crate::clock::Clock;
+use crate::decide::DecideStatus;
+use crate::link::LinkStats;
+use crate::uplink::{LinkState, UplinkStatus};
+
+/// Everything `status` shows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// The gateway itself.
+    pub gateway: GatewayReport,
+    /// Serial links.
+    pub links: Vec<LinkStats>,
+    /// Devices.
+    pub devices: Vec<DeviceState>,
+    /// Cameras.
+    pub cameras: Vec<CameraStatus>,
+    /// The store.
+    pub outbox: OutboxReport,
+    /// The way to the centre.
+    pub uplink: UplinkStatus,
+    /// Alarms and troubles that are open.
+    pub alarms: Vec<AlarmData>,
+    /// What is wrong and what to do; empty when all is well.
+    pub findings: Vec<Finding>,
+}
+
+/// The gateway itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GatewayReport {
+    /// Site.
+    pub site: Slug,
+    /// Name.
+    pub name: Slug,
+    /// Software version.
+    pub version: String,
+    /// Contract version.
+    pub contract: String,
+    /// Number of this start.
+    pub boot: u64,
+    /// Since when; absent while it is starting.
+    pub started_at: Option<Timestamp>,
+    /// The gateway's time.
+    pub now: Timestamp,
+    /// Whether it can be trusted.
+    pub clock: ClockQuality,
+    /// Batches made durable.
+    pub batches: u64,
+    /// Resident memory without camera workers, bytes.
+    pub memory_bytes: u64,
+}
+
+/// The store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OutboxReport {
+    /// Last event's sequence.
+    pub sequence: u64,
+    /// Last event's hash, hex.
+    pub head: String,
+    /// "ok", or what is wrong.
+    pub health: String,
+    /// Per lane, most urgent first.
+    pub lanes: Vec<LaneReport>,
+    /// Items that cannot be read any more.
+    pub damaged: u64,
+}
+
+/// One lane of the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LaneReport {
+    /// The lane.
+    pub lane: Lane,
+    /// Not yet received by the centre.
+    pub pending: u64,
+    /// Of these, on the way or awaiting the receipt.
+    pub in_flight: u64,
+    /// Since when the oldest waits.
+    pub oldest_at: Option<Timestamp>,
+    /// Dropped for want of room, since the beginning.
+    pub dropped: u64,
+}
+
+/// Something wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What.
+    pub problem: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// Where the report's parts come from.
+#[derive(Clone)]
+pub struct Sources {
+    /// Site.
+    pub site: Slug,
+    /// Gateway.
+    pub gateway: Slug,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The store.
+    pub outbox: Outbox,
+    /// The decider.
+    pub decide: watch::Receiver<DecideStatus>,
+    /// The links.
+    pub links: Vec<watch::Receiver<LinkStats>>,
+    /// The cameras.
+    pub cameras: Vec<watch::Receiver<CameraStatus>>,
+    /// The uplink.
+    pub uplink: watch::Receiver<UplinkStatus>,
+}
+
+impl Sources {
+    /// The report as of now.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let decide = self.decide.borrow().clone();
+        let mut report = Report {
+            gateway: GatewayReport {
+                site: self.site.clone(),
+                name: self.gateway.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                contract: gengfu_contract::CONTRACT_VERSION.to_owned(),
+                boot: decide.boot,
+                started_at: decide.started_at,
+                now: self.clock.now(),
+                clock: self.clock.quality(),
+                batches: decide.batches,
+                memory_bytes: resident_bytes(),
+            },
+            links: self.links.iter().map(|link| link.borrow().clone()).collect(),
+            devices: decide.devices,
+            cameras: self.cameras.iter().map(|camera| camera.borrow().clone()).collect(),
+            outbox: self.outbox(),
+            uplink: self.uplink.borrow().clone(),
+            alarms: decide.alarms,
+            findings: Vec::new(),
+        };
+        report.findings = findings(&report);
+        report
+    }
+
+    /// Brings the gauges up to date.
+    pub fn publish_gauges(&self) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; counts stay far below 2^52")]
+        for lane in self.outbox().lanes {
+            metrics::gauge!("gengfu_outbox_pending", "lane" => lane.lane.as_str()).set(lane.pending as f64);
+        }
+        for link in &self.links {
+            let link = link.borrow();
+            metrics::gauge!("gengfu_link_up", "node" => link.node.to_string()).set(f64::from(u8::from(link.is_up())));
+        }
+    }
+
+    /// The store's figures.
+    #[must_use]
+    pub fn outbox(&self) -> OutboxReport {
+        let stats = self.outbox.stats();
+        let health = match stats.health {
+            Health::Ok => "ok".to_owned(),
+            Health::Stalled { waited_ms } => format!("the disk has not finished a write for {} s", waited_ms / 1000),
+            Health::Poisoned { reason } => reason,
+        };
+        let lanes = stats.lanes.iter().zip(Lane::ALL.iter()).map(|(lane, name)| LaneReport {
+            lane: *name,
+            pending: lane.pending,
+            in_flight: lane.in_flight,
+            oldest_at: lane.oldest_appended_at_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
+            dropped: lane.dropped,
+        });
+        OutboxReport {
+            sequence: stats.head.sequence,
+            head: hex::encode(stats.head.hash),
+            health,
+            lanes: lanes.collect(),
+            damaged: stats.damaged,
+        }
+    }
+}
+
+/// What is wrong, worst first: the store, the way to the centre, then the equipment.
+fn findings(report: &Report) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut say = |problem: String, remedy: &str| found.push(Finding { problem, remedy: remedy.to_owned() });
+    if report.outbox.health != "ok" {
+        let text = format!("the outbox does not store: {}", report.outbox.health);
+        say(text, "free space or replace the disk; nodes keep their events meanwhile and nothing is acknowledged");
+    }
+    if report.outbox.damaged > 0 {
+        say(format!("{} stored item(s) cannot be read", report.outbox.damaged), "save the data directory and replace the disk");
+    }
+    if report.uplink.state != LinkState::Online {
+        let uplink = &report.uplink;
+        let detail = uplink.detail.as_deref().unwrap_or("no connection yet");
+        say(format!("uplink to {}: {detail}", uplink.broker), uplink.remedy.as_deref().unwrap_or("wait a few seconds"));
+    }
+    for link in report.links.iter().filter(|link| !link.is_up()) {
+        say(format!("link {}: {}", link.node, link.state), &link.remedy);
+    }
+    for camera in report.cameras.iter().filter(|camera| !camera.is_streaming()) {
+        say(format!("camera {}: {}", camera.camera, camera.state), &camera.remedy);
+    }
+    for lane in report.outbox.lanes.iter().filter(|lane| lane.dropped > 0) {
+        say(format!("{} {} item(s) were dropped undelivered", lane.dropped, lane.lane), "the uplink was away for longer than the lane's bound; see [outbox] in the configuration");
+    }
+    if report.gateway.clock == ClockQuality::Unsynced {
+        say("the clock is not synchronised; alarms go out marked so".to_owned(), "check NTP: timedatectl status");
+    }
+    found
+}
+
+/// Resident set size of this process.
+#[must_use]
+pub fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
