@@ -1,0 +1,220 @@
+//! What of the engine survives a restart.
+//!
+//! Owns the keys, the form (JSON, one entry per alarm, device, spot, and one ledger) and the way back. An entry that cannot be
+//! read is reported and dropped; the rest goes on. Refuses to write: it hands out changes, and the caller's store makes them durable.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use gengfu_contract::slug::Slug;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::book::{Alarm, Ledger};
+use crate::device::Device;
+use crate::engine::Engine;
+use crate::rules::Rules;
+use crate::spot::{Spot, Stage};
+
+const ALARM: &str = "alarm/";
+const DEVICE: &str = "device/";
+const SPOT: &str = "spot/";
+const LEDGER: &str = "ledger";
+
+/// One entry to write (`Some`) or to remove (`None`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateChange {
+    /// Unique among the engine's entries; ASCII.
+    pub key: Vec<u8>,
+    /// What to store.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Something a restart could not take over as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RestoreNote {
+    /// The entry is damaged or from an unknown version; it is dropped.
+    Unreadable {
+        /// Its key.
+        key: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// What the entry is about is no longer configured: an alarm ends with the next tick, a memory is dropped.
+    NotConfigured {
+        /// Its key.
+        key: String,
+    },
+    /// An entry that belongs to another which is missing; an alarm ends with the next tick, a memory is dropped.
+    Incomplete {
+        /// Its key.
+        key: String,
+        /// What is missing.
+        missing: &'static str,
+    },
+}
+
+impl fmt::Display for RestoreNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RestoreNote::Unreadable { key, reason } => {
+                write!(f, "saved entry {key:?} dropped, it cannot be read: {reason}")
+            }
+            RestoreNote::NotConfigured { key } => {
+                write!(f, "saved entry {key:?} ends: its device or zone is no longer configured")
+            }
+            RestoreNote::Incomplete { key, missing } => write!(f, "saved entry {key:?} ends: {missing} is missing"),
+        }
+    }
+}
+
+/// Entries that changed and are kept by nobody else.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unwritten {
+    devices: BTreeSet<Slug>,
+    removed: BTreeSet<Vec<u8>>,
+}
+
+impl Unwritten {
+    pub fn device(&mut self, name: &Slug) {
+        if !self.devices.contains(name) {
+            self.devices.insert(name.clone());
+        }
+    }
+}
+
+impl Engine {
+    /// What changed since the last call. Write it in the same atomic batch as the outputs that came with it, or a restart repeats or
+    /// forgets a transition.
+    pub fn take_changes(&mut self) -> Vec<StateChange> {
+        let mut changes: Vec<StateChange> = std::mem::take(&mut self.unwritten.removed)
+            .into_iter()
+            .map(|key| StateChange { key, value: None })
+            .collect();
+        changes.extend(self.book.take_dirty_ledger().map(|ledger| change(LEDGER.to_owned(), Some(ledger))));
+        for id in self.book.take_dirty() {
+            changes.push(change(format!("{ALARM}{id}"), self.book.get(&id)));
+        }
+        for name in std::mem::take(&mut self.unwritten.devices) {
+            changes.push(change(format!("{DEVICE}{name}"), self.devices.get(&name)));
+        }
+        for serial in self.spots.take_dirty() {
+            changes.push(change(spot_key(serial), self.spots.get(serial)));
+        }
+        changes
+    }
+
+    /// An engine that goes on where the one that wrote `saved` stopped, under rules that may have changed. Never fails: what cannot be taken
+    /// over is told in the notes (log them), and what they drop is removed by the next [`Engine::take_changes`].
+    #[must_use]
+    pub fn restore(rules: Rules, saved: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> (Engine, Vec<RestoreNote>) {
+        let mut engine = Engine::new(rules);
+        let mut notes = Vec::new();
+        for (key, value) in saved {
+            let name = String::from_utf8_lossy(&key).into_owned();
+            if let Err(note) = engine.take_back(&name, &value) {
+                engine.unwritten.removed.insert(key);
+                notes.push(note);
+            }
+        }
+        engine.reconcile(&mut notes);
+        (engine, notes)
+    }
+
+    fn take_back(&mut self, key: &str, value: &[u8]) -> Result<(), RestoreNote> {
+        let unreadable = |reason: &str| RestoreNote::Unreadable { key: key.to_owned(), reason: reason.to_owned() };
+        if key == LEDGER {
+            self.book.take_back_ledger(read::<Ledger>(key, value)?);
+        } else if let Some(id) = key.strip_prefix(ALARM) {
+            let alarm: Alarm = read(key, value)?;
+            if alarm.data.alarm_id != id {
+                return Err(unreadable("the alarm inside has another id"));
+            }
+            if !self.book.take_back(alarm) {
+                return Err(unreadable("it is over, or another alarm is about the same"));
+            }
+        } else if let Some(name) = key.strip_prefix(DEVICE) {
+            let name = Slug::new(name).map_err(|error| unreadable(&error.to_string()))?;
+            let device: Device = read(key, value)?;
+            if !self.rules.devices.contains_key(&name) {
+                return Err(RestoreNote::NotConfigured { key: key.to_owned() });
+            }
+            self.devices.insert(name, device);
+        } else if key.starts_with(SPOT) {
+            let spot: Spot = read(key, value)?;
+            if spot_key(spot.serial) != key {
+                return Err(unreadable("the spot inside has another number"));
+            }
+            self.spots.take_back(spot);
+        } else {
+            return Err(unreadable("no such kind of entry in this version"));
+        }
+        Ok(())
+    }
+
+    /// Ends alarms and drops spots that have lost their device, zone or counterpart.
+    fn reconcile(&mut self, notes: &mut Vec<RestoreNote>) {
+        let homeless =
+            |spot: &Spot| !self.rules.zone(&spot.camera, &spot.zone).is_some_and(|rule| rule.kind.alarm() == spot.kind);
+        let alarmless = |spot: &Spot| spot.alarm_id().is_some_and(|id| self.book.get(id).is_none());
+        let doomed = self.spots.iter().filter_map(|spot| {
+            let key = spot_key(spot.serial);
+            if homeless(spot) {
+                Some((spot.serial, RestoreNote::NotConfigured { key }))
+            } else if alarmless(spot) {
+                let cleared = matches!(spot.stage, Stage::Cleared { .. });
+                Some((
+                    spot.serial,
+                    RestoreNote::Incomplete { key, missing: if cleared { "its past alarm" } else { "its alarm" } },
+                ))
+            } else {
+                None
+            }
+        });
+        let doomed: Vec<_> = doomed.collect();
+        let numbered =
+            self.book.iter().filter_map(|alarm| alarm.subject.spot).chain(self.spots.iter().map(|spot| spot.serial));
+        let highest = numbered.max().unwrap_or(0);
+        for (serial, note) in doomed {
+            self.spots.remove(serial);
+            notes.push(note);
+        }
+        self.book.spots_are_numbered_to(highest);
+        for alarm in self.book.iter() {
+            let key = format!("{ALARM}{}", alarm.data.alarm_id);
+            let subject = &alarm.subject;
+            let configured = match &subject.zone {
+                Some(zone) => {
+                    self.rules.zone(&subject.device, zone).is_some_and(|rule| rule.kind.alarm() == subject.kind)
+                }
+                None => self.rules.devices.contains_key(&subject.device),
+            };
+            // A cleared alarm only waits for a human and needs no spot; one that is active could never clear without.
+            let spotless =
+                alarm.machine.is_active() && subject.spot.is_some_and(|serial| self.spots.get(serial).is_none());
+            if !configured {
+                notes.push(RestoreNote::NotConfigured { key });
+            } else if spotless {
+                notes.push(RestoreNote::Incomplete { key, missing: "the vehicle's place" });
+            } else {
+                continue;
+            }
+            self.orphans.push(alarm.data.alarm_id.clone());
+        }
+    }
+}
+
+fn spot_key(serial: u64) -> String {
+    format!("{SPOT}{serial:020}")
+}
+
+fn change(key: String, entry: Option<&impl Serialize>) -> StateChange {
+    let value =
+        entry.map(|entry| serde_json::to_vec(entry).expect("entries are maps with text keys and finite numbers"));
+    StateChange { key: key.into_bytes(), value }
+}
+
+fn read<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, RestoreNote> {
+    serde_json::from_slice(value)
+        .map_err(|error| RestoreNote::Unreadable { key: key.to_owned(), reason: error.to_string() })
+}

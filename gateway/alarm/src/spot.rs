@@ -1,0 +1,308 @@
+//! Spots: one vehicle standing at one place of a zone, over time.
+//!
+//! Owns what is remembered of it, what of that survives a restart, and the question "is this track that vehicle?". Refuses
+//! to decide what a spot means: `rule::parking` does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use gengfu_contract::event::ClockQuality;
+use gengfu_contract::slug::Slug;
+use gengfu_contract::words::AlarmKind;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::book::Subject;
+use crate::observation::{Scene, Track, TrackKind};
+use crate::place::{Bbox, is_near};
+use crate::rules::Timing;
+use crate::time::{ms, ms_between, shifted};
+
+/// A spot that waits for its limit is written down at most this often.
+const NOTE_EVERY_MS: i64 = 10_000;
+
+/// No vehicle is replaced by another at the same place within this time; a track number is, when two tracks cross.
+const SWAP_MAX_MS: i64 = 2_500;
+
+/// A picture this much older than the one before came late; older still, and the clock was set back.
+const LATE_PICTURE_MS: i64 = 2_000;
+
+/// What a spot has come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stage {
+    /// Stands, not yet over the limit.
+    Waiting,
+    /// Over the limit; its picture is being taken.
+    Asked { alarm_id: String, over_at: Timestamp, clock: ClockQuality, deadline: Timestamp },
+    /// Its alarm is raised.
+    Raised { alarm_id: String },
+    /// Its alarm is cleared; it may come back for a moment more.
+    Cleared { alarm_id: String, cleared_at: Timestamp },
+}
+
+/// One vehicle at one place of a zone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Spot {
+    pub serial: u64,
+    pub camera: Slug,
+    pub zone: Slug,
+    pub kind: AlarmKind,
+    pub vehicle: TrackKind,
+    /// Where it stands.
+    pub bbox: Bbox,
+    /// The track it was last.
+    pub track: u64,
+    /// 0 to 1.
+    pub score: f32,
+    pub standing_since: Timestamp,
+    /// When it was last seen, as written down; may be a little old.
+    pub noted_at: Timestamp,
+    pub stage: Stage,
+    /// When it was last truly seen; after a restart as far as that is known.
+    #[serde(skip)]
+    pub last_seen_at: Timestamp,
+    /// Watched time without it, in milliseconds. Begins anew after a restart: what nobody watched is no absence.
+    #[serde(skip)]
+    pub absent_ms: i64,
+}
+
+impl Spot {
+    pub fn subject(&self) -> Subject {
+        let zone = Some(self.zone.clone());
+        Subject { device: self.camera.clone(), kind: self.kind, test: false, zone, spot: Some(self.serial) }
+    }
+
+    /// The alarm it has, or had a moment ago.
+    pub fn alarm_id(&self) -> Option<&str> {
+        match &self.stage {
+            Stage::Waiting | Stage::Asked { .. } => None,
+            Stage::Raised { alarm_id } | Stage::Cleared { alarm_id, .. } => Some(alarm_id),
+        }
+    }
+
+    /// Until when its alarm waits for a picture.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        match &self.stage {
+            Stage::Asked { deadline, .. } => Some(*deadline),
+            _ => None,
+        }
+    }
+
+    /// True while a vehicle is believed to stand there.
+    pub fn is_live(&self) -> bool {
+        !matches!(self.stage, Stage::Cleared { .. })
+    }
+
+    /// True once it is over its limit and has not left.
+    pub fn is_over_limit(&self) -> bool {
+        matches!(self.stage, Stage::Raised { .. } | Stage::Asked { .. })
+    }
+
+    /// True when `track` carries on the very track this vehicle was. Numbers begin anew with a worker, so a track first seen later
+    /// is another.
+    pub fn is_own_track(&self, track: &Track) -> bool {
+        track.id == self.track && track.first_seen_at <= self.last_seen_at
+    }
+
+    /// True when `track`, near this place in the picture of `at`, can be this vehicle:
+    /// its own track; or one born here after it was last seen (out of occlusion, or a new worker: a track that was born
+    /// elsewhere drove here and is another vehicle); or, for one over its limit, any track that is here so soon after
+    /// that only the numbers can have been swapped. A waiting one gets no such credit: in a queue that moves up, the next
+    /// car must begin at nought.
+    pub fn can_be(&self, track: &Track, birth: Option<Bbox>, at: Timestamp) -> bool {
+        let reborn = track.first_seen_at > self.last_seen_at && birth.is_none_or(|birth| is_near(self.bbox, birth));
+        let swapped = self.is_over_limit() && ms_between(self.last_seen_at, at) <= SWAP_MAX_MS;
+        self.is_own_track(track) || reborn || swapped
+    }
+
+    /// Takes what is known as what is written down.
+    pub fn note(&mut self) {
+        self.noted_at = self.last_seen_at;
+    }
+
+    /// True when a waiting spot's note is old.
+    pub fn wants_note(&self) -> bool {
+        ms_between(self.noted_at, self.last_seen_at) >= NOTE_EVERY_MS
+    }
+
+    /// True when its camera was blind for so long that a vehicle at its place may be another.
+    pub fn is_forgotten(&self, at: Timestamp, window: Duration) -> bool {
+        let window_ms = i64::try_from(ms(window)).unwrap_or(i64::MAX);
+        ms_between(self.noted_at, at) > window_ms.saturating_add(NOTE_EVERY_MS)
+    }
+
+    /// Moves its times by a step of the clock, so that no time is won or lost.
+    pub fn shift(&mut self, by: SignedDuration) {
+        self.standing_since = shifted(self.standing_since, by);
+        self.noted_at = shifted(self.noted_at, by);
+        self.last_seen_at = shifted(self.last_seen_at, by);
+        if let Stage::Cleared { cleared_at, .. } = &mut self.stage {
+            *cleared_at = shifted(*cleared_at, by);
+        }
+    }
+}
+
+/// All spots of all cameras.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Spots {
+    spots: BTreeMap<u64, Spot>,
+    dirty: BTreeSet<u64>,
+}
+
+impl Spots {
+    pub fn insert(&mut self, spot: Spot) {
+        self.dirty.insert(spot.serial);
+        self.spots.insert(spot.serial, spot);
+    }
+
+    /// Takes back what was written down.
+    pub fn take_back(&mut self, mut spot: Spot) {
+        spot.last_seen_at = spot.noted_at;
+        self.spots.insert(spot.serial, spot);
+    }
+
+    pub fn remove(&mut self, serial: u64) {
+        self.dirty.insert(serial);
+        self.spots.remove(&serial);
+    }
+
+    pub fn get(&self, serial: u64) -> Option<&Spot> {
+        self.spots.get(&serial)
+    }
+
+    /// For what need not survive a restart; else follow with [`Spots::write`].
+    pub fn get_mut(&mut self, serial: u64) -> Option<&mut Spot> {
+        self.spots.get_mut(&serial)
+    }
+
+    /// Changes a spot and notes that it must be written down.
+    pub fn write(&mut self, serial: u64, change: impl FnOnce(&mut Spot)) {
+        if let Some(spot) = self.spots.get_mut(&serial) {
+            change(spot);
+            spot.note();
+            self.dirty.insert(serial);
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Spot> {
+        self.spots.values()
+    }
+
+    /// Numbers of the spots of one zone.
+    pub fn of_zone(&self, camera: &Slug, zone: &Slug) -> Vec<u64> {
+        self.iter().filter(|spot| spot.camera == *camera && spot.zone == *zone).map(|spot| spot.serial).collect()
+    }
+
+    /// Moves the times of one camera's spots by a step of its clock.
+    pub fn shift(&mut self, camera: &Slug, by: SignedDuration) {
+        for spot in self.spots.values_mut().filter(|spot| spot.camera == *camera) {
+            spot.shift(by);
+            self.dirty.insert(spot.serial);
+        }
+    }
+
+    /// When the next picture's deadline is.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.iter().filter_map(Spot::deadline).min()
+    }
+
+    /// Brings in deadlines that a clock set back has left too far ahead.
+    pub fn rein_deadlines(&mut self, latest: Timestamp) {
+        self.move_deadlines(|deadline| deadline.min(latest));
+    }
+
+    /// Moves deadlines by the step the clock made.
+    pub fn shift_deadlines(&mut self, by: SignedDuration) {
+        self.move_deadlines(|deadline| shifted(deadline, by));
+    }
+
+    fn move_deadlines(&mut self, to: impl Fn(Timestamp) -> Timestamp) {
+        for spot in self.spots.values_mut() {
+            if let Stage::Asked { deadline, .. } = &mut spot.stage {
+                let moved = to(*deadline);
+                if moved != *deadline {
+                    *deadline = moved;
+                    self.dirty.insert(spot.serial);
+                }
+            }
+        }
+    }
+
+    /// Numbers that changed since the last call.
+    pub fn take_dirty(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// What a restart does to everything that is not written down.
+    #[cfg(test)]
+    pub fn forget_unwritten(&mut self) {
+        for spot in self.spots.values_mut() {
+            spot.last_seen_at = spot.noted_at;
+            spot.absent_ms = 0;
+        }
+    }
+}
+
+/// What one camera has shown lately. Nothing of it survives a restart.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct View {
+    last_picture_at: Option<Timestamp>,
+    /// Standing times before this are not believed: nobody watched, or the clock was set.
+    watched_from: Option<Timestamp>,
+    /// Where each track was first seen, by number and time of birth.
+    births: BTreeMap<(u64, Timestamp), Bbox>,
+}
+
+/// What a new picture means for time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Watched {
+    /// How much of the time since the picture before counts as watched.
+    pub credit_ms: i64,
+    /// The clock was set back by this (negative).
+    pub step: Option<SignedDuration>,
+}
+
+impl View {
+    /// Takes the next picture's time; `None` for one that came late or twice and must be ignored.
+    pub fn advance(&mut self, at: Timestamp, timing: &Timing) -> Option<Watched> {
+        let gap_ms = self.last_picture_at.map_or(0, |last| ms_between(last, at));
+        if self.last_picture_at.is_some() && (-LATE_PICTURE_MS..=0).contains(&gap_ms) {
+            return None;
+        }
+        let limit = |span: Duration| i64::try_from(ms(span)).unwrap_or(i64::MAX);
+        if gap_ms > limit(timing.continue_window) {
+            self.watched_from = Some(at);
+        }
+        self.last_picture_at = Some(at);
+        let step = (gap_ms < 0).then(|| SignedDuration::from_millis(gap_ms));
+        if let (Some(step), Some(from)) = (step, &mut self.watched_from) {
+            *from = shifted(*from, step);
+        }
+        Some(Watched { credit_ms: gap_ms.clamp(0, limit(timing.picture_gap_max)), step })
+    }
+
+    /// Remembers where tracks were first seen, and forgets those that are gone.
+    pub fn remember_births(&mut self, scene: &Scene) {
+        let mut before = std::mem::take(&mut self.births);
+        for track in &scene.tracks {
+            let key = (track.id, track.first_seen_at);
+            let birth = before.remove(&key).unwrap_or(track.bbox);
+            self.births.insert(key, birth);
+        }
+    }
+
+    pub fn birth(&self, track: &Track) -> Option<Bbox> {
+        self.births.get(&(track.id, track.first_seen_at)).copied()
+    }
+
+    /// Since when a track can be believed to stand, in the picture of `at`.
+    pub fn believed(&self, stationary_since: Timestamp, at: Timestamp) -> Timestamp {
+        self.watched_from.map_or(stationary_since, |from| stationary_since.max(from)).min(at)
+    }
+
+    /// The stream was interrupted: the time until its next picture is not watched.
+    pub fn interrupt(&mut self) {
+        self.last_picture_at = None;
+    }
+}
