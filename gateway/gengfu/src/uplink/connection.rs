@@ -1,0 +1,339 @@
+//! One connection to a broker, over MQTT 5 or 3.1.1.
+//!
+//! Owns the difference between the two versions, so that the uplink and the desk are written once. A connection is used until it is
+//! lost and then thrown away with everything the client library still holds: what must survive survives in the outbox. It refuses to
+//! reconnect, to queue, and to wait: publishing either takes a place in a bounded channel or fails.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use rumqttc::v5::mqttbytes::v5 as five;
+use rumqttc::v5::mqttbytes::{QoS as QoS5, v5::PublishProperties};
+use rumqttc::{self as four, QoS};
+
+use super::options::{self, BrokerConfig, OpenError, SessionOptions};
+use crate::config::Protocol;
+
+/// A message to publish, QoS 1.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Message {
+    /// Full topic name.
+    pub topic: String,
+    /// The body.
+    pub payload: Vec<u8>,
+    /// The broker keeps it for later subscribers.
+    pub retain: bool,
+    /// Media type; travels on MQTT 5 only.
+    pub content_type: Option<&'static str>,
+    /// The broker drops it undelivered after this; MQTT 5 only.
+    pub expiry: Option<Duration>,
+    /// Where an answer is awaited; MQTT 5 only. The contract does not need it.
+    pub response_topic: Option<String>,
+}
+
+/// A topic filter to subscribe to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// The filter.
+    pub filter: String,
+    /// Do not send us what we publish ourselves; MQTT 5 only.
+    pub not_own: bool,
+}
+
+/// What the connection reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// The broker accepted us. Comes first, once.
+    Connected {
+        /// It remembers our subscriptions and what arrived for them.
+        session_present: bool,
+        /// It takes at most so many unacknowledged messages (MQTT 5).
+        receive_max: Option<u16>,
+        /// It takes packets of at most so many bytes (MQTT 5).
+        packet_bytes_max: Option<u32>,
+    },
+    /// The oldest message not yet written was written under this packet id.
+    Published(u16),
+    /// PUBACK.
+    Acked {
+        /// Of the message written under this packet id.
+        packet_id: u16,
+        /// The broker refused it, and why (MQTT 5; a 3.1.1 broker that refuses says nothing).
+        refusal: Option<String>,
+    },
+    /// Answer to a subscription: the reason of each refusal, by position.
+    Subscribed(Vec<Option<String>>),
+    /// A message arrived.
+    Message(Arrived),
+    /// Our DISCONNECT was written.
+    Disconnected,
+    /// Something that concerns nobody else.
+    Other,
+}
+
+/// A message that arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrived {
+    /// Its topic.
+    pub topic: String,
+    /// Its body.
+    pub payload: Vec<u8>,
+    /// It is what the broker kept, not news.
+    pub retained: bool,
+}
+
+/// The connection is gone, or never came about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}; {remedy}")]
+pub struct Lost {
+    /// What happened.
+    pub reason: String,
+    /// What a person can do.
+    pub remedy: String,
+}
+
+impl Lost {
+    pub(crate) fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { reason: reason.into(), remedy: remedy.into() }
+    }
+}
+
+/// The client's channel is full or closed; the caller kept no account of what it handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the MQTT client takes no more messages, or the topic is not one")]
+pub struct NotTaken;
+
+enum Client {
+    V5(four::v5::AsyncClient),
+    V4(four::AsyncClient),
+}
+
+enum Loop {
+    V5(Box<four::v5::EventLoop>),
+    V4(Box<four::EventLoop>),
+}
+
+type Poll = Pin<Box<dyn Future<Output = (Loop, Result<Signal, Lost>)> + Send>>;
+
+/// A connection to a broker.
+pub struct Connection {
+    client: Client,
+    /// The poll under way. It is never dropped half done: rumqttc's poll loses packets when cancelled.
+    poll: Option<Poll>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let protocol = match self.client {
+            Client::V5(_) => "MQTT 5",
+            Client::V4(_) => "MQTT 3.1.1",
+        };
+        f.debug_struct("Connection").field("protocol", &protocol).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Prepares a connection; the network is used from the first [`Self::next`] on.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the certificate files cannot be read or an option is out of its range.
+    pub fn open(broker: &BrokerConfig, session: &SessionOptions) -> Result<Self, OpenError> {
+        let (client, event_loop) = match broker.protocol {
+            Protocol::Mqtt5 => {
+                let (client, event_loop) =
+                    four::v5::AsyncClient::new(options::v5(broker, session)?, session.channel_messages);
+                (Client::V5(client), Loop::V5(Box::new(event_loop)))
+            }
+            Protocol::Mqtt311 => {
+                let (options, network) = options::v4(broker, session)?;
+                let (client, mut event_loop) = four::AsyncClient::new(options, session.channel_messages);
+                event_loop.set_network_options(network);
+                (Client::V4(client), Loop::V4(Box::new(event_loop)))
+            }
+        };
+        Ok(Self { client, poll: Some(Box::pin(poll_once(event_loop))) })
+    }
+
+    /// The next signal. Safe to cancel: the poll under way goes on at the next call.
+    ///
+    /// # Errors
+    /// [`Lost`], once; throw the connection away then. Later calls say the same.
+    pub async fn next(&mut self) -> Result<Signal, Lost> {
+        let Some(poll) = self.poll.as_mut() else {
+            return Err(Lost::new("the connection was lost before", "connect again"));
+        };
+        let (event_loop, signal) = poll.await;
+        self.poll = signal.is_ok().then(|| Box::pin(poll_once(event_loop)) as Poll);
+        signal
+    }
+
+    /// Hands a message over, QoS 1. [`Signal::Published`] follows in the order of handing over.
+    ///
+    /// # Errors
+    /// [`NotTaken`] when the bounded channel is full.
+    pub fn publish(&self, message: Message) -> Result<(), NotTaken> {
+        let Message { topic, payload, retain, content_type, expiry, response_topic } = message;
+        match &self.client {
+            Client::V5(client) => {
+                let properties = PublishProperties {
+                    content_type: content_type.map(str::to_owned),
+                    message_expiry_interval: expiry.map(|e| u32::try_from(e.as_secs()).unwrap_or(u32::MAX)),
+                    response_topic,
+                    ..PublishProperties::default()
+                };
+                let qos = QoS5::AtLeastOnce;
+                client.try_publish_with_properties(topic, qos, retain, payload, properties).map_err(|_| NotTaken)
+            }
+            Client::V4(client) => client.try_publish(topic, QoS::AtLeastOnce, retain, payload).map_err(|_| NotTaken),
+        }
+    }
+
+    /// Subscribes, QoS 1; one [`Signal::Subscribed`] answers for all.
+    ///
+    /// # Errors
+    /// [`NotTaken`] when the bounded channel is full.
+    pub fn subscribe(&self, subscriptions: &[Subscription]) -> Result<(), NotTaken> {
+        match &self.client {
+            Client::V5(client) => {
+                let filters = subscriptions.iter().map(|s| {
+                    let mut filter = five::Filter::new(s.filter.clone(), QoS5::AtLeastOnce);
+                    filter.nolocal = s.not_own;
+                    filter
+                });
+                client.try_subscribe_many(filters).map_err(|_| NotTaken)
+            }
+            Client::V4(client) => {
+                let filters =
+                    subscriptions.iter().map(|s| four::SubscribeFilter::new(s.filter.clone(), QoS::AtLeastOnce));
+                client.try_subscribe_many(filters).map_err(|_| NotTaken)
+            }
+        }
+    }
+
+    /// Asks for a clean end; [`Signal::Disconnected`] follows.
+    ///
+    /// # Errors
+    /// [`NotTaken`] when the bounded channel is full.
+    pub fn disconnect(&self) -> Result<(), NotTaken> {
+        match &self.client {
+            Client::V5(client) => client.try_disconnect().map_err(|_| NotTaken),
+            Client::V4(client) => client.try_disconnect().map_err(|_| NotTaken),
+        }
+    }
+}
+
+async fn poll_once(mut event_loop: Loop) -> (Loop, Result<Signal, Lost>) {
+    let signal = match &mut event_loop {
+        Loop::V5(event_loop) => event_loop.poll().await.map(signal_v5).map_err(|e| lost_v5(&e)),
+        Loop::V4(event_loop) => event_loop.poll().await.map(signal_v4).map_err(|e| lost_v4(&e)),
+    };
+    (event_loop, signal)
+}
+
+fn signal_v5(event: four::v5::Event) -> Signal {
+    use four::v5::Event;
+    match event {
+        Event::Outgoing(outgoing) => outgoing_signal(&outgoing),
+        Event::Incoming(five::Packet::ConnAck(ack)) => {
+            let properties = ack.properties.as_ref();
+            Signal::Connected {
+                session_present: ack.session_present,
+                receive_max: properties.and_then(|p| p.receive_max),
+                packet_bytes_max: properties.and_then(|p| p.max_packet_size),
+            }
+        }
+        Event::Incoming(five::Packet::PubAck(ack)) => {
+            use five::PubAckReason::{NoMatchingSubscribers, Success};
+            let refused = !matches!(ack.reason, Success | NoMatchingSubscribers);
+            let text = ack.properties.and_then(|p| p.reason_string).map(|t| format!(": {t}")).unwrap_or_default();
+            Signal::Acked { packet_id: ack.pkid, refusal: refused.then(|| format!("{:?}{text}", ack.reason)) }
+        }
+        Event::Incoming(five::Packet::SubAck(ack)) => {
+            let refusal = |code: &five::SubscribeReasonCode| {
+                (!matches!(code, five::SubscribeReasonCode::Success(_))).then(|| format!("{code:?}"))
+            };
+            Signal::Subscribed(ack.return_codes.iter().map(refusal).collect())
+        }
+        Event::Incoming(five::Packet::Publish(publish)) => match String::from_utf8(publish.topic.to_vec()) {
+            Ok(topic) => {
+                Signal::Message(Arrived { topic, payload: publish.payload.to_vec(), retained: publish.retain })
+            }
+            // MQTT 5, 1.5.4: not a topic; no subscription of ours can have asked for it.
+            Err(_) => Signal::Other,
+        },
+        Event::Incoming(_) => Signal::Other,
+    }
+}
+
+fn signal_v4(event: four::Event) -> Signal {
+    use four::{Event, Packet};
+    match event {
+        Event::Outgoing(outgoing) => outgoing_signal(&outgoing),
+        Event::Incoming(Packet::ConnAck(ack)) => {
+            Signal::Connected { session_present: ack.session_present, receive_max: None, packet_bytes_max: None }
+        }
+        Event::Incoming(Packet::PubAck(ack)) => Signal::Acked { packet_id: ack.pkid, refusal: None },
+        Event::Incoming(Packet::SubAck(ack)) => {
+            let refusal = |code: &four::SubscribeReasonCode| {
+                (*code == four::SubscribeReasonCode::Failure).then(|| "refused".to_owned())
+            };
+            Signal::Subscribed(ack.return_codes.iter().map(refusal).collect())
+        }
+        Event::Incoming(Packet::Publish(publish)) => Signal::Message(Arrived {
+            topic: publish.topic,
+            payload: publish.payload.to_vec(),
+            retained: publish.retain,
+        }),
+        Event::Incoming(_) => Signal::Other,
+    }
+}
+
+fn outgoing_signal(outgoing: &four::Outgoing) -> Signal {
+    match outgoing {
+        four::Outgoing::Publish(packet_id) => Signal::Published(*packet_id),
+        four::Outgoing::Disconnect => Signal::Disconnected,
+        _ => Signal::Other,
+    }
+}
+
+fn lost_v5(error: &four::v5::ConnectionError) -> Lost {
+    use four::v5::{ConnectionError, StateError};
+    match error {
+        ConnectionError::ConnectionRefused(code) => refused(&format!("{code:?}")),
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
+            let text = reason_string.as_ref().map(|t| format!(": {t}")).unwrap_or_default();
+            Lost::new(
+                format!("the broker ended the connection ({reason_code:?}{text})"),
+                "read the broker's log; SessionTakenOver means that two clients use one client id",
+            )
+        }
+        other => unreachable_broker(&other.to_string()),
+    }
+}
+
+fn lost_v4(error: &four::ConnectionError) -> Lost {
+    match error {
+        four::ConnectionError::ConnectionRefused(code) => refused(&format!("{code:?}")),
+        other => unreachable_broker(&other.to_string()),
+    }
+}
+
+fn refused(code: &str) -> Lost {
+    let remedy = match code {
+        "BadUserNamePassword" | "NotAuthorized" => "check username, password file and certificate against the broker's",
+        "UnsupportedProtocolVersion" | "RefusedProtocolVersion" => "set the other MQTT version in [uplink] protocol",
+        "ClientIdentifierNotValid" | "BadClientId" => "set a client_id that the broker allows",
+        _ => "read the broker's log",
+    };
+    Lost::new(format!("the broker refused the connection ({code})"), remedy)
+}
+
+fn unreachable_broker(error: &str) -> Lost {
+    let remedy = if error.contains("TLS") || error.contains("ertificate") {
+        "check the CA, the certificate's name and validity, and this gateway's clock"
+    } else {
+        "check the network, the broker's address and port, and that the broker runs"
+    };
+    Lost::new(format!("no connection to the broker ({error})"), remedy)
+}

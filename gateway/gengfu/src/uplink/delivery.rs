@@ -1,0 +1,506 @@
+//! What goes to the broker next, and when an item counts as delivered.
+//!
+//! Owns the delivery's states (JOURNALED → SENT → BROKER_ACKED → RECEIVED), the window, and every timer of sending again. A PUBACK is
+//! not a delivery: an item leaves the outbox only by the centre's receipt. It does no I/O but the outbox's, reads no clock and draws
+//! no randomness of its own, so that a whole outage runs in a test in microseconds. It refuses to know MQTT: packet ids are
+//! [`super::ledger`]'s, connections [`super::session`]'s.
+//!
+//! An item that must be sent again is released to the outbox and taken from there anew. So there is one order, the outbox's
+//! (highest lane first, in order within a lane), and no second copy of anybody's bytes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use gengfu_contract::state::Presence;
+use gengfu_contract::topic::Topics;
+use gengfu_outbox::{Item, ItemKey, Lane, Outbox, OutboxError, Receipt, Stage};
+use jiff::Timestamp;
+use metrics::counter;
+use tracing::{info, warn};
+
+use super::backoff::{Backoff, Jitter, between, later};
+use super::copies::{EvidenceItem, event_copy};
+
+/// An item lost on the wire this often in a row is suspected of killing the connection (too large for the broker, say) and waits
+/// a little before the next try, so that others get through.
+const SUSPECT_AFTER_LOSSES: u32 = 3;
+/// Past fates of items are kept at most for this many of the bounded lanes.
+const HISTORY_MAX: usize = 8192;
+
+/// The bounds and times of delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Items on the way to the broker at one time.
+    pub window: usize,
+    /// Of these, places that only life-safety items may take.
+    pub life_safety_reserve: usize,
+    /// Items of the other lanes sent and not yet received by the centre; when so many wait, no more are sent.
+    pub unreceived_max: usize,
+    /// The same while the centre has said that it is away: enough to notice that it is back.
+    pub unreceived_max_centre_away: usize,
+    /// An event sensed longer ago than this is sent as `historical`.
+    pub historical_after: Duration,
+    /// No receipt for a life-safety item in this time: sent again.
+    pub receipt_life_safety: Backoff,
+    /// No receipt for another item in this time: sent again.
+    pub receipt_other: Backoff,
+    /// The broker refused a life-safety item: tried again after this time.
+    pub refused_life_safety: Backoff,
+    /// The broker refused another item.
+    pub refused_other: Backoff,
+}
+
+impl Default for Limits {
+    /// A window of 64 with 16 places reserved; receipts awaited 10 s (life safety) and 60 s.
+    fn default() -> Self {
+        let seconds =
+            |base, ceiling| Backoff { base: Duration::from_secs(base), ceiling: Duration::from_secs(ceiling) };
+        Self {
+            window: 64,
+            life_safety_reserve: 16,
+            unreceived_max: 1024,
+            unreceived_max_centre_away: 8,
+            historical_after: Duration::from_secs(30),
+            receipt_life_safety: seconds(10, 60),
+            receipt_other: seconds(60, 900),
+            refused_life_safety: seconds(1, 10),
+            refused_other: seconds(10, 300),
+        }
+    }
+}
+
+/// Something to publish now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The item.
+    pub key: ItemKey,
+    /// Its id, which the receipt will name.
+    pub id: String,
+    /// Full topic name.
+    pub topic: String,
+    /// What to send.
+    pub body: Body,
+}
+
+/// The body of a publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// These bytes.
+    Event(Vec<u8>),
+    /// The file this names; to be loaded, then sent or [`Delivery::abandoned`].
+    Evidence(EvidenceItem),
+}
+
+/// What the centre's receipt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// The item's id.
+    pub id: String,
+    /// It travels in a life-safety lane.
+    pub life_safety: bool,
+    /// From sensed to this receipt; absent when the item was sent before the last restart or is a picture.
+    pub latency: Option<Duration>,
+}
+
+/// Counts for the status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// On the way to the broker.
+    pub in_flight: usize,
+    /// Acknowledged by the broker, not received by the centre.
+    pub awaiting_receipt: usize,
+    /// Refused by the broker, waiting for the next try.
+    pub held: usize,
+    /// Items whose receipt did not come in time and still has not come.
+    pub overdue: usize,
+    /// Of these, life safety: the box should say "transmission failed".
+    pub overdue_life_safety: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Sent,
+    BrokerAcked,
+    /// In flight for the outbox, but not on the wire: refused or suspected, until `due_at`.
+    Held,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: String,
+    alarm: Option<String>,
+    state: State,
+    sensed_at: Option<Timestamp>,
+    due_at: Option<Timestamp>,
+}
+
+/// What happened to an item before; outlives its being released.
+#[derive(Debug, Default, Clone)]
+struct Past {
+    sent: u32,
+    timeouts: u32,
+    refusals: u32,
+    losses: u32,
+    hold_until: Option<Timestamp>,
+}
+
+/// The state of all deliveries under way.
+pub struct Delivery {
+    outbox: Outbox,
+    topics: Topics,
+    limits: Limits,
+    /// The window of this connection; the broker may allow less than ours.
+    window: usize,
+    jitter: Jitter,
+    entries: BTreeMap<ItemKey, Entry>,
+    past: HashMap<ItemKey, Past>,
+    due: BTreeSet<(Timestamp, ItemKey)>,
+    sent_life_safety: usize,
+    sent_other: usize,
+    sent_evidence: usize,
+    entries_other: usize,
+    centre: Option<Presence>,
+    /// The latest time seen, to notice a clock that was set back.
+    seen_at: Option<Timestamp>,
+}
+
+impl Delivery {
+    /// Deliveries from `outbox` to `topics`. `seed` decides the jitter.
+    #[must_use]
+    pub fn new(outbox: Outbox, topics: Topics, limits: Limits, seed: u64) -> Self {
+        Self {
+            outbox,
+            topics,
+            window: limits.window,
+            limits,
+            jitter: Jitter::new(seed),
+            entries: BTreeMap::new(),
+            past: HashMap::new(),
+            due: BTreeSet::new(),
+            sent_life_safety: 0,
+            sent_other: 0,
+            sent_evidence: 0,
+            entries_other: 0,
+            centre: None,
+            seen_at: None,
+        }
+    }
+
+    /// A connection stands; the broker takes at most `receive_max` messages at a time.
+    pub fn connected(&mut self, receive_max: Option<u16>) {
+        self.window = self.limits.window.min(receive_max.map_or(usize::MAX, usize::from)).max(1);
+    }
+
+    /// What to publish now, most urgent first; all of it counts as SENT from here on. Call it after every event and at
+    /// [`Self::next_deadline`].
+    ///
+    /// # Errors
+    /// The outbox cannot be read; nothing was taken.
+    pub fn take(&mut self, now: Timestamp) -> Result<Vec<Publication>, OutboxError> {
+        self.notice_clock(now);
+        self.expire(now);
+        let room = self.room();
+        if room == 0 {
+            return Ok(Vec::new());
+        }
+        let items = self.outbox.take(room)?;
+        Ok(items.into_iter().filter_map(|item| self.send(item, now)).collect())
+    }
+
+    /// How many items may be taken, given that the outbox hands out the most urgent first.
+    fn room(&self) -> usize {
+        let free = self.window.saturating_sub(self.sent_life_safety + self.sent_other);
+        if free == 0 {
+            return 0;
+        }
+        let lanes = self.outbox.stats().lanes;
+        let waiting = |wanted: &dyn Fn(Lane) -> bool| -> usize {
+            let count =
+                lanes.iter().filter(|l| wanted(l.lane)).map(|l| l.pending.saturating_sub(l.in_flight)).sum::<u64>();
+            usize::try_from(count).unwrap_or(usize::MAX)
+        };
+        let life_safety = waiting(&Lane::is_life_safety).min(free);
+        // A broker that allows next to nothing leaves no room for a reserve.
+        let reserve = self.limits.life_safety_reserve.min(self.window / 2);
+        let unreceived_max =
+            if self.centre_is_away() { self.limits.unreceived_max_centre_away } else { self.limits.unreceived_max };
+        let room = (self.window - reserve)
+            .saturating_sub(self.sent_other)
+            .min(free - life_safety)
+            .min(unreceived_max.saturating_sub(self.entries_other));
+        let other = waiting(&|lane| !lane.is_life_safety() && lane != Lane::Evidence).min(room);
+        // A picture is large: one at a time, and none while an item of life safety is on the same line.
+        let quiet = life_safety == 0 && self.sent_life_safety == 0;
+        let evidence =
+            if quiet && self.sent_evidence == 0 { waiting(&|lane| lane == Lane::Evidence).min(1) } else { 0 };
+        life_safety + other + evidence.min(room - other)
+    }
+
+    fn send(&mut self, item: Item, now: Timestamp) -> Option<Publication> {
+        let key = item.key;
+        let held_until = self.past.get(&key).and_then(|past| past.hold_until).filter(|until| *until > now);
+        if let Some(until) = held_until {
+            let held = Entry { id: item.id, alarm: None, state: State::Held, sensed_at: None, due_at: Some(until) };
+            self.insert(key, held);
+            return None;
+        }
+        let past = self.past.entry(key).or_default();
+        past.sent = past.sent.saturating_add(1);
+        past.hold_until = None;
+        let attempt = past.sent;
+        let (topic, body, alarm, sensed_at) = if item.sequence.is_some() {
+            let copy = event_copy(&item.bytes, now, attempt, self.limits.historical_after);
+            (self.topics.event(), Body::Event(copy.body), copy.alarm, copy.sensed_at)
+        } else {
+            match EvidenceItem::parse(&item.bytes) {
+                Ok(picture) => {
+                    let topic = self.topics.evidence(&picture.alarm_id, picture.n);
+                    let alarm = Some(picture.alarm_id.clone());
+                    (topic, Body::Evidence(picture), alarm, None)
+                }
+                Err(fault) => {
+                    self.give_up(key, &item.id, &fault.to_string(), now);
+                    return None;
+                }
+            }
+        };
+        let lane = item.lane.as_str();
+        info!(hop = "sent", id = %item.id, alarm = alarm.as_deref(), lane, attempt, sequence = item.sequence);
+        counter!("gengfu_uplink_sent_total", "lane" => lane).increment(1);
+        self.outbox.mark(key, Stage::Sent, now.as_millisecond());
+        self.insert(key, Entry { id: item.id.clone(), alarm, state: State::Sent, sensed_at, due_at: None });
+        Some(Publication { key, id: item.id, topic, body })
+    }
+
+    /// The broker's PUBACK for an item. A second one, or one after the receipt, changes nothing.
+    pub fn broker_acked(&mut self, key: ItemKey, now: Timestamp) {
+        self.notice_clock(now);
+        let Some(entry) = self.entries.get(&key).filter(|entry| entry.state == State::Sent) else { return };
+        info!(hop = "broker_acked", id = %entry.id, alarm = entry.alarm.as_deref(), lane = key.lane().as_str());
+        counter!("gengfu_uplink_broker_acked_total", "lane" => key.lane().as_str()).increment(1);
+        self.outbox.mark(key, Stage::BrokerAcked, now.as_millisecond());
+        let past = self.past.entry(key).or_default();
+        (past.losses, past.refusals) = (0, 0);
+        let patience =
+            if key.lane().is_life_safety() { self.limits.receipt_life_safety } else { self.limits.receipt_other };
+        let wait = patience.wait(past.timeouts.saturating_add(1));
+        // The first timeout is the promised one; only repetitions are spread.
+        let wait = if past.timeouts == 0 { wait } else { self.jitter.stretch(wait) };
+        self.change(key, State::BrokerAcked, later(now, wait));
+    }
+
+    /// The broker refused an item (MQTT 5 reason code 128 or above). It is kept and tried again later.
+    pub fn refused(&mut self, key: ItemKey, reason: &str, now: Timestamp) {
+        self.notice_clock(now);
+        let Some(entry) = self.entries.get(&key).filter(|entry| entry.state == State::Sent) else { return };
+        warn!(hop = "refused", id = %entry.id, alarm = entry.alarm.as_deref(), lane = key.lane().as_str(), reason);
+        counter!("gengfu_uplink_refused_total", "lane" => key.lane().as_str()).increment(1);
+        let past = self.past.entry(key).or_default();
+        past.refusals = past.refusals.saturating_add(1);
+        let patience =
+            if key.lane().is_life_safety() { self.limits.refused_life_safety } else { self.limits.refused_other };
+        let wait = self.jitter.stretch(patience.wait(past.refusals));
+        self.change(key, State::Held, later(now, wait));
+    }
+
+    /// The centre's receipt: the only end of a delivery. Ids it was given before, or that are unknown, are no error.
+    ///
+    /// # Errors
+    /// The outbox cannot be written; the items will be sent again.
+    pub fn received(&mut self, ids: &[String], now: Timestamp) -> Result<Vec<Delivered>, OutboxError> {
+        self.notice_clock(now);
+        let names: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let mut delivered = Vec::new();
+        for answer in self.outbox.received(&names, now.as_millisecond())? {
+            let id = answer.id;
+            let key = match answer.receipt {
+                Receipt::First(key) => key,
+                Receipt::Repeated(key) | Receipt::AfterDrop(key) => {
+                    self.forget(key);
+                    continue;
+                }
+                Receipt::Unknown => {
+                    warn!(%id, "receipt for an id this gateway does not know");
+                    counter!("gengfu_uplink_unknown_receipts_total").increment(1);
+                    continue;
+                }
+            };
+            let entry = self.forget(key);
+            let latency = entry.as_ref().and_then(|e| e.sensed_at).map(|sensed_at| between(sensed_at, now));
+            let alarm = entry.as_ref().and_then(|e| e.alarm.as_deref());
+            let (lane, latency_ms) = (key.lane().as_str(), latency.map(|l| l.as_millis()));
+            info!(hop = "received", %id, alarm, lane, latency_ms);
+            counter!("gengfu_uplink_received_total", "lane" => lane).increment(1);
+            if let Some(latency) = latency {
+                metrics::histogram!("gengfu_uplink_receipt_latency_seconds", "lane" => lane).record(latency);
+            }
+            delivered.push(Delivered { id, life_safety: key.lane().is_life_safety(), latency });
+        }
+        if !delivered.is_empty() {
+            // It answers, whatever its presence says.
+            self.centre = self.centre.map(|_| Presence::Online);
+        }
+        Ok(delivered)
+    }
+
+    /// A picture cannot be sent, now or ever: the item ends, and the log says why.
+    pub fn abandoned(&mut self, key: ItemKey, reason: &str, now: Timestamp) {
+        if let Some(entry) = self.forget(key) {
+            self.give_up(key, &entry.id, reason, now);
+        }
+    }
+
+    fn give_up(&mut self, key: ItemKey, id: &str, reason: &str, now: Timestamp) {
+        warn!(hop = "abandoned", id, lane = key.lane().as_str(), reason);
+        counter!("gengfu_uplink_abandoned_total", "lane" => key.lane().as_str()).increment(1);
+        self.past.remove(&key);
+        if let Err(fault) = self.outbox.received(&[id], now.as_millisecond()) {
+            warn!(id, %fault, "an item that cannot be sent stays in the outbox; it is tried again after a restart");
+        }
+    }
+
+    /// The connection is gone: everything not received goes back to the outbox, its order kept.
+    pub fn lost(&mut self, now: Timestamp) {
+        self.notice_clock(now);
+        for (key, entry) in &self.entries {
+            let past = self.past.entry(*key).or_default();
+            past.timeouts = past.timeouts.min(1);
+            if entry.state == State::Sent {
+                past.losses = past.losses.saturating_add(1);
+                if past.losses >= SUSPECT_AFTER_LOSSES {
+                    let again = Backoff { ceiling: Duration::from_secs(30), ..self.limits.refused_life_safety };
+                    past.hold_until = Some(later(now, again.wait(past.losses - SUSPECT_AFTER_LOSSES + 1)));
+                }
+            }
+        }
+        self.outbox.release_all();
+        self.entries.clear();
+        self.due.clear();
+        (self.sent_life_safety, self.sent_other, self.sent_evidence, self.entries_other) = (0, 0, 0, 0);
+        self.centre = None;
+        if self.past.len() > HISTORY_MAX {
+            self.past.retain(|key, _| key.lane().is_life_safety());
+        }
+    }
+
+    /// The centre's presence, as it says itself. When it comes back, what it has not received is sent again at once.
+    pub fn centre(&mut self, presence: Presence, now: Timestamp) {
+        let was_away = self.centre_is_away();
+        self.centre = Some(presence);
+        if was_away && !self.centre_is_away() {
+            let waiting: Vec<_> =
+                self.entries.iter().filter(|(_, e)| e.state == State::BrokerAcked).map(|(key, _)| *key).collect();
+            for key in waiting {
+                self.change(key, State::BrokerAcked, now);
+            }
+        }
+    }
+
+    /// The centre has said that it is away, and nothing since suggests otherwise.
+    #[must_use]
+    pub fn centre_is_away(&self) -> bool {
+        self.centre == Some(Presence::Offline)
+    }
+
+    /// When [`Self::take`] has something to do though nothing else happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Life-safety items on the way to the broker.
+    #[must_use]
+    pub fn life_safety_in_flight(&self) -> usize {
+        self.sent_life_safety
+    }
+
+    /// Counts for the status.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let in_state = |state| self.entries.values().filter(|e| e.state == state).count();
+        let overdue = || self.past.iter().filter(|(_, past)| past.timeouts > 0);
+        Figures {
+            in_flight: in_state(State::Sent),
+            awaiting_receipt: in_state(State::BrokerAcked),
+            held: in_state(State::Held),
+            overdue: overdue().count(),
+            overdue_life_safety: overdue().filter(|(key, _)| key.lane().is_life_safety()).count(),
+        }
+    }
+
+    /// Releases what is due: no receipt in time, or held long enough.
+    fn expire(&mut self, now: Timestamp) {
+        while let Some((at, key)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+            self.due.remove(&(at, key));
+            let Some(entry) = self.remove(key) else { continue };
+            if entry.state == State::BrokerAcked {
+                let past = self.past.entry(key).or_default();
+                past.timeouts = past.timeouts.saturating_add(1);
+                warn!(hop = "overdue", id = %entry.id, alarm = entry.alarm.as_deref(), lane = key.lane().as_str(),
+                    timeouts = past.timeouts, "no receipt from the dispatch centre in time; sent again");
+                counter!("gengfu_uplink_overdue_total", "lane" => key.lane().as_str()).increment(1);
+            }
+            self.outbox.release(key);
+        }
+    }
+
+    /// A clock set back would stretch every timer by the step: they move with it. (Set forward, they are only early.)
+    fn notice_clock(&mut self, now: Timestamp) {
+        if let Some(seen_at) = self.seen_at.filter(|seen_at| now < *seen_at) {
+            let step = seen_at.duration_since(now);
+            let moved = |at: Timestamp| at.checked_sub(step).unwrap_or(Timestamp::MIN);
+            self.due = self.due.iter().map(|(at, key)| (moved(*at), *key)).collect();
+            self.entries.values_mut().for_each(|e| e.due_at = e.due_at.map(moved));
+            self.past.values_mut().for_each(|p| p.hold_until = p.hold_until.map(moved));
+        }
+        self.seen_at = Some(now);
+    }
+
+    fn insert(&mut self, key: ItemKey, entry: Entry) {
+        self.count(key, entry.state, true);
+        if let Some(at) = entry.due_at {
+            self.due.insert((at, key));
+        }
+        self.entries.insert(key, entry);
+        self.entries_other += usize::from(!key.lane().is_life_safety());
+    }
+
+    fn remove(&mut self, key: ItemKey) -> Option<Entry> {
+        let entry = self.entries.remove(&key)?;
+        self.count(key, entry.state, false);
+        self.entries_other -= usize::from(!key.lane().is_life_safety());
+        if let Some(at) = entry.due_at {
+            self.due.remove(&(at, key));
+        }
+        Some(entry)
+    }
+
+    fn forget(&mut self, key: ItemKey) -> Option<Entry> {
+        self.past.remove(&key);
+        self.remove(key)
+    }
+
+    fn change(&mut self, key: ItemKey, state: State, due_at: Timestamp) {
+        if let Some(entry) = self.remove(key) {
+            self.insert(key, Entry { state, due_at: Some(due_at), ..entry });
+        }
+    }
+
+    fn count(&mut self, key: ItemKey, state: State, more: bool) {
+        if state != State::Sent {
+            return;
+        }
+        let bump = |count: &mut usize| if more { *count += 1 } else { *count -= 1 };
+        if key.lane().is_life_safety() {
+            bump(&mut self.sent_life_safety);
+        } else {
+            bump(&mut self.sent_other);
+        }
+        if key.lane() == Lane::Evidence {
+            bump(&mut self.sent_evidence);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

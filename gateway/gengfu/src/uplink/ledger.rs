@@ -1,0 +1,138 @@
+//! Which packet id on the wire stands for which thing of ours.
+//!
+//! Owns the tie between a message handed to the MQTT client, the packet id the client gave it, and the broker's PUBACK. One ledger
+//! lives as long as one connection: packet ids mean nothing afterwards. It refuses to know what becomes of an unacknowledged
+//! message; that is decided by whoever owns the thing the ticket names.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::backoff::later;
+
+/// Messages of one connection that the broker has not acknowledged, by ticket `T`.
+#[derive(Debug)]
+pub struct Ledger<T> {
+    /// Handed to the client, which has not yet given them a packet id. The client takes them in order.
+    handed: VecDeque<(T, Timestamp)>,
+    /// On the wire.
+    on_wire: HashMap<u16, (T, Timestamp)>,
+    /// When the messages on the wire went there, oldest first; stale entries are skipped.
+    order: VecDeque<(Timestamp, u16)>,
+}
+
+impl<T> Default for Ledger<T> {
+    fn default() -> Self {
+        Self { handed: VecDeque::new(), on_wire: HashMap::new(), order: VecDeque::new() }
+    }
+}
+
+impl<T> Ledger<T> {
+    /// Notes that a message was handed to the client.
+    pub fn handed(&mut self, ticket: T, now: Timestamp) {
+        self.handed.push_back((ticket, now));
+    }
+
+    /// The client has written the oldest handed message under this packet id. False when nothing was handed: the
+    /// client and the ledger disagree, and the connection must be given up.
+    #[must_use]
+    pub fn published(&mut self, packet_id: u16, now: Timestamp) -> bool {
+        let Some((ticket, _)) = self.handed.pop_front() else { return false };
+        self.order.push_back((now, packet_id));
+        self.on_wire.insert(packet_id, (ticket, now)).is_none()
+    }
+
+    /// The broker acknowledged this packet id. `None` for one that is not on the wire (a second PUBACK).
+    pub fn acked(&mut self, packet_id: u16) -> Option<T> {
+        let (ticket, _) = self.on_wire.remove(&packet_id)?;
+        let live = |(at, id): &(Timestamp, u16)| self.on_wire.get(id).is_some_and(|(_, since)| since == at);
+        while self.order.front().is_some_and(|entry| !live(entry)) {
+            self.order.pop_front();
+        }
+        Some(ticket)
+    }
+
+    /// Messages handed over and not acknowledged.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.handed.len() + self.on_wire.len()
+    }
+
+    /// When the oldest unacknowledged message will have waited `limit`: the connection is then as good as dead.
+    #[must_use]
+    pub fn deadline(&self, limit: Duration) -> Option<Timestamp> {
+        let handed = self.handed.front().map(|(_, at)| *at);
+        let oldest = self.order.front().map(|(at, _)| *at).into_iter().chain(handed).min()?;
+        Some(later(oldest, limit))
+    }
+
+    /// Every ticket not acknowledged.
+    pub fn tickets(&self) -> impl Iterator<Item = &T> {
+        self.on_wire.values().chain(&self.handed).map(|(ticket, _)| ticket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    fn wire(ledger: &mut Ledger<&'static str>, ticket: &'static str, id: u16, second: i64) {
+        ledger.handed(ticket, at(second));
+        assert!(ledger.published(id, at(second)));
+    }
+
+    #[test]
+    fn packet_ids_are_tied_in_the_order_of_handing_over() {
+        let mut ledger = Ledger::default();
+        ledger.handed("a", at(0));
+        ledger.handed("b", at(0));
+        assert!(ledger.published(9, at(0)) && ledger.published(4, at(0)));
+        assert_eq!(ledger.acked(4), Some("b"));
+        assert_eq!(ledger.acked(9), Some("a"));
+        assert_eq!(ledger.outstanding(), 0);
+    }
+
+    #[test]
+    fn a_second_puback_names_nothing() {
+        let mut ledger = Ledger::default();
+        wire(&mut ledger, "a", 1, 0);
+        assert_eq!(ledger.acked(1), Some("a"));
+        assert_eq!(ledger.acked(1), None);
+        assert_eq!(ledger.acked(77), None);
+    }
+
+    #[test]
+    fn a_packet_id_without_a_message_or_in_use_is_a_disagreement() {
+        let mut ledger = Ledger::default();
+        assert!(!ledger.published(1, at(0)));
+        wire(&mut ledger, "a", 1, 0);
+        ledger.handed("b", at(0));
+        assert!(!ledger.published(1, at(0)));
+    }
+
+    #[test]
+    fn the_deadline_is_that_of_the_oldest_message_whatever_was_acknowledged_out_of_order() {
+        let ten = Duration::from_secs(10);
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.deadline(ten), None);
+        for (ticket, id) in [("a", 1), ("b", 2), ("c", 3)] {
+            wire(&mut ledger, ticket, id, i64::from(id));
+        }
+        ledger.acked(2);
+        assert_eq!(ledger.deadline(ten), Some(at(11)));
+        ledger.acked(1);
+        assert_eq!(ledger.deadline(ten), Some(at(13)));
+        wire(&mut ledger, "d", 1, 20);
+        ledger.acked(3);
+        assert_eq!(ledger.deadline(ten), Some(at(30)));
+        ledger.acked(1);
+        assert_eq!(ledger.deadline(ten), None);
+        ledger.handed("e", at(40));
+        assert_eq!(ledger.deadline(ten), Some(at(50)));
+    }
+}

@@ -1,0 +1,115 @@
+//! The way to the dispatch centre.
+//!
+//! Owns everything between the outbox and the broker: what goes next ([`delivery`]), the retained board ([`board`]), commands
+//! ([`commands`]) and one pump over all of it ([`run`]). Only the centre's receipt ends a delivery. It refuses to make events, to decide
+//! about alarms, and to keep anything that must survive: that is in the outbox before it gets here. Nothing upstream
+//! ever waits for it: the core notifies, commits, sets the board, and goes on.
+//!
+//! Metrics: counters `gengfu_uplink_connects_total`, `gengfu_uplink_sent_total{lane}`, `gengfu_uplink_broker_acked_total{lane}`,
+//! `gengfu_uplink_received_total{lane}`, `gengfu_uplink_refused_total{lane}`, `gengfu_uplink_overdue_total{lane}`,
+//! `gengfu_uplink_abandoned_total{lane}`, `gengfu_uplink_unknown_receipts_total`, `gengfu_uplink_commands_total{verb}`; gauges
+//! `gengfu_uplink_connected`, `gengfu_uplink_in_flight`, `gengfu_uplink_awaiting_receipt`, `gengfu_uplink_overdue_life_safety`;
+//! histogram `gengfu_uplink_receipt_latency_seconds{lane}` (sensed to receipt).
+//!
+//! Log: one line per hop with `hop` = `sent`, `broker_acked`, `received` (or `refused`, `overdue`, `abandoned`), `id` and `alarm`.
+
+pub mod backoff;
+pub mod board;
+pub mod commands;
+pub mod connection;
+pub mod copies;
+pub mod delivery;
+mod ledger;
+mod mqtt;
+pub mod options;
+mod session;
+pub mod status;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gengfu_contract::command::Reply;
+use gengfu_contract::slug::Slug;
+use gengfu_outbox::Outbox;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use board::Board;
+pub use commands::CommandRequest;
+pub use copies::EvidenceItem;
+pub use delivery::Limits;
+pub use mqtt::run;
+pub use options::{BrokerConfig, OpenError, Secret, TlsFiles};
+pub use status::{Latency, LinkState, UplinkStatus};
+
+use crate::clock::Clock;
+
+/// Who this gateway is on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The site.
+    pub site: Slug,
+    /// The gateway.
+    pub gateway: Slug,
+    /// Number of this start, from 1.
+    pub boot: u64,
+    /// Software version.
+    pub version: String,
+}
+
+/// Settings of the uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UplinkConfig {
+    /// Which broker, and as whom.
+    pub broker: BrokerConfig,
+    /// Who we are.
+    pub identity: Identity,
+    /// Window and times of delivery.
+    pub limits: Limits,
+    /// A message without PUBACK for this long means that the connection is dead, whatever TCP believes.
+    pub puback_timeout: Duration,
+    /// The broker keeps commands and receipts for us this long while we are away.
+    pub session_expiry: Duration,
+    /// How often the statement is renewed.
+    pub statement_every: Duration,
+    /// At shutdown, how long PUBACKs are awaited.
+    pub goodbye: Duration,
+}
+
+impl UplinkConfig {
+    /// Defaults: [`Limits::default`], PUBACK within 10 s, session kept for an hour, a statement every 60 s, 2 s for the goodbye.
+    #[must_use]
+    pub fn new(broker: BrokerConfig, identity: Identity) -> Self {
+        Self {
+            broker,
+            identity,
+            limits: Limits::default(),
+            puback_timeout: Duration::from_secs(10),
+            session_expiry: Duration::from_secs(3600),
+            statement_every: Duration::from_secs(60),
+            goodbye: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What the uplink is joined to.
+pub struct UplinkParts {
+    /// Where items come from and receipts go.
+    pub outbox: Outbox,
+    /// The retained board. The core sets it and calls [`Board::complete`] once its open alarms are on it.
+    pub board: Board,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// `notify_one` after a commit.
+    pub wake: Arc<Notify>,
+    /// Commands for the core. When it is full the command is answered "busy", never waited for.
+    pub commands: mpsc::Sender<CommandRequest>,
+    /// The core's answers, one per command.
+    pub replies: mpsc::Receiver<Reply>,
+    /// Where the status is shown.
+    pub status: watch::Sender<UplinkStatus>,
+    /// Ends [`run`].
+    pub shutdown: CancellationToken,
+}
