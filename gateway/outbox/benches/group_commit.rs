@@ -1,7 +1,8 @@
-//! Durable events per second with group commit, beside a raw append + `fdatasync` of the same bytes in the same batches,
-//! interleaved in one run on one file system; then a backlog: how long it takes to open, what it holds in memory, and how
-//! fast it is taken and received. Run by hand: `cargo bench -p gengfu-outbox`. `GENGFU_BENCH_DIR` chooses the disk,
-//! `GENGFU_BENCH_BACKLOG` the backlog's events (default 20 000), `GENGFU_BENCH_CACHE` sled's page cache in KiB. Ratios count; absolute times are this machine's.
+//! Durable events per second with group commit, beside a raw append + `fdatasync` of the same bytes in the same
+//! batches, interleaved in one run on one file system; then a backlog: how long it takes to open, what it holds in
+//! memory, and how fast it is taken and received. Run by hand: `cargo bench -p gengfu-outbox`. `GENGFU_BENCH_DIR`
+//! chooses the disk, `GENGFU_BENCH_BACKLOG` the backlog's events (default 20 000), `GENGFU_BENCH_CACHE` sled's page
+//! cache in KiB. Ratios count; absolute times are this machine's.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::{

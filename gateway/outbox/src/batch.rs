@@ -62,9 +62,9 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Appends an event: journals it and makes it a pending delivery of `lane`. `build` is given the event's position and
-    /// returns its bytes (at most [`MAX_VALUE_BYTES`]), which should contain the previous hash. `at_ms` is when it is
-    /// appended, ms since the Unix epoch. Events of one batch chain on each other.
+    /// Appends an event: journals it and makes it a pending delivery of `lane`. `build` is given the event's position
+    /// and returns its bytes (at most [`MAX_VALUE_BYTES`]), which should contain the previous hash. `at_ms` is when
+    /// it is appended, ms since the Unix epoch. Events of one batch chain on each other.
     ///
     /// # Errors
     /// A bad or repeated id, bytes that are too large, or a store that cannot be read. The batch is then as before.
@@ -92,8 +92,9 @@ impl<'a> Batch<'a> {
         Ok(Appended { key, sequence: key.sequence, hash })
     }
 
-    /// Adds an attachment: a pending delivery of `lane` with no sequence and no place in the chain. It stands behind the
-    /// events and attachments before it. `bytes`: at most [`MAX_VALUE_BYTES`]; they are removed when it is received.
+    /// Adds an attachment: a pending delivery of `lane` with no sequence and no place in the chain. It stands behind
+    /// the events and attachments before it. `bytes`: at most [`MAX_VALUE_BYTES`]; they are removed when it is
+    /// received.
     ///
     /// # Errors
     /// As [`Batch::append`].
@@ -108,8 +109,8 @@ impl<'a> Batch<'a> {
         Ok(key)
     }
 
-    /// Sets a state value (key at most [`MAX_STATE_KEY_BYTES`], value at most [`MAX_VALUE_BYTES`]). A fault is reported by
-    /// [`Batch::commit`], which then stores nothing.
+    /// Sets a state value (key at most [`MAX_STATE_KEY_BYTES`], value at most [`MAX_VALUE_BYTES`]). A fault is
+    /// reported by [`Batch::commit`], which then stores nothing.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
         self.set_state(key, Some(value));
     }

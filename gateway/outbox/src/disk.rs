@@ -90,8 +90,8 @@ impl Home {
         Ok(Store { db: Some(db), data })
     }
 
-    /// Drops what the page cache holds of the log. After a failed sync the kernel may hold pages it counts as clean that
-    /// never reached the disk; reading them back would make lost data look safe.
+    /// Drops what the page cache holds of the log. After a failed sync the kernel may hold pages it counts as clean
+    /// that never reached the disk; reading them back would make lost data look safe.
     pub fn forget_cached_pages(&self) -> Result<(), OutboxError> {
         let path = self.path.join("db");
         let file = File::open(&path).map_err(io_error("open", &path))?;

@@ -1,6 +1,6 @@
-//! What is known in memory only: which items are in flight, how often and when they were sent, and which the batch being
-//! built is about to drop. Losing it (a restart) only means that everything not received is sent again. Refuses to touch
-//! the disk.
+//! What is known in memory only: which items are in flight, how often and when they were sent, and which the batch
+//! being built is about to drop. Losing it (a restart) only means that everything not received is sent again. Refuses
+//! to touch the disk.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -1,5 +1,5 @@
-//! Reading the journal back: export and verification of the hash chain. Owns what counts as a fault of the chain; refuses
-//! to repair anything.
+//! Reading the journal back: export and verification of the hash chain. Owns what counts as a fault of the chain;
+//! refuses to repair anything.
 
 use sha2::{Digest, Sha256};
 
@@ -53,8 +53,8 @@ pub enum ChainFault {
 }
 
 impl Outbox {
-    /// Up to `limit` events of the kept, durable journal from a sequence on, in order. Records that cannot be read are left
-    /// out: the gap shows in the sequences, and [`Outbox::verify`] names it.
+    /// Up to `limit` events of the kept, durable journal from a sequence on, in order. Records that cannot be read
+    /// are left out: the gap shows in the sequences, and [`Outbox::verify`] names it.
     ///
     /// # Errors
     /// The store cannot be read at all.
@@ -70,9 +70,9 @@ impl Outbox {
         Ok(records)
     }
 
-    /// Walks the kept journal and checks that no sequence is missing and that every record has the hash its successor (the
-    /// last one: the head) has of it. The first kept record's predecessor is gone; its `prev_hash` is taken as given.
-    /// Reads one record at a time.
+    /// Walks the kept journal and checks that no sequence is missing and that every record has the hash its successor
+    /// (the last one: the head) has of it. The first kept record's predecessor is gone; its `prev_hash` is taken as
+    /// given. Reads one record at a time.
     ///
     /// # Errors
     /// The store cannot be read at all. What does not fit is reported, not an error.

@@ -1,8 +1,9 @@
 //! The outbox as its users hold it: open, batch, take, receive, recover, look up. Owns the locks and the poisoning;
 //! leaves bytes to `layout`, the disk to `disk`, and what is in flight to `flight`.
 //!
-//! Locks are taken in this order: writer, store, flight. A batch holds the writer; nothing waits for a sync while it holds
-//! the flight lock, so `take`, `mark`, `release` and `stats` are never behind a slow disk for longer than a read.
+//! Locks are taken in this order: writer, store, flight. A batch holds the writer; nothing waits for a sync while it
+//! holds the flight lock, so `take`, `mark`, `release` and `stats` are never behind a slow disk for longer than a
+//! read.
 
 use std::{
     collections::HashSet,
@@ -72,9 +73,9 @@ pub(crate) struct Writer {
 }
 
 impl Outbox {
-    /// Opens the outbox, creating it when it is missing. After a crash or a power cut it recovers; everything not received
-    /// is pending again. Takes the time of reading the log written since the store was last opened (sled writes its
-    /// recovery snapshot at that moment only), and one record per lane.
+    /// Opens the outbox, creating it when it is missing. After a crash or a power cut it recovers; everything not
+    /// received is pending again. Takes the time of reading the log written since the store was last opened (sled
+    /// writes its recovery snapshot at that moment only), and one record per lane.
     ///
     /// # Errors
     /// The directory cannot be used, is in use, was written by another version, or is damaged beyond sled's recovery.
@@ -134,8 +135,8 @@ impl Outbox {
     }
 
     /// Takes up to `limit` items for delivery, highest lane first, in order of append within a lane, and puts them in
-    /// flight: they are not handed out again until [`Outbox::release`], [`Outbox::release_all`] or a restart. Items whose
-    /// batch is not yet on the disk are not handed out. An item that cannot be read is left out and counted in
+    /// flight: they are not handed out again until [`Outbox::release`], [`Outbox::release_all`] or a restart. Items
+    /// whose batch is not yet on the disk are not handed out. An item that cannot be read is left out and counted in
     /// [`Stats::damaged`], so that it does not stand in the way of others.
     ///
     /// # Errors
@@ -170,9 +171,9 @@ impl Outbox {
         self.0.flight().mark(key, stage, at_ms);
     }
 
-    /// The centre's receipt for items, by id, at `at_ms`. They are no longer pending; events stay in the journal. Repeated
-    /// receipts and unknown ids change nothing and are reported. Not synced by itself (after a power cut the item is
-    /// merely sent again); the next commit syncs it.
+    /// The centre's receipt for items, by id, at `at_ms`. They are no longer pending; events stay in the journal.
+    /// Repeated receipts and unknown ids change nothing and are reported. Not synced by itself (after a power cut the
+    /// item is merely sent again); the next commit syncs it.
     ///
     /// # Errors
     /// The outbox is poisoned or the store fails; nothing was then received.
@@ -291,12 +292,13 @@ impl Outbox {
     }
 
     /// Closes the store and opens it again from what the disk really holds, without a restart: the way out of
-    /// [`Health::Poisoned`] once the disk has room or is back. Items in flight stay in flight. On a healthy outbox it is
-    /// allowed too and shortens the next start, as sled then writes its recovery snapshot.
+    /// [`Health::Poisoned`] once the disk has room or is back. Items in flight stay in flight. On a healthy outbox it
+    /// is allowed too and shortens the next start, as sled then writes its recovery snapshot.
     ///
     /// # Errors
-    /// The disk is still not usable: the outbox stays poisoned, and `recover` can be tried again. When sled's own threads
-    /// were lost to a panic, only a restart of the process helps; the error then says that the store is in use.
+    /// The disk is still not usable: the outbox stays poisoned, and `recover` can be tried again. When sled's own
+    /// threads were lost to a panic, only a restart of the process helps; the error then says that the store is in
+    /// use.
     pub fn recover(&self) -> Result<(), OutboxError> {
         let mut writer = self.0.lock_writer()?;
         let mut slot = self.0.store.write().unwrap_or_else(PoisonError::into_inner);
@@ -361,7 +363,8 @@ impl Inner {
         guarded(doing, || work(store))
     }
 
-    /// Runs a write on the store. Its failure poisons the outbox: what sled holds in memory may be more than the disk has.
+    /// Runs a write on the store. Its failure poisons the outbox: what sled holds in memory may be more than the disk
+    /// has.
     pub fn write<R>(
         &self,
         doing: &'static str,

@@ -43,8 +43,8 @@ pub(crate) fn read_record(store: &Store, position: (u64, u32)) -> Result<Option<
     Ok(Some((header, bytes)))
 }
 
-/// Ends a pending item. An event's record stays in the journal until it is pruned, an attachment loses its bytes at once.
-/// What lies below the kept journal (it was only waiting for this) goes altogether.
+/// Ends a pending item. An event's record stays in the journal until it is pruned, an attachment loses its bytes at
+/// once. What lies below the kept journal (it was only waiting for this) goes altogether.
 pub(crate) fn settle(
     ops: &mut sled::Batch,
     head: &mut HeadRecord,

@@ -1,7 +1,7 @@
-//! Watches over flushes. sled 0.34 can miss the wake-up of a waiting flush when a background write fails: the flush then
-//! waits for ever for a write that will not come. Any other flush notices the failure and wakes the first. This module
-//! owns one thread that does so when a flush takes longer than a second, and that measures how long the disk has been
-//! silent. It refuses to decide anything: the commit returns sled's error and poisons the outbox.
+//! Watches over flushes. sled 0.34 can miss the wake-up of a waiting flush when a background write fails: the flush
+//! then waits for ever for a write that will not come. Any other flush notices the failure and wakes the first. This
+//! module owns one thread that does so when a flush takes longer than a second, and that measures how long the disk
+//! has been silent. It refuses to decide anything: the commit returns sled's error and poisons the outbox.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -137,8 +137,12 @@ struct Writer {
 
 impl Writer {
     fn start(path: &Path, stderr: Stdio) -> Writer {
-        let mut child =
-            Command::new(std::env::current_exe().unwrap()).env(WRITER, path).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .env(WRITER, path)
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
         // A parent that stops listening holds the writer up, as a full pipe would.
         let (sender, lines) = sync_channel(1_024);
         let pipe = BufReader::new(child.stdout.take().unwrap());
