@@ -112,7 +112,8 @@ pub enum Camera {
     },
 }
 
-/// One analysed picture.
+/// One analysed picture. Sent for every one of them, also when nothing is tracked: absence is judged on pictures only. All times of
+/// a scene, and the observation's `sensed_at` (when the picture was taken), are of one clock.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scene {
     /// Everything tracked now, standing or moving, also what is hidden for a moment.
@@ -136,7 +137,7 @@ pub struct Track {
     pub first_seen_at: Timestamp,
     /// Standing still since; `None` while it moves.
     pub stationary_since: Option<Timestamp>,
-    /// Last truly detected (it may be hidden now).
+    /// Last truly detected: exactly the observation's `sensed_at` in a picture that shows it, earlier while it is hidden.
     pub last_seen_at: Timestamp,
 }
 

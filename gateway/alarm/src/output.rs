@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 /// What the engine asks for.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every output is an alarm, and outputs are few")]
 pub enum Output {
     /// Journal and forward this transition of an alarm.
     Alarm(Transition),

@@ -155,18 +155,16 @@ impl Engine {
     /// Ends alarms and drops spots that have lost their device, zone or counterpart.
     fn reconcile(&mut self, notes: &mut Vec<RestoreNote>) {
         let homeless =
-            |spot: &Spot| !self.rules.zone(&spot.camera, &spot.zone).is_some_and(|rule| rule.kind.alarm() == spot.kind);
-        let alarmless = |spot: &Spot| spot.alarm_id().is_some_and(|id| self.book.get(id).is_none());
+            |spot: &Spot| self.rules.zone(&spot.camera, &spot.zone).is_none_or(|rule| rule.kind.alarm() != spot.kind);
+        // One that is cleared outlives its alarm for a moment; the next picture drops it.
+        let alarmless =
+            |spot: &Spot| matches!(&spot.stage, Stage::Raised { alarm_id } if self.book.get(alarm_id).is_none());
         let doomed = self.spots.iter().filter_map(|spot| {
             let key = spot_key(spot.serial);
             if homeless(spot) {
                 Some((spot.serial, RestoreNote::NotConfigured { key }))
             } else if alarmless(spot) {
-                let cleared = matches!(spot.stage, Stage::Cleared { .. });
-                Some((
-                    spot.serial,
-                    RestoreNote::Incomplete { key, missing: if cleared { "its past alarm" } else { "its alarm" } },
-                ))
+                Some((spot.serial, RestoreNote::Incomplete { key, missing: "its alarm" }))
             } else {
                 None
             }

@@ -24,6 +24,14 @@ const NOTE_EVERY_MS: i64 = 10_000;
 /// No vehicle is replaced by another at the same place within this time; a track number is, when two tracks cross.
 const SWAP_MAX_MS: i64 = 2_500;
 
+/// A worker tells a track's times relative to the present picture, whose own time wavers with the network and the decoder:
+/// two births this near are one.
+const BIRTH_DRIFT_MS: i64 = 2_000;
+
+fn is_same_birth(a: Timestamp, b: Timestamp) -> bool {
+    ms_between(a, b).abs() <= BIRTH_DRIFT_MS
+}
+
 /// A picture this much older than the one before came late; older still, and the clock was set back.
 const LATE_PICTURE_MS: i64 = 2_000;
 
@@ -53,6 +61,8 @@ pub(crate) struct Spot {
     pub bbox: Bbox,
     /// The track it was last.
     pub track: u64,
+    /// When that track began.
+    pub track_born_at: Timestamp,
     /// 0 to 1.
     pub score: f32,
     pub standing_since: Timestamp,
@@ -73,14 +83,6 @@ impl Spot {
         Subject { device: self.camera.clone(), kind: self.kind, test: false, zone, spot: Some(self.serial) }
     }
 
-    /// The alarm it has, or had a moment ago.
-    pub fn alarm_id(&self) -> Option<&str> {
-        match &self.stage {
-            Stage::Waiting | Stage::Asked { .. } => None,
-            Stage::Raised { alarm_id } | Stage::Cleared { alarm_id, .. } => Some(alarm_id),
-        }
-    }
-
     /// Until when its alarm waits for a picture.
     pub fn deadline(&self) -> Option<Timestamp> {
         match &self.stage {
@@ -99,21 +101,27 @@ impl Spot {
         matches!(self.stage, Stage::Raised { .. } | Stage::Asked { .. })
     }
 
-    /// True when `track` carries on the very track this vehicle was. Numbers begin anew with a worker, so a track first seen later
-    /// is another.
+    /// True when `track` carries on the very track this vehicle was. Numbers begin anew with a worker, so one that began at
+    /// another time is another.
     pub fn is_own_track(&self, track: &Track) -> bool {
-        track.id == self.track && track.first_seen_at <= self.last_seen_at
+        track.id == self.track && is_same_birth(track.first_seen_at, self.track_born_at)
     }
 
-    /// True when `track`, near this place in the picture of `at`, can be this vehicle:
-    /// its own track; or one born here after it was last seen (out of occlusion, or a new worker: a track that was born
-    /// elsewhere drove here and is another vehicle); or, for one over its limit, any track that is here so soon after
-    /// that only the numbers can have been swapped. A waiting one gets no such credit: in a queue that moves up, the next
-    /// car must begin at nought.
-    pub fn can_be(&self, track: &Track, birth: Option<Bbox>, at: Timestamp) -> bool {
-        let reborn = track.first_seen_at > self.last_seen_at && birth.is_none_or(|birth| is_near(self.bbox, birth));
+    /// True when what is written down of the track has drifted from what the camera says now.
+    pub fn wants_birth(&self, track: &Track) -> bool {
+        ms_between(self.track_born_at, track.first_seen_at).abs() > BIRTH_DRIFT_MS / 2
+    }
+
+    /// True when `track`, near this place in the picture of `at`, can be this vehicle: its own track; or one born here (out of
+    /// occlusion, or from a new worker: a track that was born elsewhere drove here and is another vehicle); or, for one over
+    /// its limit, any track that is here so soon after that only the numbers can have been swapped.
+    ///
+    /// `elsewhere`: its own track is seen at another place now. One under its limit has then moved on, and who is here is the next of
+    /// a queue and must begin at nought; of one over its limit a passing car took the number.
+    pub fn can_be(&self, track: &Track, birth: Option<Bbox>, at: Timestamp, elsewhere: bool) -> bool {
+        let born_here = birth.is_none_or(|birth| is_near(self.bbox, birth));
         let swapped = self.is_over_limit() && ms_between(self.last_seen_at, at) <= SWAP_MAX_MS;
-        self.is_own_track(track) || reborn || swapped
+        self.is_own_track(track) || swapped || (born_here && (self.is_over_limit() || !elsewhere))
     }
 
     /// Takes what is known as what is written down.
@@ -137,6 +145,7 @@ impl Spot {
         self.standing_since = shifted(self.standing_since, by);
         self.noted_at = shifted(self.noted_at, by);
         self.last_seen_at = shifted(self.last_seen_at, by);
+        self.track_born_at = shifted(self.track_born_at, by);
         if let Stage::Cleared { cleared_at, .. } = &mut self.stage {
             *cleared_at = shifted(*cleared_at, by);
         }
@@ -250,8 +259,8 @@ pub(crate) struct View {
     last_picture_at: Option<Timestamp>,
     /// Standing times before this are not believed: nobody watched, or the clock was set.
     watched_from: Option<Timestamp>,
-    /// Where each track was first seen, by number and time of birth.
-    births: BTreeMap<(u64, Timestamp), Bbox>,
+    /// When and where each track was first seen, by number.
+    births: BTreeMap<u64, (Timestamp, Bbox)>,
 }
 
 /// What a new picture means for time.
@@ -276,8 +285,11 @@ impl View {
         }
         self.last_picture_at = Some(at);
         let step = (gap_ms < 0).then(|| SignedDuration::from_millis(gap_ms));
-        if let (Some(step), Some(from)) = (step, &mut self.watched_from) {
-            *from = shifted(*from, step);
+        if let Some(step) = step {
+            self.watched_from = self.watched_from.map(|from| shifted(from, step));
+            for (born_at, _) in self.births.values_mut() {
+                *born_at = shifted(*born_at, step);
+            }
         }
         Some(Watched { credit_ms: gap_ms.clamp(0, limit(timing.picture_gap_max)), step })
     }
@@ -286,14 +298,15 @@ impl View {
     pub fn remember_births(&mut self, scene: &Scene) {
         let mut before = std::mem::take(&mut self.births);
         for track in &scene.tracks {
-            let key = (track.id, track.first_seen_at);
-            let birth = before.remove(&key).unwrap_or(track.bbox);
-            self.births.insert(key, birth);
+            let known = before.remove(&track.id).filter(|(born_at, _)| is_same_birth(*born_at, track.first_seen_at));
+            let place = known.map_or(track.bbox, |(_, place)| place);
+            self.births.insert(track.id, (track.first_seen_at, place));
         }
     }
 
+    /// Where a track of the present picture was first seen.
     pub fn birth(&self, track: &Track) -> Option<Bbox> {
-        self.births.get(&(track.id, track.first_seen_at)).copied()
+        self.births.get(&track.id).map(|(_, place)| *place)
     }
 
     /// Since when a track can be believed to stand, in the picture of `at`.

@@ -33,6 +33,13 @@ struct Look<'a> {
     watched: Watched,
 }
 
+impl Look<'_> {
+    /// True when the picture truly shows the track; false when it is kept while hidden.
+    fn shows(&self, track: &Track) -> bool {
+        track.last_seen_at >= self.seen.sensed_at
+    }
+}
+
 /// Judges one picture of a camera.
 pub(crate) fn observe(decision: &mut Decision, view: &mut View, spots: &mut Spots, seen: &Observation, scene: &Scene) {
     let Some(watched) = view.advance(seen.sensed_at, &decision.rules.timing) else { return };
@@ -85,9 +92,10 @@ fn assign<'a>(spots: &Spots, look: &Look<'a>) -> Vec<(u64, Option<&'a Track>)> {
     let serials = spots.of_zone(&look.seen.device, look.zone);
     let mut pairs = Vec::new();
     for spot in serials.iter().filter_map(|serial| spots.get(*serial)) {
+        let elsewhere = look.tracks.iter().any(|track| spot.is_own_track(track) && !is_near(spot.bbox, track.bbox));
         for track in &look.tracks {
-            if is_near(spot.bbox, track.bbox) && spot.can_be(track, look.view.birth(track), at) {
-                let hidden = track.last_seen_at <= spot.last_seen_at;
+            if is_near(spot.bbox, track.bbox) && spot.can_be(track, look.view.birth(track), at, elsewhere) {
+                let hidden = !look.shows(track);
                 // What stands comes before what may come back: a cleared spot never takes a live one's vehicle.
                 let rank = (!spot.is_live(), hidden, !spot.is_own_track(track));
                 pairs.push((rank, overlap(spot.bbox, track.bbox), spot.serial, *track));
@@ -122,18 +130,18 @@ fn assign<'a>(spots: &Spots, look: &Look<'a>) -> Vec<(u64, Option<&'a Track>)> {
 fn present(decision: &mut Decision, spots: &mut Spots, look: &Look, serial: u64, track: &Track) {
     let at = look.seen.sensed_at;
     let Some(spot) = spots.get_mut(serial) else { return };
-    if track.last_seen_at <= spot.last_seen_at {
+    if !look.shows(track) {
         absent(decision, spots, look, serial);
         return;
     }
     spot.absent_ms = 0;
-    spot.last_seen_at = track.last_seen_at.min(at);
+    spot.last_seen_at = at;
     let moved = track.stationary_since.is_some() && !is_near(spot.bbox, track.bbox);
     let clock_ran_back = spot.standing_since > at;
-    if spot.track != track.id || moved || clock_ran_back {
+    if spot.track != track.id || spot.wants_birth(track) || moved || clock_ran_back {
         let since = look.view.believed(track.stationary_since.unwrap_or(at), at);
         spots.write(serial, |spot| {
-            spot.track = track.id;
+            (spot.track, spot.track_born_at) = (track.id, track.first_seen_at);
             spot.bbox = if moved { track.bbox } else { spot.bbox };
             spot.standing_since = if clock_ran_back { since } else { spot.standing_since };
         });
@@ -193,9 +201,8 @@ fn absent(decision: &mut Decision, spots: &mut Spots, look: &Look, serial: u64) 
     let Some(spot) = spots.get_mut(serial) else { return };
     spot.absent_ms = spot.absent_ms.saturating_add(look.watched.credit_ms);
     let own = look.tracks.iter().find(|track| spot.is_own_track(track));
-    let drove_out = own.is_some_and(|track| {
-        track.last_seen_at > spot.last_seen_at && !track.zones.contains(look.zone) && !is_near(spot.bbox, track.bbox)
-    });
+    let drove_out = own
+        .is_some_and(|track| look.shows(track) && !track.zones.contains(look.zone) && !is_near(spot.bbox, track.bbox));
     let enough = if drove_out { timing.left_after.min(look.rule.clear_after) } else { look.rule.clear_after };
     let moved_on = own.is_some_and(|track| track.stationary_since.is_none() && !is_near(spot.bbox, track.bbox));
     let gone = spot.absent_ms >= i64::try_from(ms(enough)).unwrap_or(i64::MAX);
@@ -221,7 +228,7 @@ fn left(spot: &Spot, left_at: Timestamp, drove_out: bool) -> Why {
         if drove_out { ("已驶离", "has driven away") } else { ("已不在原处", "is not there any more") };
     Why::new(RULE, format!("车辆{zh}，共停放 {}", lasted.zh), format!("The vehicle {en}; it stood for {}", lasted.en))
         .with("standing_ms", standing_ms)
-        .with("last_seen_at", left_at.to_string())
+        .with("absent_since", left_at.to_string())
 }
 
 /// New spots for vehicles that stand in the zone and are nobody's yet.
@@ -229,7 +236,7 @@ fn begin(decision: &mut Decision, spots: &mut Spots, look: &Look, taken: &[u64])
     let at = look.seen.sensed_at;
     for track in &look.tracks {
         let Some(stationary_since) = track.stationary_since else { continue };
-        let watched = track.zones.contains(look.zone) && look.rule.classes.contains(&track.kind);
+        let watched = look.shows(track) && track.zones.contains(look.zone) && look.rule.classes.contains(&track.kind);
         if !watched || taken.contains(&track.id) {
             continue;
         }
@@ -240,7 +247,6 @@ fn begin(decision: &mut Decision, spots: &mut Spots, look: &Look, taken: &[u64])
         if of_zone.iter().any(known) {
             continue;
         }
-        let last_seen_at = track.last_seen_at.min(at);
         let serial = decision.book.next_spot();
         spots.insert(Spot {
             serial,
@@ -250,16 +256,15 @@ fn begin(decision: &mut Decision, spots: &mut Spots, look: &Look, taken: &[u64])
             vehicle: track.kind,
             bbox: track.bbox,
             track: track.id,
+            track_born_at: track.first_seen_at,
             score: 0.0,
             standing_since: look.view.believed(stationary_since, at),
-            noted_at: last_seen_at,
+            noted_at: at,
             stage: Stage::Waiting,
-            last_seen_at,
+            last_seen_at: at,
             absent_ms: 0,
         });
-        if track.last_seen_at >= at {
-            wait(decision, spots, look, serial, track);
-        }
+        wait(decision, spots, look, serial, track);
     }
 }
 
