@@ -19,7 +19,7 @@ use gengfu_alarm::codes::{CodeFile, CodeTable};
 use gengfu_alarm::rules::{DeviceClass as RuleClass, DeviceRule, Rules, Timing, ZoneKind, ZoneRule};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::AlarmKind;
-use gengfu_outbox::{Bounds, Options, Outbox};
+use gengfu_outbox::{Options, Outbox};
 use gengfu_vision::decode::{CaptureConfig, DecodeMode};
 use gengfu_vision::detect::ModelConfig;
 use gengfu_vision::manifest::Manifest;

@@ -4,14 +4,14 @@
 //! nothing of the later ones. Rules, outbox, contract and vision are crates of their own; here is only what connects them.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-// pub mod app;
+pub mod app;
 pub mod cameras;
 // pub mod cli;
 pub mod clock;
 pub mod config;
-// pub mod decide;
+pub mod decide;
 // pub mod demo;
 // pub mod desk;
-// pub mod link;
-// pub mod local;
+pub mod link;
+pub mod local;
 pub mod uplink;

@@ -218,8 +218,8 @@ fn node(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Option
 
 fn device(f: &mut Faults, mut s: Section, place: &Location) -> Option<(u8, Device, usize)> {
     let at = s.at();
-    let channel = s.integer(f, "channel", 0..=31).and_then(|n| u8::try_from(n).ok());
-    let channel = s.required(f, "channel", channel, "0");
+    let channel = s.integer(f, "channel", 1..=31).and_then(|n| u8::try_from(n).ok());
+    let channel = s.required(f, "channel", channel, "1");
     let name = s.slug(f, "name");
     let name = s.required(f, "name", name, "\"door-301\"");
     let classes = [("door", DeviceClass::Door), ("smoke", DeviceClass::Smoke), ("sos", DeviceClass::Sos)];

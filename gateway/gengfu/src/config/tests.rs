@@ -13,7 +13,7 @@ broker = "127.0.0.1:1883"
 name = "node-a"
 port = "/dev/ttyUSB0"
 [[node.device]]
-channel = 0
+channel = 1
 name = "door-301"
 class = "door"
 left_open_after = "15m"
@@ -36,7 +36,7 @@ fn a_small_file_is_enough_and_paths_start_at_its_folder() {
     let config = Config::parse(GOOD, Path::new("/base")).unwrap();
     assert_eq!(config.gateway.data_dir, Path::new("/base/data"));
     assert_eq!(config.uplink.protocol, Protocol::Mqtt5);
-    assert_eq!(config.nodes[0].channels[&0].left_open_after, Some(Duration::from_secs(900)));
+    assert_eq!(config.nodes[0].channels[&1].left_open_after, Some(Duration::from_secs(900)));
     assert_eq!(config.cameras[0].zones[0].limit, Duration::from_secs(180));
     assert_eq!(config.uplink.client_id, "gengfu-jinding-gw-1");
 }

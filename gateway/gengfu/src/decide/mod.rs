@@ -9,7 +9,8 @@ mod run;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use gengfu_alarm::engine::{Answer, Engine, StateChange};
+use gengfu_alarm::engine::{Answer, Engine};
+use gengfu_alarm::persist::StateChange;
 use gengfu_alarm::observation::{Observation, What};
 use gengfu_alarm::output::{NeedStill, Output, Transition};
 use gengfu_alarm::rules::Rules;
@@ -90,9 +91,6 @@ pub enum StartError {
     /// The store.
     #[error("the outbox cannot be used: {0}")]
     Outbox(#[from] OutboxError),
-    /// The engine's saved state.
-    #[error("the saved alarm state cannot be used: {0}")]
-    Engine(String),
 }
 
 /// Inputs of one batch that were judged, and what each still needs.
@@ -407,7 +405,7 @@ pub fn still_path(evidence_dir: &std::path::Path, alarm_id: &str, n: u32) -> Pat
 
 fn restore(rules: &Rules, outbox: &Outbox) -> Result<Engine, StartError> {
     let saved = outbox.scan(ENGINE_PREFIX)?.into_iter().map(|(key, value)| (key[ENGINE_PREFIX.len()..].to_vec(), value));
-    let (engine, notes) = Engine::restore(rules.clone(), saved).map_err(|e| StartError::Engine(e.to_string()))?;
+    let (engine, notes) = Engine::restore(rules.clone(), saved);
     for note in notes {
         tracing::warn!(?note, "saved alarm state");
     }
@@ -458,3 +456,6 @@ pub fn lane_of(lane: Lane) -> gengfu_outbox::Lane {
         Lane::Evidence => gengfu_outbox::Lane::Evidence,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -212,6 +212,11 @@ fn findings(report: &Report) -> Vec<Finding> {
     for link in report.links.iter().filter(|link| !link.is_up()) {
         say(format!("link {}: {}", link.node, link.state), &link.remedy);
     }
+    for link in &report.links {
+        for warning in &link.warnings {
+            say(format!("link {}: {}", link.node, warning.text), &warning.remedy);
+        }
+    }
     for camera in report.cameras.iter().filter(|camera| !camera.is_streaming()) {
         say(format!("camera {}: {}", camera.camera, camera.state), &camera.remedy);
     }
