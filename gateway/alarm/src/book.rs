@@ -1,7 +1,8 @@
 //! The book of open alarms.
 //!
 //! Owns every alarm from raise to over: its data, its state machine, its revision, and which entry must be written down
-//! after a change. Every event of an alarm is made here, so that `rev` has no gap and an alarm that is over is never heard of again.
+//! after a change. Every event of an alarm is made here, so that `rev` has no gap and an alarm that is over is never
+//! heard of again.
 //! Refuses to know why: rules bring the cause and the explanation.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

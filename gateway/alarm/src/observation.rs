@@ -112,7 +112,8 @@ pub enum Camera {
     },
 }
 
-/// One analysed picture. Sent for every one of them, also when nothing is tracked: absence is judged on pictures only. All times of
+/// One analysed picture. Sent for every one of them, also when nothing is tracked: absence is judged on pictures
+/// only. All times of
 /// a scene, and the observation's `sensed_at` (when the picture was taken), are of one clock.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scene {

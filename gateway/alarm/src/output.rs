@@ -1,6 +1,7 @@
 //! What the rules made of it.
 //!
-//! Owns the closed list of what an engine asks of the gateway: journal an alarm's transition, take a picture. It never acts itself.
+//! Owns the closed list of what an engine asks of the gateway: journal an alarm's transition, take a picture. It
+//! never acts itself.
 
 use gengfu_contract::event::{AlarmData, EventType};
 use gengfu_contract::slug::Slug;

@@ -1,7 +1,8 @@
 //! What of the engine survives a restart.
 //!
 //! Owns the keys, the form (JSON, one entry per alarm, device, spot, and one ledger) and the way back. An entry that cannot be
-//! read is reported and dropped; the rest goes on. Refuses to write: it hands out changes, and the caller's store makes them durable.
+//! read is reported and dropped; the rest goes on. Refuses to write: it hands out changes, and the caller's store
+//! makes them durable.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -84,7 +85,8 @@ impl Unwritten {
 }
 
 impl Engine {
-    /// What changed since the last call. Write it in the same atomic batch as the outputs that came with it, or a restart repeats or
+    /// What changed since the last call. Write it in the same atomic batch as the outputs that came with it, or a
+    /// restart repeats or
     /// forgets a transition.
     pub fn take_changes(&mut self) -> Vec<StateChange> {
         let mut changes: Vec<StateChange> = std::mem::take(&mut self.unwritten.removed)
@@ -104,7 +106,8 @@ impl Engine {
         changes
     }
 
-    /// An engine that goes on where the one that wrote `saved` stopped, under rules that may have changed. Never fails: what cannot be taken
+    /// An engine that goes on where the one that wrote `saved` stopped, under rules that may have changed. Never
+    /// fails: what cannot be taken
     /// over is told in the notes (log them), and what they drop is removed by the next [`Engine::take_changes`].
     #[must_use]
     pub fn restore(rules: Rules, saved: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> (Engine, Vec<RestoreNote>) {

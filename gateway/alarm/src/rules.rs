@@ -95,7 +95,8 @@ pub struct ZoneRule {
 }
 
 impl ZoneRule {
-    /// A rule for all motor vehicles with the defaults: clear after 15 s (10 s of occlusion with a margin for the key-frame interval).
+    /// A rule for all motor vehicles with the defaults: clear after 15 s (10 s of occlusion with a margin for the
+    /// key-frame interval).
     #[must_use]
     pub fn new(kind: ZoneKind, limit: Duration) -> Self {
         use TrackKind::{Bus, Car, Motorcycle, Truck};

@@ -116,7 +116,8 @@ impl Spot {
     /// occlusion, or from a new worker: a track that was born elsewhere drove here and is another vehicle); or, for one over
     /// its limit, any track that is here so soon after that only the numbers can have been swapped.
     ///
-    /// `elsewhere`: its own track is seen at another place now. One under its limit has then moved on, and who is here is the next of
+    /// `elsewhere`: its own track is seen at another place now. One under its limit has then moved on, and who is
+    /// here is the next of
     /// a queue and must begin at nought; of one over its limit a passing car took the number.
     pub fn can_be(&self, track: &Track, birth: Option<Bbox>, at: Timestamp, elsewhere: bool) -> bool {
         let born_here = birth.is_none_or(|birth| is_near(self.bbox, birth));

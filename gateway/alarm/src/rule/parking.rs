@@ -1,9 +1,12 @@
 //! Vehicles that stand where they must not: illegal parking and blocked fire lanes.
 //!
 //! Owns the life of a spot: a motor vehicle of the zone's classes that stands in the zone waits for the limit; past it a
-//! picture is asked for and the alarm raised, with or without; the alarm stays open until the vehicle has left. One alarm per vehicle
-//! and place, through occlusion, flicker, new track numbers and restarts. Absence is judged on pictures only: time that nobody watched
-//! is neither standing nor absence. A vehicle that stands at its place again soon after clearing, and did not drive there, was only
+//! picture is asked for and the alarm raised, with or without; the alarm stays open until the vehicle has left. One
+//! alarm per vehicle
+//! and place, through occlusion, flicker, new track numbers and restarts. Absence is judged on pictures only: time
+//! that nobody watched
+//! is neither standing nor absence. A vehicle that stands at its place again soon after clearing, and did not drive
+//! there, was only
 //! hidden: the same case. Refuses people, bicycles, and what drives through.
 
 use gengfu_contract::event::EvidenceRef;
@@ -86,7 +89,8 @@ fn forget(decision: &Decision, spots: &mut Spots, look: &Look) {
     }
 }
 
-/// Which track is which spot's vehicle: each at most once; seen now before hidden, its own number before another, then by overlap.
+/// Which track is which spot's vehicle: each at most once; seen now before hidden, its own number before another,
+/// then by overlap.
 fn assign<'a>(spots: &Spots, look: &Look<'a>) -> Vec<(u64, Option<&'a Track>)> {
     let at = look.seen.sensed_at;
     let serials = spots.of_zone(&look.seen.device, look.zone);

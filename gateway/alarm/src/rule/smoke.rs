@@ -1,4 +1,5 @@
-//! Smoke heads. Owns: smoke and hush raise at once and latch; a test is an alarm of its own that is never the fire one and ends by
+//! Smoke heads. Owns: smoke and hush raise at once and latch; a test is an alarm of its own that is never the fire
+//! one and ends by
 //! itself; two heads of one dwelling make smoke certain. Refuses to wait, to count, or to believe that a hush means no smoke.
 //!
 //! Sources: GB 20517-2025 (a hushed head that still senses smoke is in alarm), CAP 1.2 (status Test, certainty Observed).

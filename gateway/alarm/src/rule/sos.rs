@@ -1,4 +1,5 @@
-//! The emergency button. Owns: a press raises at once; a press after a human has acknowledged asks again, as the same alarm. No sensor
+//! The emergency button. Owns: a press raises at once; a press after a human has acknowledged asks again, as the same
+//! alarm. No sensor
 //! tells that the need is over, so it stays active until a human resets it. Refuses to end it by time.
 
 use gengfu_contract::words::AlarmKind;

@@ -1,6 +1,7 @@
 //! Tests of the whole engine, as scripts.
 //!
-//! Goal: each rule is promised in a few readable lines. Method: a line is `TIME ACTION => EVENTS`; the player feeds the engine, checks
+//! Goal: each rule is promised in a few readable lines. Method: a line is `TIME ACTION => EVENTS`; the player feeds
+//! the engine, checks
 //! on every event what must hold for all alarms (revisions without gap, nothing after the end), and compares with what the
 //! line expects. Scripts about sensors are played twice: straight through, and with a restart after every line.
 
@@ -33,7 +34,8 @@ pub(super) fn at(seconds: f64) -> Timestamp {
     start + SignedDuration::from_micros((seconds * 1e6).round() as i64)
 }
 
-/// One node with a door (limit 60 s), two smoke heads in one home and one elsewhere, a button; a camera with a no-stopping zone (60 s) and a fire lane (30 s).
+/// One node with a door (limit 60 s), two smoke heads in one home and one elsewhere, a button; a camera with a
+/// no-stopping zone (60 s) and a fire lane (30 s).
 pub(super) fn rules() -> Rules {
     let device = |class, dwelling: Option<&str>| DeviceRule {
         class,
@@ -255,7 +257,8 @@ impl Player {
         told
     }
 
-    /// `DEVICE WHAT… [sensed=S] [seq=N]`; a camera's picture is `see TRACK…` with TRACK = `car1:PLACE:SINCE`, SINCE a time or `-` for moving, and
+    /// `DEVICE WHAT… [sensed=S] [seq=N]`; a camera's picture is `see TRACK…` with TRACK = `car1:PLACE:SINCE`, SINCE a
+    /// time or `-` for moving, and
     /// a last `:T` when it was last seen at T and is hidden now.
     fn observation(&mut self, time: f64, device: &str, words: &[&str]) -> Observation {
         let option =

@@ -1,6 +1,7 @@
 //! Thousands of random steps, seeded.
 //!
-//! Goal: whatever the sensors, cameras, people and the clock do, the laws of alarms hold, the same input gives the same output, and
+//! Goal: whatever the sensors, cameras, people and the clock do, the laws of alarms hold, the same input gives the
+//! same output, and
 //! a restart at any point changes nothing that comes after. Method: two engines get the same steps; one is
 //! restarted from its store at random points, the other only loses at these points what a restart cannot keep (what cameras
 //! were showing). Both must say the same from then on. The seed stands in every failure.
@@ -238,7 +239,8 @@ fn one_of_each(engine: &Engine, seed: u64) {
 }
 
 impl Street {
-    /// The street comes to rest, one vehicle at a place, in full view for four minutes. Returns how many stand where they must not.
+    /// The street comes to rest, one vehicle at a place, in full view for four minutes. Returns how many stand where
+    /// they must not.
     fn rest(&mut self, engine: &mut Engine, law: &mut Law) -> usize {
         let mut places = BTreeSet::new();
         self.vehicles.retain(|vehicle| places.insert(vehicle.place.trim_end_matches(['\'', '/'])));

@@ -236,6 +236,18 @@ fn time_already_stood_survives_a_worker_restart_and_a_gateway_restart() {
 }
 
 #[test]
+fn a_long_limit_is_counted_through_restarts_late_in_it() {
+    let mut rules = rules();
+    rules.zones.get_mut(&(slug("cam"), slug("east"))).unwrap().limit = Duration::from_secs(300);
+    let mut player = Player::new(rules);
+    watch(&mut player, 0, 250, "car1:a:0");
+    player.restart();
+    player.play("250 newworker");
+    watch(&mut player, 270, 298, "car1:a':270");
+    player.play("300 cam see car1:a':270 => still of track 1");
+}
+
+#[test]
 fn a_vehicle_found_after_a_long_blindness_begins_at_nought_unless_it_is_over_its_limit_already() {
     check_scene(
         "0   cam see car1:a:0
