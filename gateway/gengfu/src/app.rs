@@ -109,6 +109,8 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
     };
     let mut local = start_local(&config, sources, &stop_uplink)?;
     tracing::info!(gateway = %config.gateway.name, site = %config.gateway.site, "ready");
+    // Does nothing unless systemd waits for it.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let failed = tokio::select! {
         () = shutdown.cancelled() => None,
@@ -117,6 +119,7 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         ended = &mut uplink_task => Some(format!("the uplink ended: {ended:?}")),
         ended = local.join_next() => Some(format!("a local service ended: {ended:?}")),
     };
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop_producers.cancel();
     while producers.join_next().await.is_some() {}
     stop_decider.cancel();
@@ -268,9 +271,20 @@ fn start_local(config: &Config, sources: Sources, stop: &CancellationToken) -> a
             }
         });
     }
+    local.spawn(feed_watchdog(sources.clone(), stop.clone()));
     let listener = socket::listen(&config.local.socket)?;
     local.spawn(socket::serve(listener, sources, stop.clone()));
     Ok(local)
+}
+
+/// Tells systemd's watchdog that we live, as long as the disk finishes its writes: a store whose threads are stuck is cured by a restart only.
+async fn feed_watchdog(sources: Sources, stop: CancellationToken) {
+    let every = sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |limit| limit / 3);
+    while tokio::time::timeout(every, stop.cancelled()).await.is_err() {
+        if !sources.is_stalled() {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
 }
 
 fn uplink_config(config: &Config, boot: u64) -> anyhow::Result<UplinkConfig> {
@@ -358,6 +372,7 @@ fn rules(config: &Config) -> Rules {
             let mut rule = ZoneRule::new(kind, zone.limit);
             rule.classes = zone.vehicles.clone();
             rule.location = place(&zone.location);
+            rule.text = zone.location.text.clone();
             zones.insert((camera.name.clone(), zone.name.clone()), rule);
         }
     }

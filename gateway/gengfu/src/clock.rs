@@ -1,6 +1,7 @@
 //! Where time comes from.
 //!
 //! Owns the one place of the gateway that reads the operating system's clock. Everything else takes `now` or a [`Clock`].
+#![expect(clippy::disallowed_methods, reason = "this is the edge that reads the clock")]
 
 use std::sync::Mutex;
 
@@ -13,6 +14,8 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Whether that can be trusted.
     fn quality(&self) -> ClockQuality;
+    /// Time since some fixed moment, sleep included; nobody sets it. Against it a step of [`Clock::now`] shows.
+    fn uptime(&self) -> SignedDuration;
 }
 
 /// The operating system's clock.
@@ -26,6 +29,11 @@ impl Clock for SystemClock {
 
     fn quality(&self) -> ClockQuality {
         if kernel_says_synchronised() { ClockQuality::Synced } else { ClockQuality::Unsynced }
+    }
+
+    fn uptime(&self) -> SignedDuration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        SignedDuration::new(time.tv_sec, i32::try_from(time.tv_nsec).unwrap_or(0))
     }
 }
 
@@ -41,6 +49,7 @@ fn kernel_says_synchronised() -> bool {
 /// A clock that only moves when told: simulated time for tests and replay.
 #[derive(Debug)]
 pub struct ManualClock {
+    start: Timestamp,
     now: Mutex<Timestamp>,
 }
 
@@ -48,7 +57,7 @@ impl ManualClock {
     /// A clock that stands at `start`.
     #[must_use]
     pub fn at(start: Timestamp) -> Self {
-        Self { now: Mutex::new(start) }
+        Self { start, now: Mutex::new(start) }
     }
 
     /// Moves it forward.
@@ -65,5 +74,9 @@ impl Clock for ManualClock {
 
     fn quality(&self) -> ClockQuality {
         ClockQuality::Synced
+    }
+
+    fn uptime(&self) -> SignedDuration {
+        self.now().duration_since(self.start)
     }
 }

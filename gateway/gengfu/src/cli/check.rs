@@ -13,6 +13,9 @@ pub(super) struct Args {
     /// The configuration.
     #[arg(value_name = "FILE", default_value = super::DEFAULT_CONFIG, env = "GENGFU_CONFIG")]
     config: PathBuf,
+    /// Only look for faults of the file; what the machine lacks is not asked.
+    #[arg(long)]
+    faults_only: bool,
     /// Print JSON: `{"valid": …, "faults": […], "lacks": […]}`.
     #[arg(long)]
     json: bool,
@@ -27,6 +30,7 @@ struct Findings {
 
 pub(super) fn check(args: &Args) -> anyhow::Result<ExitCode> {
     let findings = match Config::load(&args.config) {
+        Ok(_) if args.faults_only => Findings { valid: true, faults: Vec::new(), lacks: Vec::new() },
         Ok(config) => {
             let mut lacks = config.environment();
             if let Err(error) = crate::app::codes(&config) {
@@ -50,6 +54,7 @@ pub(super) fn check(args: &Args) -> anyhow::Result<ExitCode> {
             writeln!(out, "{file}: {}: {}\n    → {}", lack.key, lack.problem, lack.remedy)?;
         }
         match (findings.valid, findings.lacks.len()) {
+            (true, 0) if args.faults_only => writeln!(out, "{file}: valid")?,
             (true, 0) => writeln!(out, "{file}: valid, and this machine has what it names")?,
             (true, n) => writeln!(out, "{file}: valid; this machine lacks {n} thing(s) it names")?,
             (false, _) => writeln!(out, "{file}: {} fault(s)", findings.faults.len())?,

@@ -154,6 +154,12 @@ impl Decider {
         [self.engine.next_due(), self.recover_due].into_iter().flatten().min()
     }
 
+    /// The wall clock was set by `by`; running timers move with it.
+    pub fn clock_stepped(&mut self, by: SignedDuration) {
+        tracing::warn!(?by, "the clock was set; running timers move with it");
+        self.engine.clock_stepped(by);
+    }
+
     /// Alarms that are open now.
     #[must_use]
     pub fn open_alarms(&self) -> Vec<AlarmData> {

@@ -11,7 +11,7 @@ use gengfu_alarm::output::NeedStill;
 use gengfu_contract::command::Reply;
 use gengfu_contract::event::AlarmData;
 use gengfu_contract::state::DeviceState;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ const COMMANDS_PER_BATCH: usize = 32;
 const SCENES_PER_BATCH: usize = 32;
 /// Timers are looked at this often; it bounds their lateness, and lets simulated clocks jump.
 const TICK: Duration = Duration::from_millis(200);
+/// A difference between wall time and uptime that is no slewing (at most 500 ppm) and no scheduling: somebody set the clock.
+const CLOCK_STEP: SignedDuration = SignedDuration::from_secs(1);
 
 /// What the decider is joined to.
 pub struct Channels {
@@ -67,9 +69,16 @@ pub struct DecideStatus {
 pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
     let mut status = DecideStatus { boot: decider.boot(), started_at: Some(clock.now()), ..DecideStatus::default() };
     publish(&decider, &channels, &mut status);
+    let offset = |clock: &dyn Clock| clock.now().as_duration() - clock.uptime();
+    let mut known_offset = offset(clock.as_ref());
     while let Some(first) = next(&mut channels, &shutdown).await {
         let mut inputs: Vec<Input> = first.into_iter().collect();
         fill(&mut channels, &mut inputs);
+        let step = offset(clock.as_ref()) - known_offset;
+        if step.abs() >= CLOCK_STEP {
+            known_offset += step;
+            decider.clock_stepped(step);
+        }
         let now = clock.now();
         if inputs.is_empty() && decider.next_due().is_none_or(|due| now < due) {
             continue;

@@ -19,6 +19,9 @@ use crate::decide::DecideStatus;
 use crate::link::LinkStats;
 use crate::uplink::{LinkState, UplinkStatus};
 
+/// A write that takes longer than this does not end any more: flash cards stall for seconds, not for half a minute.
+const STALLED_MS: u64 = 30_000;
+
 /// Everything `status` shows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
@@ -153,6 +156,12 @@ impl Sources {
         };
         report.findings = findings(&report);
         report
+    }
+
+    /// The disk has not finished a write for so long that only a restart helps.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        matches!(self.outbox.health(), Health::Stalled { waited_ms } if waited_ms >= STALLED_MS)
     }
 
     /// Brings the gauges up to date.
