@@ -6,12 +6,12 @@
 
 pub mod app;
 pub mod cameras;
-// pub mod cli;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod decide;
-// pub mod demo;
-// pub mod desk;
+pub mod demo;
+pub mod desk;
 pub mod link;
 pub mod local;
 pub mod uplink;

@@ -5,7 +5,7 @@
 
 mod camera_worker;
 mod check;
-// mod desk;
+mod desk;
 mod node;
 mod run;
 mod status;
@@ -38,11 +38,11 @@ enum Command {
     /// Print the journey of one event or picture with its times.
     Trace(trace::Args),
     /// See the whole road on this machine: nodes, gateway, camera, broker and desk.
-    // Demo(crate::demo::Args),
+    Demo(crate::demo::Args),
     /// Run a sensor node as a process, on a PTY or a serial port.
     Node(node::Args),
     /// Play the dispatch centre: receive, confirm, acknowledge, prove that nothing is missing.
-    // Desk(desk::Args),
+    Desk(desk::Args),
     /// The camera worker; started by the gateway.
     #[command(hide = true)]
     CameraWorker,
@@ -91,9 +91,9 @@ pub fn main() -> ExitCode {
         Command::Check(args) => ("check the configuration", check::check(&args)),
         Command::Status(args) => ("ask the gateway", status::status(&args)),
         Command::Trace(args) => ("ask the gateway", trace::trace(&args)),
-        // Command::Demo(args) => ("run the demo", crate::demo::demo(args)),
+        Command::Demo(args) => ("run the demo", crate::demo::demo(args)),
         Command::Node(args) => ("run the node", node::node(&args)),
-        // Command::Desk(args) => ("run the desk", desk::desk(args)),
+        Command::Desk(args) => ("run the desk", desk::desk(args)),
         Command::CameraWorker => ("watch a camera", Ok(camera_worker::run())),
     };
     match result {
