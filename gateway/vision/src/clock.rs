@@ -1,5 +1,6 @@
 //! The only place of this crate where time is read. Owns the two clocks a worker needs; refuses to be used by the
 //! rules themselves, which take time as an argument.
+#![expect(clippy::disallowed_methods, reason = "this is the edge of the crate that owns its clocks")]
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -38,6 +39,31 @@ impl Clock for SystemClock {
 
     fn mono_ms(&self) -> i64 {
         i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// How long something took, for figures that are only shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Begins to measure.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Microseconds since the start.
+    #[must_use]
+    pub fn us(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Microseconds since the start or the last lap; begins anew.
+    pub fn lap_us(&mut self) -> u64 {
+        let us = self.us();
+        *self = Self::start();
+        us
     }
 }
 

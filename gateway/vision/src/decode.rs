@@ -2,12 +2,12 @@
 //! to decode what nobody will look at: in key-frame mode other packets are dropped before the decoder sees them.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use ffmpeg::codec;
 use ffmpeg_next as ffmpeg;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Stopwatch;
 use crate::picture::VideoFrame;
 use crate::source::{CODECS, Source, SourceError, SourceUrl, Transport, Watchdog};
 
@@ -147,7 +147,7 @@ impl Capture {
         if key_only && !packet.is_key() {
             return Ok(());
         }
-        let begun = Instant::now();
+        let stopwatch = Stopwatch::start();
         if let Err(cause) = self.decoder.send_packet(packet) {
             self.counters.decode_errors += 1;
             self.failed_in_a_row += 1;
@@ -164,7 +164,7 @@ impl Capture {
         } else {
             self.receive();
         }
-        self.decode_us += u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.decode_us += stopwatch.us();
         Ok(())
     }
 

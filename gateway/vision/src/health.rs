@@ -19,7 +19,7 @@ pub enum Trouble {
 /// Limits; the defaults are what the worker uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthConfig {
-    /// Without a picture for this long the camera counts as silent, ms.
+    /// Without a picture for this long (and for three times the usual pause between pictures) the camera counts as silent, ms.
     pub no_frames_ms: i64,
     /// Equal pictures for this long count as frozen, ms.
     pub frozen_ms: i64,
@@ -42,6 +42,8 @@ impl Default for HealthConfig {
 pub struct Health {
     config: HealthConfig,
     last_frame_ms: i64,
+    pictures: u64,
+    interval_ms: i64,
     last_fingerprint: Option<u64>,
     frozen_since_ms: Option<i64>,
     equal_pictures: u32,
@@ -55,6 +57,8 @@ impl Health {
         Self {
             config,
             last_frame_ms: now_ms,
+            pictures: 0,
+            interval_ms: 0,
             last_fingerprint: None,
             frozen_since_ms: None,
             equal_pictures: 0,
@@ -65,6 +69,11 @@ impl Health {
     /// Takes in a picture's look.
     pub fn picture(&mut self, now_ms: i64, look: Look) {
         let previous_ms = std::mem::replace(&mut self.last_frame_ms, now_ms);
+        if self.pictures > 0 {
+            let pause_ms = now_ms - previous_ms;
+            self.interval_ms = if self.pictures == 1 { pause_ms } else { (self.interval_ms * 7 + pause_ms) / 8 };
+        }
+        self.pictures += 1;
         if self.last_fingerprint.replace(look.fingerprint) == Some(look.fingerprint) {
             self.frozen_since_ms.get_or_insert(previous_ms);
             self.equal_pictures += 1;
@@ -88,7 +97,7 @@ impl Health {
     #[must_use]
     pub fn trouble(&self, now_ms: i64) -> Option<Trouble> {
         let lasted = |since: Option<i64>, limit: i64| since.is_some_and(|since| self.last_frame_ms - since >= limit);
-        if now_ms - self.last_frame_ms >= self.config.no_frames_ms {
+        if now_ms - self.last_frame_ms >= self.config.no_frames_ms.max(self.interval_ms * 3) {
             Some(Trouble::NoFrames)
         } else if lasted(self.frozen_since_ms, self.config.frozen_ms) && self.equal_pictures >= 3 {
             Some(Trouble::Frozen)
@@ -134,6 +143,16 @@ mod tests {
             (i * 100, look(if dark { 5 } else { 90 }, i.unsigned_abs()))
         }));
         assert_eq!(changes, [(0, None), (20_000, Some(Trouble::Dark)), (30_000, None)]);
+    }
+
+    #[test]
+    fn a_camera_with_rare_key_frames_is_not_silent_between_them() {
+        let mut health = Health::new(HealthConfig::default(), 0);
+        for i in 0..5 {
+            health.picture(i * 25_000, look(90, i.unsigned_abs()));
+        }
+        assert_eq!(health.trouble(124_000), None);
+        assert_eq!(health.trouble(175_000), Some(Trouble::NoFrames));
     }
 
     #[test]

@@ -70,6 +70,15 @@ fn check(step: &'static str, result: libc::c_int) -> Result<(), SandboxError> {
     if result == 0 { Ok(()) } else { Err(SandboxError { step, cause: std::io::Error::last_os_error() }) }
 }
 
+/// Gives back to the system what was freed: after loading a model several MiB, for as long as the worker runs.
+pub fn release_freed_memory() {
+    // SAFETY: malloc_trim takes a plain integer and may be called at any time.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Resident memory of this process in bytes; 0 where /proc cannot be read.
 #[must_use]
 pub fn resident_bytes() -> u64 {

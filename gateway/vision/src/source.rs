@@ -6,10 +6,11 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
 use ffmpeg_next as ffmpeg;
 use serde::{Deserialize, Serialize};
+
+use crate::clock::{Clock, SystemClock};
 
 /// Containers a file may have, by libavformat's names.
 const FILE_FORMATS: &str = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,h264,hevc";
@@ -152,7 +153,7 @@ pub struct Watchdog {
 #[derive(Debug)]
 struct WatchdogState {
     // A bound on a blocking call of a C library needs real time: nothing else runs in this thread meanwhile.
-    epoch: Instant,
+    clock: SystemClock,
     deadline_ms: AtomicU64,
     stop: AtomicBool,
 }
@@ -162,7 +163,7 @@ impl Watchdog {
     #[must_use]
     pub fn new() -> Self {
         let state = WatchdogState {
-            epoch: Instant::now(),
+            clock: SystemClock::new(),
             deadline_ms: AtomicU64::new(u64::MAX),
             stop: AtomicBool::new(false),
         };
@@ -181,7 +182,7 @@ impl Watchdog {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.shared.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.shared.clock.mono_ms()).unwrap_or(0)
     }
 
     fn allow_ms(&self, ms: u64) {

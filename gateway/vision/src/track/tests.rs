@@ -32,8 +32,7 @@ fn parking(now_ms: i64) -> Detection {
 fn parked_at(interval_ms: usize) -> Vec<(i64, u64, Option<i64>)> {
     let mut tracker = Tracker::new(TrackerConfig::default());
     let mut seen = Vec::new();
-    for now_ms in (0..66_000).step_by(interval_ms) {
-        let now_ms = i64::try_from(now_ms).unwrap();
+    for now_ms in (0..66_000_i64).step_by(interval_ms) {
         tracker.update(now_ms, &[parking(now_ms)]);
         let tracks: Vec<_> = tracker.tracks().collect();
         assert!(tracks.len() <= 1, "one car, at {now_ms} ms: {tracks:?}");

@@ -5,8 +5,9 @@ mod capture;
 mod evidence;
 mod mailbox;
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Read as _, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::health::{Health, HealthConfig, Trouble};
@@ -45,17 +46,22 @@ impl From<WorkerExit> for ExitCode {
 }
 
 /// Runs a worker on the process's own streams: enters the sandbox, then analyses until told to stop. See [`crate::protocol`].
-pub fn run(input: impl BufRead + Send, output: impl Write + Send) -> WorkerExit {
+pub fn run(input: impl BufRead + Send + 'static, output: impl Write + Send) -> WorkerExit {
     serve(input, output, &SystemClock::new(), true)
 }
 
 /// As [`run`], but with a clock of the caller's choice and without the sandbox: for tests, and where a process shall go on
 /// living afterwards.
-pub fn run_with(input: impl BufRead + Send, output: impl Write + Send, clock: &dyn Clock) -> WorkerExit {
+pub fn run_with(input: impl BufRead + Send + 'static, output: impl Write + Send, clock: &dyn Clock) -> WorkerExit {
     serve(input, output, clock, false)
 }
 
-fn serve(mut input: impl BufRead + Send, output: impl Write + Send, clock: &dyn Clock, sandboxed: bool) -> WorkerExit {
+fn serve(
+    mut input: impl BufRead + Send + 'static,
+    output: impl Write + Send,
+    clock: &dyn Clock,
+    sandboxed: bool,
+) -> WorkerExit {
     let mut link = Link { output, broken: false };
     let config = match read_config(&mut input) {
         Ok(Some(config)) => config,
@@ -74,18 +80,32 @@ fn serve(mut input: impl BufRead + Send, output: impl Write + Send, clock: &dyn 
         Ok(pipeline) => pipeline,
         Err(error) => return link.fatal(clock, ErrorKind::Detector, error.to_string()),
     };
-    let (mailbox, watchdog) = (Mailbox::default(), Watchdog::new());
+    sandbox::release_freed_memory();
+    let (mailbox, watchdog) = (Arc::new(Mailbox::default()), Watchdog::new());
     let start_at_ms = config.start_at_ms.unwrap_or_else(|| clock.wall_ms());
+    // Not scoped: it may wait for the gateway's next line forever, and the worker must be able to end before that.
+    let reader = Arc::clone(&mailbox);
+    std::thread::spawn(move || read_commands(input, &reader));
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop { mailbox: &mailbox, watchdog: &watchdog };
         let capture =
             CaptureLoop { config: &config, clock, mailbox: &mailbox, watchdog: watchdog.clone(), start_at_ms };
         scope.spawn(move || capture.run());
-        scope.spawn(|| read_commands(input, &mailbox));
-        let exit = Analysis::new(&config, pipeline, clock, link).run(&mailbox);
-        watchdog.stop();
-        mailbox.stop();
-        exit
+        Analysis::new(&config, pipeline, clock, link).run(&mailbox)
     })
+}
+
+/// Ends the capture thread when the analysis ends, also by a panic: a worker that hangs is worse than one that dies.
+struct StopOnDrop<'a> {
+    mailbox: &'a Mailbox,
+    watchdog: &'a Watchdog,
+}
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.watchdog.stop();
+        self.mailbox.stop();
+    }
 }
 
 /// The configuration, `None` if the input ended before it, or what is wrong.
@@ -333,6 +353,8 @@ impl<'a, W: Write> Analysis<'a, W> {
             return;
         }
         self.beat_ms += passed_ms;
+        // What the last second's pictures left free goes back: 10 to 30 MiB per camera, for a few ms of work (measured).
+        sandbox::release_freed_memory();
         let pictures = self.analysed - std::mem::replace(&mut self.analysed_at_beat, self.analysed);
         self.link.send(&WorkerMessage::Heartbeat(Heartbeat {
             at_ms: self.clock.wall_ms(),

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gengfu_vision::clock::Stopwatch;
 use gengfu_vision::decode::{Capture, DecodeMode};
 use gengfu_vision::detect::{DetectError, Detector, Group, Kind, ModelConfig};
 use gengfu_vision::geometry::{BBox, Point};
@@ -141,9 +142,9 @@ pub fn still() -> Result<(), Skip> {
     analyse_clip(&config, |result, frame, pipeline| {
         if [10_000, 40_000, 70_000].contains(&frame.pts_ms) {
             let vehicle = result.tracks.tracks.iter().find(|t| t.kind.group() == Group::Vehicle).map(|t| t.id);
-            let begun = std::time::Instant::now();
+            let begun = Stopwatch::start();
             stills.push(pipeline.still(frame, result.tracks.at_ms, vehicle).unwrap());
-            println!("a still in {:?}", begun.elapsed());
+            println!("a still in {} µs", begun.us());
         }
     })
     .unwrap();

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use gengfu_vision::decode::{CaptureConfig, DecodeMode};
@@ -79,7 +79,7 @@ pub fn vtest(folder: &Path) -> Result<PathBuf, Skip> {
 
 /// The ground in front of the van and the car, at the top right of vtest.avi.
 pub fn vtest_zone() -> Zone {
-    let polygon = [[0.83, 0.15], [0.93, 0.10], [0.999, 0.10], [0.999, 0.20], [0.94, 0.20], [0.86, 0.21], [0.83, 0.19]];
+    let polygon = [[0.83, 0.155], [0.90, 0.135], [0.999, 0.125], [0.999, 0.20], [0.86, 0.21], [0.83, 0.19]];
     Zone { id: "yellow_lines".to_owned(), polygon: polygon.map(Into::into).to_vec() }
 }
 
@@ -120,7 +120,7 @@ impl Worker {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let (sender, lines) = channel();
+        let (sender, lines) = sync_channel(1024);
         let stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let stdin = child.stdin.take();

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 
+use gengfu_vision::clock::Stopwatch;
 use gengfu_vision::protocol::{CameraState, ErrorKind, ParentMessage, StillOutcome, TracksMessage, WorkerMessage};
 
 use crate::support::{self, Skip, Worker};
@@ -53,12 +54,12 @@ pub fn stills() -> Result<(), Skip> {
         _ => None,
     });
     let request = worker.ask_still(Some(van), folder.path(), "overview-1.jpg");
-    let begun = std::time::Instant::now();
+    let begun = Stopwatch::start();
     let outcome = worker.until(|m| match m {
         WorkerMessage::Still { request_id, outcome, .. } if request_id == request => Some(outcome),
         _ => None,
     });
-    println!("answered in {:?}", begun.elapsed());
+    println!("answered in {} µs", begun.us());
     let StillOutcome::Taken { path, sha256, bytes, people_blurred, track_found, .. } = outcome else {
         panic!("{outcome:?}")
     };
