@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use gengfu_node_linux::wire::*;
-use gengfu_node_linux::{NodeHandle, NodeReport, Options, Port, PortError, Script, StartError, spawn};
+use gengfu_node_linux::{NodeHandle, NodeReport, Options, Port, PortError, Script, StartError, run, spawn};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -171,4 +171,24 @@ fn a_file_that_is_no_link_is_left_alone() {
     let error = spawn(options, |_| {}).err().unwrap();
     assert!(matches!(error, StartError::Port(PortError::Occupied { .. })), "{error}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "do not lose this");
+}
+
+#[test]
+fn lines_are_commands_and_a_wrong_one_is_answered_with_the_right_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options::new(Port::Pty { link: folder.path().join("node") }, Uid([1; 8]));
+    let (reports, received) = sync_channel(1_000);
+    let mut complaints = Vec::new();
+    run(
+        options,
+        &b"sos\n\nfly\nquit\nopen\n"[..],
+        move |report| reports.send(report).unwrap_or_default(),
+        |complaint| complaints.push(complaint),
+    )
+    .unwrap();
+    assert!(
+        complaints.len() == 1 && complaints[0].contains("\"fly\": unknown word; expected open, close"),
+        "{complaints:?}"
+    );
+    assert_eq!(received.iter().last(), Some(NodeReport::Stopped));
 }

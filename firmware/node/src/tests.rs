@@ -6,8 +6,8 @@ use core::cell::Cell;
 use core::convert::Infallible;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::vec;
 use std::vec::Vec;
-use std::{format, vec};
 
 use embedded_hal::digital::{ErrorType, InputPin, OutputPin};
 use gengfu_wire::*;
@@ -618,7 +618,7 @@ fn w18_a_heartbeat_tells_settled_levels_in_every_interval_and_at_once_after_boot
     rig.down(Downlink::Configure(Configure { heartbeat_ms: 1_000, debounce_ms: 10 }));
     rig.sent.clear();
     rig.run(10_000);
-    assert_eq!(rig.sent.len(), 11, "{}", format!("{:?}", rig.sent));
+    assert_eq!(rig.sent.len(), 11, "{:?}", rig.sent);
 }
 
 #[test]

@@ -42,7 +42,8 @@ impl NodeClock {
             self.window_from_ms = uptime_ms;
         }
         self.least_now_us = Some(self.least_now_us.map_or(bound, |least| least.min(bound)));
-        let least = self.least_before_us.map_or(bound, |before| before.min(bound)).min(self.least_now_us.unwrap_or(bound));
+        let least =
+            self.least_before_us.map_or(bound, |before| before.min(bound)).min(self.least_now_us.unwrap_or(bound));
         let Some(offset) = self.offset_us else {
             self.set(bound, uptime_ms);
             return;
@@ -53,8 +54,10 @@ impl NodeClock {
             self.higher_us.clear();
         }
         let offset = self.offset_us.unwrap_or(offset);
-        let passed_us = i64::try_from(uptime_ms.saturating_sub(self.estimated_at_ms)).unwrap_or(i64::MAX).saturating_mul(1_000);
-        let risen = offset.saturating_add(passed_us / 1_000_000 * DRIFT_MAX_PPM + passed_us % 1_000_000 * DRIFT_MAX_PPM / 1_000_000);
+        let passed_us =
+            i64::try_from(uptime_ms.saturating_sub(self.estimated_at_ms)).unwrap_or(i64::MAX).saturating_mul(1_000);
+        let risen = offset
+            .saturating_add(passed_us / 1_000_000 * DRIFT_MAX_PPM + passed_us % 1_000_000 * DRIFT_MAX_PPM / 1_000_000);
         self.set(least.min(risen).min(bound), uptime_ms);
     }
 

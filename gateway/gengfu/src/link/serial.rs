@@ -133,7 +133,9 @@ impl SerialLink {
             let Some(frame) = self.session.take_send(now) else { break };
             match encode(&frame, &mut buffer) {
                 Ok(bytes) => self.out.extend_from_slice(bytes),
-                Err(error) => tracing::error!(node = %self.config.node, %error, ?frame, "a frame of our own cannot be sent"),
+                Err(error) => {
+                    tracing::error!(node = %self.config.node, %error, ?frame, "a frame of our own cannot be sent")
+                }
             }
         }
     }
@@ -215,12 +217,13 @@ fn open(path: &Path, baud: u32) -> Result<SerialStream, Problem> {
         });
     }
     let name = path.to_str().ok_or_else(|| Problem::Port("its path is not UTF-8".into()))?;
-    let stream = tokio_serial::new(name, baud).exclusive(false).open_native_async().map_err(|error| match error.kind() {
-        tokio_serial::ErrorKind::Io(io::ErrorKind::NotFound) => Problem::NoPort,
-        tokio_serial::ErrorKind::Io(io::ErrorKind::PermissionDenied) => Problem::Permission,
-        tokio_serial::ErrorKind::Io(io::ErrorKind::WouldBlock) | tokio_serial::ErrorKind::NoDevice => Problem::Busy,
-        _ => Problem::Port(error.to_string()),
-    })?;
+    let stream =
+        tokio_serial::new(name, baud).exclusive(false).open_native_async().map_err(|error| match error.kind() {
+            tokio_serial::ErrorKind::Io(io::ErrorKind::NotFound) => Problem::NoPort,
+            tokio_serial::ErrorKind::Io(io::ErrorKind::PermissionDenied) => Problem::Permission,
+            tokio_serial::ErrorKind::Io(io::ErrorKind::WouldBlock) | tokio_serial::ErrorKind::NoDevice => Problem::Busy,
+            _ => Problem::Port(error.to_string()),
+        })?;
     // SAFETY: the descriptor belongs to `stream`, which outlives this borrow.
     let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
     match flock(fd, FlockOperation::NonBlockingLockExclusive) {

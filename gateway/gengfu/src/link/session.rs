@@ -117,7 +117,7 @@ impl Session {
             heartbeat_told_at: None,
             battery_told: None,
             silent: SignedDuration::ZERO,
-            called_at: None,
+            called_at: Some(now),
             port_problem: None,
             node_problem: None,
             identify_due: true,
@@ -298,7 +298,9 @@ impl Session {
         self.stats.frames += 1;
         let uplink = match frame.message {
             Message::Down(downlink) => return self.discard(Discard::Direction, &downlink),
-            Message::Up(uplink) if frame.address != ADDRESS_POINT_TO_POINT => return self.discard(Discard::Address, &uplink),
+            Message::Up(uplink) if frame.address != ADDRESS_POINT_TO_POINT => {
+                return self.discard(Discard::Address, &uplink);
+            }
             Message::Up(uplink) => uplink,
         };
         if let Uplink::Hello(hello) = uplink {
@@ -522,7 +524,9 @@ impl Session {
         {
             self.battery_told = Some(battery);
             let what = mapping::event(gengfu_wire::EventKind::Battery(battery));
-            if let Ok(device) = mapping::device(&self.config, NODE_CHANNEL, gengfu_wire::EventKind::Battery(battery)).cloned() {
+            if let Ok(device) =
+                mapping::device(&self.config, NODE_CHANNEL, gengfu_wire::EventKind::Battery(battery)).cloned()
+            {
                 self.see(now, device, now.at, None, what);
             }
         }

@@ -125,18 +125,20 @@ impl Problem {
                 "把网关的用户加入 dialout 组后重新启动",
                 "add the gateway's user to the group dialout and start it again",
             ),
-            Problem::Busy => ("结束占用串口的程序（fuser 端口）", "end the program that has it (fuser PORT shows which)"),
-            Problem::HungUp => ("检查接线和转换器；网关会自动重连", "check cable and adapter; the gateway opens it again by itself"),
+            Problem::Busy => {
+                ("结束占用串口的程序（fuser 端口）", "end the program that has it (fuser PORT shows which)")
+            }
+            Problem::HungUp => {
+                ("检查接线和转换器；网关会自动重连", "check cable and adapter; the gateway opens it again by itself")
+            }
             Problem::Port(_) => ("检查它是否是串口，以及波特率", "check that it is a serial port and knows this speed"),
             Problem::Version { .. } => ("升级较旧的一方", "update the older of the two"),
-            Problem::WrongUid { .. } => (
-                "换回原来的节点，或修改配置中的 uid",
-                "put the right node back, or change uid in the configuration",
-            ),
-            Problem::Silent => (
-                "检查节点的电源、接线和波特率",
-                "check the node's power, the cable (RX to TX) and the speed",
-            ),
+            Problem::WrongUid { .. } => {
+                ("换回原来的节点，或修改配置中的 uid", "put the right node back, or change uid in the configuration")
+            }
+            Problem::Silent => {
+                ("检查节点的电源、接线和波特率", "check the node's power, the cable (RX to TX) and the speed")
+            }
         };
         Text { zh: zh.into(), en: en.into() }
     }

@@ -1,0 +1,41 @@
+//! Tests of the link: rules as small scripts, whole links under simulated faults, and a real pseudo-terminal.
+
+mod node_clock;
+mod port;
+mod session;
+mod simulation;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use gengfu_contract::slug::Slug;
+use jiff::{SignedDuration, Timestamp};
+
+use super::LinkConfig;
+use crate::config::DeviceClass;
+
+/// Where simulated time begins.
+fn start() -> Timestamp {
+    "2026-03-01T08:00:00Z".parse().unwrap()
+}
+
+fn after_ms(ms: u64) -> Timestamp {
+    start() + SignedDuration::from_millis(i64::try_from(ms).unwrap())
+}
+
+fn slug(name: &str) -> Slug {
+    Slug::new(name).unwrap()
+}
+
+/// A node with a door (1), a head (2) and a button (3).
+fn config() -> LinkConfig {
+    let channels = [("door", DeviceClass::Door), ("smoke", DeviceClass::Smoke), ("sos", DeviceClass::Sos)];
+    LinkConfig {
+        node: slug("node"),
+        port: "/dev/ttyS9".into(),
+        baud: 115_200,
+        expected_uid: None,
+        silence: Duration::from_secs(30),
+        channels: (1..).zip(channels.map(|(name, class)| (slug(name), class))).collect::<BTreeMap<_, _>>(),
+    }
+}
