@@ -271,8 +271,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let base = path.parent().unwrap_or(Path::new("."));
-        Self::parse(&text, base).map_err(|faults| ConfigError::Faulty { path: path.to_owned(), faults })
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        let base = std::fs::canonicalize(folder).map_err(unreadable)?;
+        Self::parse(&text, &base).map_err(|faults| ConfigError::Faulty { path: path.to_owned(), faults })
     }
 
     /// Checks a text; relative paths in it are relative to `base`.
