@@ -4,6 +4,7 @@
 //! lost and then thrown away with everything the client library still holds: what must survive survives in the outbox. It refuses to
 //! reconnect, to queue, and to wait: publishing either takes a place in a bounded channel or fails.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -121,6 +122,9 @@ pub struct Connection {
     client: Client,
     /// The poll under way. It is never dropped half done: rumqttc's poll loses packets when cancelled.
     poll: Option<Poll>,
+    /// What had arrived before the connection broke, and was not yet told: a PUBACK or a receipt counts also when it was the last.
+    leftover: VecDeque<Signal>,
+    lost: Option<Lost>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -152,7 +156,7 @@ impl Connection {
                 (Client::V4(client), Loop::V4(Box::new(event_loop)))
             }
         };
-        Ok(Self { client, poll: Some(Box::pin(poll_once(event_loop))) })
+        Ok(Self { client, poll: Some(Box::pin(poll_once(event_loop))), leftover: VecDeque::new(), lost: None })
     }
 
     /// The next signal. Safe to cancel: the poll under way goes on at the next call.
@@ -160,12 +164,24 @@ impl Connection {
     /// # Errors
     /// [`Lost`], once; throw the connection away then. Later calls say the same.
     pub async fn next(&mut self) -> Result<Signal, Lost> {
-        let Some(poll) = self.poll.as_mut() else {
-            return Err(Lost::new("the connection was lost before", "connect again"));
-        };
-        let (event_loop, signal) = poll.await;
-        self.poll = signal.is_ok().then(|| Box::pin(poll_once(event_loop)) as Poll);
-        signal
+        if let Some(poll) = self.poll.as_mut() {
+            let (event_loop, signal) = poll.await;
+            match signal {
+                Ok(signal) => {
+                    self.poll = Some(Box::pin(poll_once(event_loop)));
+                    return Ok(signal);
+                }
+                Err(lost) => {
+                    self.poll = None;
+                    self.leftover = leftover(event_loop);
+                    self.lost = Some(lost);
+                }
+            }
+        }
+        if let Some(signal) = self.leftover.pop_front() {
+            return Ok(signal);
+        }
+        Err(self.lost.clone().unwrap_or_else(|| Lost::new("the connection was lost", "connect again")))
     }
 
     /// Hands a message over, QoS 1. [`Signal::Published`] follows in the order of handing over.
@@ -229,6 +245,13 @@ async fn poll_once(mut event_loop: Loop) -> (Loop, Result<Signal, Lost>) {
         Loop::V4(event_loop) => event_loop.poll().await.map(signal_v4).map_err(|e| lost_v4(&e)),
     };
     (event_loop, signal)
+}
+
+fn leftover(event_loop: Loop) -> VecDeque<Signal> {
+    match event_loop {
+        Loop::V5(event_loop) => event_loop.state.events.into_iter().map(signal_v5).collect(),
+        Loop::V4(event_loop) => event_loop.state.events.into_iter().map(signal_v4).collect(),
+    }
 }
 
 fn signal_v5(event: four::v5::Event) -> Signal {

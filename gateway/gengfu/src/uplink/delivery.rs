@@ -299,8 +299,10 @@ impl Delivery {
         past.refusals = past.refusals.saturating_add(1);
         let patience =
             if key.lane().is_life_safety() { self.limits.refused_life_safety } else { self.limits.refused_other };
-        let wait = self.jitter.stretch(patience.wait(past.refusals));
-        self.change(key, State::Held, later(now, wait));
+        let until = later(now, self.jitter.stretch(patience.wait(past.refusals)));
+        // Some brokers close the connection after a refusal (mosquitto 2.0.11): a new one must not begin with the same message.
+        past.hold_until = Some(until);
+        self.change(key, State::Held, until);
     }
 
     /// The centre's receipt: the only end of a delivery. Ids it was given before, or that are unknown, are no error.

@@ -19,7 +19,7 @@ pub mod commands;
 pub mod connection;
 pub mod copies;
 pub mod delivery;
-mod ledger;
+pub mod ledger;
 mod mqtt;
 pub mod options;
 mod session;

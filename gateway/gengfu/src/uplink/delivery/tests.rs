@@ -282,9 +282,13 @@ fn a_refused_item_is_kept_waits_and_lets_others_pass() {
     assert_eq!(s.sent(), "c1@4");
     s.refused(4);
     assert!(between(s.now, s.delivery.next_deadline().unwrap()).as_secs() >= 20, "it backs off");
+    let due = s.delivery.next_deadline().unwrap();
     s.lost();
     s.connack();
-    assert_eq!(s.sent(), "c1@1 c2@2 c3@3", "a new connection is a new chance");
+    assert_eq!(s.sent(), "c2@1 c3@2", "a broker that hangs up after a refusal is not met with the same message");
+    assert_eq!(s.delivery.next_deadline(), Some(due));
+    s.now = due;
+    assert_eq!(s.sent(), "c1@3");
 }
 
 #[test]

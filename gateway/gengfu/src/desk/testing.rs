@@ -1,0 +1,96 @@
+//! Events for the tests of this module. Owns nothing of the product.
+
+use gengfu_contract::chain;
+use gengfu_contract::event::{AlarmData, ClockQuality, Event, EventType, EvidenceRef, Explanation};
+use gengfu_contract::slug::Slug;
+use gengfu_contract::words::{AlarmKind, Condition, Lane};
+use jiff::Timestamp;
+
+/// A second of simulated time.
+pub(crate) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_790_000_000 + second).unwrap()
+}
+
+/// Events 1 to `count`, chained.
+pub(crate) fn chain_of(count: u64) -> Vec<Event> {
+    let mut prev = chain::GENESIS;
+    (1..=count)
+        .map(|sequence| {
+            let mut event = observed(sequence);
+            event.prevhash = hex::encode(prev);
+            prev = chain::hash(&chain::canonical(&event).unwrap());
+            event
+        })
+        .collect()
+}
+
+/// A door that opened.
+pub(crate) fn observed(sequence: u64) -> Event {
+    Event {
+        specversion: "1.0".into(),
+        id: format!("e{sequence}"),
+        source: "/gengfu/s/g".into(),
+        event_type: EventType::DeviceObserved,
+        subject: "door-1".into(),
+        time: at(0),
+        datacontenttype: "application/json".into(),
+        sequence,
+        recordedtime: at(0),
+        prevhash: hex::encode(chain::GENESIS),
+        lane: Lane::Telemetry,
+        senttime: None,
+        historical: None,
+        attempt: None,
+        data: serde_json::json!({"device": "door-1", "what": "door.opened", "clock": "synced"}),
+        extra: std::collections::BTreeMap::new(),
+    }
+}
+
+/// A transition of an alarm.
+pub(crate) fn alarm(sequence: u64, rev: u32, kind: AlarmKind, condition: Condition, picture: Option<&[u8]>) -> Event {
+    let evidence = picture.map(|bytes| EvidenceRef {
+        n: 1,
+        sha256: hex::encode(chain::hash(bytes)),
+        bytes: bytes.len() as u64,
+        media_type: "image/jpeg".into(),
+        taken_at: at(0),
+        caption: "past the limit".into(),
+    });
+    let data = AlarmData {
+        alarm_id: "01ALARM".into(),
+        rev,
+        kind,
+        condition,
+        title: kind.title(),
+        code: None,
+        cap: kind.cap(),
+        device: Slug::new("device-1").unwrap(),
+        zone: None,
+        location: None,
+        subject_ref: None,
+        confidence: None,
+        explanation: Explanation { rule: "test".into(), text: kind.title(), inputs: std::collections::BTreeMap::new() },
+        since: at(0),
+        decided_at: at(0),
+        clock: ClockQuality::Synced,
+        escalation: 0,
+        evidence: evidence.into_iter().collect(),
+        origin: None,
+        operator: None,
+    };
+    let event_type = match condition {
+        Condition::ActiveUnack => EventType::AlarmRaised,
+        Condition::ActiveAck => EventType::AlarmAcknowledged,
+        Condition::Normal => EventType::AlarmOver,
+        Condition::ClearedUnack | Condition::ClearedLatched => EventType::AlarmCleared,
+        Condition::Unknown => EventType::AlarmUpdated,
+    };
+    Event {
+        event_type,
+        id: format!("a{sequence}"),
+        subject: "01ALARM".into(),
+        lane: kind.lane(),
+        data: serde_json::to_value(data).unwrap(),
+        ..observed(sequence)
+    }
+}

@@ -1,0 +1,351 @@
+//! A mosquitto, a gateway's uplink and a desk, joined as the daemon joins them. Owns the rig of these tests; the assertions are theirs.
+#![allow(clippy::unwrap_used, dead_code)]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gengfu::clock::{Clock, SystemClock};
+use gengfu::config::Protocol;
+use gengfu::desk::{self, DeskConfig, DeskEvent, DeskModel, DeskParts, Order};
+use gengfu::uplink::{
+    self, Board, BrokerConfig, CommandRequest, EvidenceItem, Identity, UplinkConfig, UplinkParts, UplinkStatus,
+};
+use gengfu_contract::chain;
+use gengfu_contract::command::Reply;
+use gengfu_contract::event::{AlarmData, ClockQuality, Event, EventType, EvidenceRef, Explanation};
+use gengfu_contract::slug::Slug;
+use gengfu_contract::words::{AlarmKind, Condition};
+use gengfu_outbox::{Lane, Options, Outbox};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for a loaded machine; nothing waits this long when it works.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn slug(name: &str) -> Slug {
+    Slug::new(name).unwrap()
+}
+
+/// Whether the test can run; says so when not. With `GENGFU_NO_SKIP` a missing mosquitto is a failure.
+pub fn have_mosquitto() -> bool {
+    let have = Command::new("mosquitto").arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !have {
+        let forbidden = std::env::var_os("GENGFU_NO_SKIP").is_some_and(|v| v != "0" && !v.is_empty());
+        assert!(!forbidden, "mosquitto is not installed (make setup installs it), and GENGFU_NO_SKIP forbids skipping");
+        println!("skipped, because mosquitto is not installed (make setup installs it)");
+    }
+    have
+}
+
+/// A real mosquitto that keeps nothing over a restart.
+pub struct Mosquitto {
+    pub port: u16,
+    config: PathBuf,
+    child: Child,
+}
+
+impl Mosquitto {
+    pub fn start(dir: &Path, acl: Option<&str>) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = dir.join("mosquitto.conf");
+        let mut text = format!(
+            "listener {port} 127.0.0.1\nuser root\nallow_anonymous true\npersistence false\nmax_queued_messages 0\nlog_dest none\n"
+        );
+        if let Some(acl) = acl {
+            std::fs::write(dir.join("acl"), acl).unwrap();
+            text += &format!("acl_file {}\n", dir.join("acl").display());
+        }
+        std::fs::write(&config, text).unwrap();
+        let child = Self::spawn(&config);
+        let broker = Self { port, config, child };
+        broker.wait_until_ready();
+        broker
+    }
+
+    fn spawn(config: &Path) -> Child {
+        Command::new("mosquitto").arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again, with nothing remembered.
+    pub fn restart(&mut self) {
+        self.child = Self::spawn(&self.config);
+        self.wait_until_ready();
+    }
+
+    pub fn signal(&self, signal: libc::c_int) {
+        // SAFETY: kill(2) of a child that has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.child.id().cast_signed(), signal) }, 0);
+    }
+
+    fn wait_until_ready(&self) {
+        for _ in 0..2000 {
+            if connack(self.port).is_ok() {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        panic!("mosquitto does not answer on port {}", self.port);
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn connack(port: u16) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(&[0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, 0x02, 0, 10, 0, 0])?;
+    stream.read_exact(&mut [0_u8; 4])
+}
+
+pub fn broker(port: u16, protocol: Protocol, client_id: &str) -> BrokerConfig {
+    let mut broker = BrokerConfig::new("127.0.0.1", port, protocol, client_id);
+    broker.keep_alive = Duration::from_secs(5);
+    broker.connect_timeout = Duration::from_secs(5);
+    broker
+}
+
+pub fn uplink_config(broker: BrokerConfig) -> UplinkConfig {
+    let identity = Identity { site: slug("s"), gateway: slug("g"), boot: 1, version: "test".into() };
+    let mut config = UplinkConfig::new(broker, identity);
+    config.puback_timeout = Duration::from_secs(2);
+    config.limits.receipt_life_safety.base = Duration::from_secs(2);
+    config.limits.receipt_other.base = Duration::from_secs(3);
+    config
+}
+
+/// The uplink as the daemon runs it, with its store in `dir`.
+pub struct Gateway {
+    pub outbox: Outbox,
+    pub board: Board,
+    pub wake: Arc<Notify>,
+    pub commands: mpsc::Receiver<CommandRequest>,
+    pub replies: mpsc::Sender<Reply>,
+    pub status: watch::Receiver<UplinkStatus>,
+    pub shutdown: CancellationToken,
+    pub task: JoinHandle<Result<(), uplink::OpenError>>,
+}
+
+impl Gateway {
+    pub fn start(dir: &Path, config: UplinkConfig) -> Self {
+        let outbox = Outbox::open(Options::new(dir.join("outbox"))).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (commands_in, commands) = mpsc::channel(16);
+        let (replies, replies_out) = mpsc::channel(16);
+        let (status_in, status) = watch::channel(UplinkStatus::starting(&config.broker, clock.now()));
+        let (board, wake, shutdown) = (Board::new(), Arc::new(Notify::new()), CancellationToken::new());
+        let parts = UplinkParts {
+            outbox: outbox.clone(),
+            board: board.clone(),
+            clock,
+            wake: wake.clone(),
+            commands: commands_in,
+            replies: replies_out,
+            status: status_in,
+            shutdown: shutdown.clone(),
+        };
+        let task = tokio::spawn(uplink::run(config, parts));
+        Self { outbox, board, wake, commands, replies, status, shutdown, task }
+    }
+
+    /// Journals a door event.
+    pub fn door(&self, id: &str) {
+        self.append(id, Lane::Telemetry, |event| {
+            event.data = serde_json::json!({"device": "door-1", "what": "door.opened", "clock": "synced"});
+        });
+    }
+
+    /// Journals a transition of an alarm.
+    pub fn alarm(&self, id: &str, alarm: &AlarmData) {
+        let lane = Lane::ALL[alarm.kind.lane() as usize];
+        self.append(id, lane, |event| {
+            event.event_type = EventType::AlarmRaised;
+            event.subject.clone_from(&alarm.alarm_id);
+            event.data = serde_json::to_value(alarm).unwrap();
+        });
+    }
+
+    fn append(&self, id: &str, lane: Lane, fill: impl FnOnce(&mut Event)) {
+        let now = SystemClock.now();
+        let mut batch = self.outbox.batch();
+        batch
+            .append(lane, id, now.as_millisecond(), |position| {
+                let mut event = Event {
+                    specversion: "1.0".into(),
+                    id: id.into(),
+                    source: "/gengfu/s/g".into(),
+                    event_type: EventType::DeviceObserved,
+                    subject: "door-1".into(),
+                    time: now,
+                    datacontenttype: "application/json".into(),
+                    sequence: position.sequence,
+                    recordedtime: now,
+                    prevhash: hex::encode(position.prev_hash),
+                    lane: serde_json::from_value(lane.as_str().into()).unwrap(),
+                    senttime: None,
+                    historical: None,
+                    attempt: None,
+                    data: serde_json::Value::Null,
+                    extra: std::collections::BTreeMap::new(),
+                };
+                fill(&mut event);
+                chain::canonical(&event).unwrap()
+            })
+            .unwrap();
+        batch.commit().unwrap();
+        self.wake.notify_one();
+    }
+
+    /// Puts a picture into the outbox; its file lies in `dir`.
+    pub fn picture(&self, dir: &Path, alarm_id: &str, bytes: &[u8]) -> EvidenceItem {
+        let path = dir.join(format!("{alarm_id}.jpg"));
+        std::fs::write(&path, bytes).unwrap();
+        let sha256 = hex::encode(chain::hash(bytes));
+        let item = EvidenceItem { alarm_id: alarm_id.into(), n: 1, sha256, path, bytes: bytes.len() as u64 };
+        let mut batch = self.outbox.batch();
+        batch.attach(Lane::Evidence, &item.id(), 0, &serde_json::to_vec(&item).unwrap()).unwrap();
+        batch.commit().unwrap();
+        self.wake.notify_one();
+        item
+    }
+
+    pub fn pending(&self) -> u64 {
+        self.outbox.stats().lanes.iter().map(|l| l.pending).sum()
+    }
+
+    /// Waits for a status.
+    pub async fn status(&mut self, what: &str, wanted: impl FnMut(&UplinkStatus) -> bool) -> UplinkStatus {
+        let last = self.status.clone();
+        match tokio::time::timeout(PATIENCE, self.status.wait_for(wanted)).await {
+            Ok(status) => status.unwrap().clone(),
+            Err(_) => panic!("waited in vain for a status {what}; it is {:?}", *last.borrow()),
+        }
+    }
+
+    /// Waits until the centre has confirmed everything.
+    pub async fn all_received(&mut self) {
+        let outbox = self.outbox.clone();
+        let empty = move |_: &UplinkStatus| outbox.stats().lanes.iter().all(|l| l.pending == 0);
+        self.status("with an empty outbox", empty).await;
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// The desk as `gengfu desk` runs it.
+pub struct Desk {
+    pub model: Arc<Mutex<DeskModel>>,
+    pub events: mpsc::Receiver<DeskEvent>,
+    pub orders: mpsc::Sender<Order>,
+    pub shutdown: CancellationToken,
+    pub task: JoinHandle<Result<(), desk::DeskError>>,
+    /// Everything seen so far.
+    pub seen: Vec<DeskEvent>,
+}
+
+impl Desk {
+    pub fn start(dir: &Path, broker: BrokerConfig, auto_ack_after: Option<Duration>, journal: bool) -> Self {
+        let config = DeskConfig {
+            broker,
+            site: slug("s"),
+            name: slug("desk"),
+            auto_ack_after,
+            auto_reset_after: None,
+            evidence_dir: dir.join("pictures"),
+            journal: journal.then(|| dir.join("desk.jsonl")),
+        };
+        let model = Arc::new(Mutex::new(DeskModel::new(slug("s"))));
+        let (events_in, events) = mpsc::channel(65_536);
+        let (orders, orders_out) = mpsc::channel(16);
+        let shutdown = CancellationToken::new();
+        let parts = DeskParts {
+            model: model.clone(),
+            events: events_in,
+            orders: orders_out,
+            clock: Arc::new(SystemClock),
+            shutdown: shutdown.clone(),
+        };
+        let task = tokio::spawn(desk::run(config, parts));
+        Self { model, events, orders, shutdown, task, seen: Vec::new() }
+    }
+
+    /// Waits for an event of the desk.
+    pub async fn until(&mut self, what: &str, mut wanted: impl FnMut(&DeskEvent, &DeskModel) -> bool) {
+        let model = self.model.clone();
+        let wait = async {
+            while let Some(event) = self.events.recv().await {
+                let found = wanted(&event, &model.lock().unwrap());
+                self.seen.push(event);
+                if found {
+                    return;
+                }
+            }
+            panic!("the desk ended while waiting for {what}");
+        };
+        assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "waited in vain for {what}");
+    }
+
+    pub async fn connected(&mut self) {
+        self.until("the connection", |event, _| matches!(event, DeskEvent::Connected { .. })).await;
+    }
+
+    pub fn proof(&self) -> desk::Proof {
+        self.model.lock().unwrap().proof(&slug("g")).expect("the gateway was heard")
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+pub fn alarm(id: &str, kind: AlarmKind, picture: Option<&[u8]>) -> AlarmData {
+    let now = SystemClock.now();
+    let evidence = picture.map(|bytes| EvidenceRef {
+        n: 1,
+        sha256: hex::encode(chain::hash(bytes)),
+        bytes: bytes.len() as u64,
+        media_type: "image/jpeg".into(),
+        taken_at: now,
+        caption: "past the limit".into(),
+    });
+    AlarmData {
+        alarm_id: id.into(),
+        rev: 1,
+        kind,
+        condition: Condition::ActiveUnack,
+        title: kind.title(),
+        code: None,
+        cap: kind.cap(),
+        device: slug("device-1"),
+        zone: None,
+        location: None,
+        subject_ref: None,
+        confidence: Some(0.843_456),
+        explanation: Explanation { rule: "test".into(), text: kind.title(), inputs: std::collections::BTreeMap::new() },
+        since: now,
+        decided_at: now,
+        clock: ClockQuality::Synced,
+        escalation: 0,
+        evidence: evidence.into_iter().collect(),
+        origin: None,
+        operator: None,
+    }
+}
