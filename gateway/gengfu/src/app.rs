@@ -52,6 +52,8 @@ const REPLIES: usize = 64;
 const STILLS: usize = 16;
 /// Figures for metrics are taken this often.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
+/// Pictures past their time are looked for this often.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
 /// Runs the gateway until `shutdown`, then stops it in order: producers, decider, uplink.
 ///
@@ -107,7 +109,7 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         cameras: camera_status,
         uplink: uplink_status,
     };
-    let mut local = start_local(&config, sources, &stop_uplink)?;
+    let mut local = start_local(&config, &evidence_dir, sources, &stop_uplink)?;
     tracing::info!(gateway = %config.gateway.name, site = %config.gateway.site, "ready");
     // Does nothing unless systemd waits for it.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -258,7 +260,7 @@ fn start_decider(
     }))
 }
 
-fn start_local(config: &Config, sources: Sources, stop: &CancellationToken) -> anyhow::Result<JoinSet<()>> {
+fn start_local(config: &Config, evidence_dir: &Path, sources: Sources, stop: &CancellationToken) -> anyhow::Result<JoinSet<()>> {
     let mut local = JoinSet::new();
     if let Some(address) = config.local.metrics {
         if let Err(error) = exporter::serve(address) {
@@ -272,9 +274,23 @@ fn start_local(config: &Config, sources: Sources, stop: &CancellationToken) -> a
         });
     }
     local.spawn(feed_watchdog(sources.clone(), stop.clone()));
+    local.spawn(end_pictures(evidence_dir.to_owned(), config.vision.evidence_keep, sources.clock.clone(), stop.clone()));
     let listener = socket::listen(&config.local.socket)?;
     local.spawn(socket::serve(listener, sources, stop.clone()));
     Ok(local)
+}
+
+async fn end_pictures(folder: PathBuf, keep: Duration, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    loop {
+        match cameras::retention::sweep(&folder, keep, clock.now()) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "pictures past their time were removed"),
+            Err(error) => tracing::warn!(%error, "pictures past their time are not removed"),
+        }
+        if tokio::time::timeout(SWEEP_EVERY, stop.cancelled()).await.is_ok() {
+            return;
+        }
+    }
 }
 
 /// Tells systemd's watchdog that we live, as long as the disk finishes its writes: a store whose threads are stuck is cured by a restart only.

@@ -3,6 +3,7 @@
 //! Owns the supervision of the workers (start, watch, end, start again) and the translation of their words into observations. A worker that crashes, hangs, lies or
 //! eats memory is ended and reported as the camera's fault; nothing here can make a sensor wait. Scenes that the decider has no room for are shed and counted.
 
+pub mod retention;
 mod translate;
 mod worker;
 

@@ -141,6 +141,8 @@ pub struct Vision {
     pub worker_memory_bytes: u64,
     /// A camera's fault must last this long before it is a trouble.
     pub fault_hold: Duration,
+    /// Pictures stay on the box this long, at most 30 days.
+    pub evidence_keep: Duration,
 }
 
 /// `[[node]]`.

@@ -174,6 +174,7 @@ fn vision(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path
         threads: 1,
         worker_memory_bytes: 1 << 30,
         fault_hold: 10 * SECOND,
+        evidence_keep: 7 * DAY,
     };
     if let Some(mut s) = section {
         vision.manifest = path(f, &mut s, "manifest", base).unwrap_or(vision.manifest);
@@ -185,6 +186,7 @@ fn vision(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path
             vision.worker_memory_bytes = mib.unsigned_abs() << 20;
         }
         vision.fault_hold = s.duration(f, "fault_hold", Duration::ZERO..=DAY).unwrap_or(vision.fault_hold);
+        vision.evidence_keep = s.duration(f, "evidence_keep", 3600 * SECOND..=30 * DAY).unwrap_or(vision.evidence_keep);
         s.finish(f);
     }
     vision

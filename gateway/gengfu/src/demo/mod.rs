@@ -166,8 +166,10 @@ fn fresh_folder(data_dir: &Path) -> anyhow::Result<PathBuf> {
     }
     std::fs::create_dir_all(data_dir).with_context(|| format!("create {}", data_dir.display()))?;
     std::fs::write(&mark, "Emptied at the start of every `gengfu demo`.\n")?;
-    let folder = data_dir.parent().unwrap_or(data_dir);
-    Ok(std::fs::canonicalize(folder)?)
+    let folder = std::fs::canonicalize(data_dir.parent().unwrap_or(data_dir))?;
+    // Short paths fit the screen.
+    let here = std::env::current_dir().unwrap_or_default();
+    Ok(folder.strip_prefix(&here).map(Path::to_owned).unwrap_or(folder))
 }
 
 fn ports(config: &Config) -> broker::BrokerPorts {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::cameras::CameraStatus;
 use crate::clock::Clock;
 use crate::decide::DecideStatus;
-use crate::link::LinkStats;
+use crate::link::{self, LinkStats};
 use crate::uplink::{LinkState, UplinkStatus};
 
 /// A write that takes longer than this does not end any more: flash cards stall for seconds, not for half a minute.
@@ -225,6 +225,9 @@ fn findings(report: &Report) -> Vec<Finding> {
         for warning in &link.warnings {
             say(format!("link {}: {}", link.node, warning.text), &warning.remedy);
         }
+    }
+    for twins in link::twins(&report.links) {
+        say(twins.to_string(), "both are served meanwhile; give one of them another id when you are there");
     }
     for camera in report.cameras.iter().filter(|camera| !camera.is_streaming()) {
         say(format!("camera {}: {}", camera.camera, camera.state), &camera.remedy);

@@ -42,7 +42,7 @@ pub enum Answer {
     /// To [`Query::Status`].
     Status(Box<Report>),
     /// To [`Query::Trace`]; `None` for an id that is not in the journal.
-    Trace(Option<Trace>),
+    Trace(Option<Box<Trace>>),
     /// The question was not understood or could not be answered.
     Error(String),
 }
@@ -153,7 +153,7 @@ async fn answer(stream: UnixStream, sources: &Sources) -> std::io::Result<()> {
     let answer = match serde_json::from_str(&line) {
         Ok(Query::Status) => Answer::Status(Box::new(sources.report())),
         Ok(Query::Trace { id }) => match sources.outbox.trace(&id) {
-            Ok(trace) => Answer::Trace(trace.map(|record| trace_of(id, record))),
+            Ok(trace) => Answer::Trace(trace.map(|record| Box::new(trace_of(id, record)))),
             Err(error) => Answer::Error(error.to_string()),
         },
         Err(error) => Answer::Error(format!("question not understood: {error}")),
