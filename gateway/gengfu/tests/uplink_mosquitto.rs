@@ -11,7 +11,7 @@ use common::*;
 use gengfu::config::Protocol::{self, Mqtt5, Mqtt311};
 use gengfu::demo::broker::{BrokerPorts, start as start_embedded};
 use gengfu::desk::{Arrival, DeskEvent};
-use gengfu::uplink::LinkState;
+use gengfu::uplink::{LinkState, TlsFiles};
 use gengfu_contract::command::{Command, Outcome, Reply};
 use gengfu_contract::state::{AlarmSnapshot, Presence};
 use gengfu_contract::topic::Topics;
@@ -240,6 +240,54 @@ async fn a_topic_the_broker_refuses_shows_as_a_state_and_loses_nothing_with_mqtt
     assert_eq!((refused.held, gateway.pending()), (1, 1));
     gateway.status("that tries again", |s| s.refused >= 2).await;
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mutual_tls_lets_the_gateway_in_and_a_wrong_authority_keeps_it_out_with_a_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    if !have_mosquitto() || !make_certificates(dir.path()) {
+        return;
+    }
+    let mosquitto = Mosquitto::start_tls(dir.path(), dir.path());
+    for protocol in [Mqtt5, Mqtt311] {
+        let mut config = uplink_config(broker(mosquitto.port, protocol, "gengfu-s-g"));
+        let identity = Some((dir.path().join("client.pem"), dir.path().join("client.key")));
+        config.broker.tls = Some(TlsFiles { ca: dir.path().join("ca.pem"), identity: identity.clone() });
+        let store = tempfile::tempdir().unwrap();
+        let mut gateway = Gateway::start(store.path(), config.clone());
+        gateway.status("online", |s| s.state == LinkState::Online).await;
+        gateway.stop().await;
+        // The client's certificate is no authority for the broker's.
+        config.broker.tls = Some(TlsFiles { ca: dir.path().join("client.pem"), identity });
+        let store = tempfile::tempdir().unwrap();
+        let mut gateway = Gateway::start(store.path(), config);
+        let kept_out = gateway.status("offline", |s| s.state == LinkState::Offline).await;
+        assert!(kept_out.remedy.as_ref().is_some_and(|r| r.contains("CA")), "{kept_out:?}");
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement, run by hand: cargo test --release --test uplink_mosquitto drain -- --ignored --nocapture"]
+async fn drain_of_a_backlog() {
+    let dir = tempfile::tempdir().unwrap();
+    let mosquitto = Mosquitto::start(dir.path(), None);
+    let events = 20_000;
+    let mut desk = Desk::start(dir.path(), broker(mosquitto.port, Mqtt5, "desk"), None, false);
+    desk.connected().await;
+    let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port + 1, Mqtt5, "nobody")));
+    gateway.doors(events);
+    let Gateway { outbox, .. } = &gateway;
+    let outbox = outbox.clone();
+    gateway.shutdown.cancel();
+    gateway.status("stopped", |s| s.state == LinkState::Stopped).await;
+    let began = gengfu::clock::Clock::now(&gengfu::clock::SystemClock);
+    let mut gateway = Gateway::start_on(outbox, uplink_config(broker(mosquitto.port, Mqtt5, "gengfu-s-g")));
+    gateway.all_received().await;
+    let took = gengfu::clock::Clock::now(&gengfu::clock::SystemClock).duration_since(began).as_secs_f64();
+    println!("{events} events, outbox to receipt, in {took:.2} s: {:.0}/s; {}", events as f64 / took, desk.proof());
+    gateway.stop().await;
+    desk.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

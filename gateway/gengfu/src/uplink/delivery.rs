@@ -410,10 +410,10 @@ impl Delivery {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Life-safety items on the way to the broker.
+    /// Nothing is under way: all that was sent was received.
     #[must_use]
-    pub fn life_safety_in_flight(&self) -> usize {
-        self.sent_life_safety
+    pub fn is_idle(&self) -> bool {
+        self.entries.is_empty() && self.past.is_empty()
     }
 
     /// Counts for the status.

@@ -259,18 +259,19 @@ impl Pump {
 
     /// Puts the statement on the board when it is due: regularly, and soon after everything was delivered.
     pub(super) fn state_what_was_sent(&mut self, now: Timestamp) {
-        let stats = self.parts.outbox.stats();
-        let pending: u64 = stats.lanes.iter().map(|l| l.pending).sum();
         let due = match self.stated {
             None => true,
             Some((at, _)) if now < at || between(at, now) >= self.config.statement_every => true,
             Some((at, sequence)) => {
-                pending == 0 && sequence != stats.head.sequence && between(at, now) >= STATEMENT_AT_REST_EVERY
+                between(at, now) >= STATEMENT_AT_REST_EVERY
+                    && sequence != self.parts.outbox.head().sequence
+                    && self.delivery.is_idle()
             }
         };
         if !due {
             return;
         }
+        let stats = self.parts.outbox.stats();
         self.stated = Some((now, stats.head.sequence));
         let per_lane = |of: &dyn Fn(&gengfu_outbox::LaneStats) -> u64| {
             Lane::ALL.iter().zip(&stats.lanes).map(|(lane, l)| (*lane, of(l))).filter(|(_, n)| *n > 0).collect()

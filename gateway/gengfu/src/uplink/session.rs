@@ -2,7 +2,8 @@
 //!
 //! Owns the order of what is published: life safety first, then answers to commands, then the board, then everything else. It never
 //! awaits anything but the next event: publishing takes a place in a bounded channel whose size it respects, a picture is
-//! read beside the loop. What it held when it ends is given back by whoever owns it.
+//! read beside the loop. (A receipt is entered in the outbox in the loop: that waits at most for a commit under way, during which nothing new
+//! can be there to send.) What it held when it ends is given back by whoever owns it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -118,9 +119,12 @@ impl Session {
 
     /// Pumps until shutdown.
     async fn pump(&mut self, pump: &mut Pump) -> Result<(), Lost> {
+        let mut changed = true;
         loop {
             let now = pump.now();
-            self.fill(pump, now)?;
+            if std::mem::replace(&mut changed, true) {
+                self.fill(pump, now)?;
+            }
             pump.refresh_status(now, false);
             let puback_due = self.ledger.deadline(pump.config.puback_timeout);
             if puback_due.is_some_and(|due| due <= now) {
@@ -138,8 +142,10 @@ impl Session {
             tokio::select! {
                 () = pump.parts.shutdown.cancelled() => return Ok(()),
                 signal = self.connection.next() => {
-                    let now = pump.now();
-                    self.handle(pump, signal?, now)?;
+                    let (now, signal) = (pump.now(), signal?);
+                    // These make no room for anything.
+                    changed = !matches!(signal, Signal::Published(_) | Signal::Other);
+                    self.handle(pump, signal, now)?;
                 }
                 () = pump.parts.wake.notified() => {}
                 () = pump.parts.board.changed() => {}

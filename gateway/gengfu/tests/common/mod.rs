@@ -51,6 +51,22 @@ pub struct Mosquitto {
 
 impl Mosquitto {
     pub fn start(dir: &Path, acl: Option<&str>) -> Self {
+        Self::start_with(dir, acl, "")
+    }
+
+    /// Starts one that wants TLS and a client's certificate; answers are awaited on the TCP level only.
+    pub fn start_tls(dir: &Path, certificates: &Path) -> Self {
+        let file = |name: &str| certificates.join(name).display().to_string();
+        let extra = format!(
+            "cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n",
+            file("ca.pem"),
+            file("server.pem"),
+            file("server.key")
+        );
+        Self::start_with(dir, None, &extra)
+    }
+
+    fn start_with(dir: &Path, acl: Option<&str>, extra: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = dir.join("mosquitto.conf");
         let mut text = format!(
@@ -60,10 +76,13 @@ impl Mosquitto {
             std::fs::write(dir.join("acl"), acl).unwrap();
             text += &format!("acl_file {}\n", dir.join("acl").display());
         }
+        text += extra;
         std::fs::write(&config, text).unwrap();
         let child = Self::spawn(&config);
         let broker = Self { port, config, child };
-        broker.wait_until_ready();
+        if extra.is_empty() {
+            broker.wait_until_ready();
+        }
         broker
     }
 
@@ -105,6 +124,30 @@ impl Drop for Mosquitto {
     }
 }
 
+/// An authority, a broker's certificate for 127.0.0.1 and a gateway's, made with openssl in `dir`. False when openssl is missing.
+pub fn make_certificates(dir: &Path) -> bool {
+    let openssl = |args: &str| {
+        let done = Command::new("openssl").args(args.split(' ')).current_dir(dir).output();
+        done.is_ok_and(|done| {
+            assert!(done.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&done.stderr));
+            true
+        })
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    if !openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca")) {
+        println!("skipped, because openssl is not installed");
+        return false;
+    }
+    for (name, extension) in [("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")] {
+        std::fs::write(dir.join("extension"), extension).unwrap();
+        openssl(&format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
+        openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 2 -extfile extension"
+        ));
+    }
+    true
+}
+
 fn connack(port: u16) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -142,7 +185,11 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn start(dir: &Path, config: UplinkConfig) -> Self {
-        let outbox = Outbox::open(Options::new(dir.join("outbox"))).unwrap();
+        Self::start_on(Outbox::open(Options::new(dir.join("outbox"))).unwrap(), config)
+    }
+
+    /// The same on a store that is already open.
+    pub fn start_on(outbox: Outbox, config: UplinkConfig) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (commands_in, commands) = mpsc::channel(16);
         let (replies, replies_out) = mpsc::channel(16);
@@ -179,33 +226,24 @@ impl Gateway {
         });
     }
 
+    /// Journals many door events in few batches.
+    pub fn doors(&self, count: usize) {
+        let fill = |event: &mut Event| {
+            event.data = serde_json::json!({"device": "door-1", "what": "door.opened", "clock": "synced"});
+        };
+        for ids in (0..count).collect::<Vec<_>>().chunks(500) {
+            let mut batch = self.outbox.batch();
+            for n in ids {
+                append(&mut batch, &format!("d{n}"), Lane::Telemetry, fill);
+            }
+            batch.commit().unwrap();
+        }
+        self.wake.notify_one();
+    }
+
     fn append(&self, id: &str, lane: Lane, fill: impl FnOnce(&mut Event)) {
-        let now = SystemClock.now();
         let mut batch = self.outbox.batch();
-        batch
-            .append(lane, id, now.as_millisecond(), |position| {
-                let mut event = Event {
-                    specversion: "1.0".into(),
-                    id: id.into(),
-                    source: "/gengfu/s/g".into(),
-                    event_type: EventType::DeviceObserved,
-                    subject: "door-1".into(),
-                    time: now,
-                    datacontenttype: "application/json".into(),
-                    sequence: position.sequence,
-                    recordedtime: now,
-                    prevhash: hex::encode(position.prev_hash),
-                    lane: serde_json::from_value(lane.as_str().into()).unwrap(),
-                    senttime: None,
-                    historical: None,
-                    attempt: None,
-                    data: serde_json::Value::Null,
-                    extra: std::collections::BTreeMap::new(),
-                };
-                fill(&mut event);
-                chain::canonical(&event).unwrap()
-            })
-            .unwrap();
+        append(&mut batch, id, lane, fill);
         batch.commit().unwrap();
         self.wake.notify_one();
     }
@@ -247,6 +285,33 @@ impl Gateway {
         self.shutdown.cancel();
         self.task.await.unwrap().unwrap();
     }
+}
+
+fn append(batch: &mut gengfu_outbox::Batch<'_>, id: &str, lane: Lane, fill: impl FnOnce(&mut Event)) {
+    let now = SystemClock.now();
+    let build = |position: gengfu_outbox::Position| {
+        let mut event = Event {
+            specversion: "1.0".into(),
+            id: id.into(),
+            source: "/gengfu/s/g".into(),
+            event_type: EventType::DeviceObserved,
+            subject: "door-1".into(),
+            time: now,
+            datacontenttype: "application/json".into(),
+            sequence: position.sequence,
+            recordedtime: now,
+            prevhash: hex::encode(position.prev_hash),
+            lane: serde_json::from_value(lane.as_str().into()).unwrap(),
+            senttime: None,
+            historical: None,
+            attempt: None,
+            data: serde_json::Value::Null,
+            extra: std::collections::BTreeMap::new(),
+        };
+        fill(&mut event);
+        chain::canonical(&event).unwrap()
+    };
+    batch.append(lane, id, now.as_millisecond(), build).unwrap();
 }
 
 /// The desk as `gengfu desk` runs it.
