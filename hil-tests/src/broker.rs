@@ -174,6 +174,8 @@ fn write_config(dir: &Path, port: &Port, options: &BrokerOptions) -> std::io::Re
         "log_dest stderr".to_owned(),
         "log_type all".to_owned(),
         "connection_messages true".to_owned(),
+        // Small answers (PUBACK, receipt) must not wait for the ACK of the packet before: Nagle would hold them for 40 ms.
+        "set_tcp_nodelay true".to_owned(),
         // The default of 1000 drops what an outage scenario wants to see arrive.
         "max_queued_messages 0".to_owned(),
         format!("allow_anonymous {}", options.users.is_empty()),

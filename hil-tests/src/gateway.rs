@@ -18,6 +18,7 @@ pub struct Gateway {
     dir: PathBuf,
     config: PathBuf,
     environment: Vec<(String, String)>,
+    arguments: Vec<String>,
     process: Option<Process>,
 }
 
@@ -30,7 +31,7 @@ impl Gateway {
         let config = dir.join("gengfu.toml");
         let write = || fs::create_dir_all(dir).and_then(|()| fs::write(&config, config_toml));
         write().map_err(|e| RigError::failed(format!("write {}", config.display()), e))?;
-        Ok(Self { dir: dir.to_owned(), config, environment: Vec::new(), process: None })
+        Ok(Self { dir: dir.to_owned(), config, environment: Vec::new(), arguments: Vec::new(), process: None })
     }
 
     /// As [`Gateway::prepare`], then [`Gateway::start`].
@@ -43,10 +44,17 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Sets a variable of the environment for the next starts, such as `RUST_LOG`.
+    /// Sets a variable of the environment for the next starts, such as `GENGFU_LOG`.
     #[must_use]
     pub fn with_env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds words to `gengfu run` for the next starts, such as `--log json`.
+    #[must_use]
+    pub fn with_arguments(mut self, words: &[&str]) -> Self {
+        self.arguments.extend(words.iter().map(|&word| word.to_owned()));
         self
     }
 
@@ -59,6 +67,7 @@ impl Gateway {
             return Err(RigError::failed("start the gateway", "it runs already"));
         }
         let mut command = self.command(&["run"])?;
+        command.args(&self.arguments);
         command.envs(self.environment.iter().map(|(n, v)| (n, v)));
         self.process = Some(Process::spawn("gengfu", command, &self.dir)?);
         Ok(())
@@ -102,17 +111,23 @@ impl Gateway {
         &self.config
     }
 
-    /// Runs another `gengfu` command (`check`, `status`, ...) with this configuration: exit code, standard
+    /// Runs another `gengfu` command (`status`, `trace ID`, ...) with this configuration: exit code, standard
     /// output, standard error.
     ///
     /// # Errors
     /// When the binary cannot be started.
     pub fn command_output(&self, words: &[&str]) -> Result<(Option<i32>, String, String)> {
-        let mut command = self.command(words)?;
-        let output = command.stdin(Stdio::null()).output();
-        let output = output.map_err(|e| RigError::failed(format!("run gengfu {}", words.join(" ")), e))?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok((output.status.code(), text(&output.stdout), text(&output.stderr)))
+        output_of(self.command(words)?, words)
+    }
+
+    /// Runs `gengfu check` on this configuration, with more options: as [`Gateway::command_output`].
+    ///
+    /// # Errors
+    /// When the binary cannot be started.
+    pub fn check(&self, options: &[&str]) -> Result<(Option<i32>, String, String)> {
+        let mut command = Command::new(binary()?);
+        command.arg("check").args(options).arg(&self.config);
+        output_of(command, &["check"])
     }
 
     /// What `gengfu status --json` says.
@@ -155,6 +170,13 @@ impl Gateway {
         command.args(words).arg("--config").arg(&self.config);
         Ok(command)
     }
+}
+
+fn output_of(mut command: Command, words: &[&str]) -> Result<(Option<i32>, String, String)> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|e| RigError::failed(format!("run gengfu {}", words.join(" ")), e))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok((output.status.code(), text(&output.stdout), text(&output.stderr)))
 }
 
 /// The `gengfu` binary of this build.

@@ -11,6 +11,9 @@
 //! | [`clip`] | footage | truncated, garbage |
 //! | [`disk`] | ext4 on a loop device | power cut, full |
 //! | [`gateway`] | the `gengfu` binary | kill -9, frozen, restarted |
+//! | [`node`] | sensor nodes on pseudo-terminals | rebooted, muted |
+//! | [`desk`] | the reference dispatch desk | |
+//! | [`site`] | all of them, joined | |
 //! | [`process`] | any child process | captured output, never outlives the test |
 //! | [`ports`] | loopback ports nobody else takes | |
 //! | [`skip`] | | "skipped, because ..." |
@@ -21,12 +24,15 @@
 
 pub mod broker;
 pub mod clip;
+pub mod desk;
 pub mod disk;
 pub mod gateway;
+pub mod node;
 pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod rtsp;
+pub mod site;
 pub mod skip;
 
 use std::fmt::Display;

@@ -178,6 +178,20 @@ impl Process {
         eventually(&what, deadline, || self.poll().ok_or_else(|| format!("running\n{}", self.tail())))
     }
 
+    /// Lets it live for `moment`, whatever it is doing: for faults that come at a time of their own.
+    ///
+    /// # Errors
+    /// When it ends by itself before (the text has its last words).
+    pub fn outlives(&mut self, moment: Duration) -> Result<()> {
+        match self.wait(moment) {
+            Err(_) => Ok(()),
+            Ok(status) => Err(RigError::failed(
+                format!("let {} live", self.name),
+                format!("it ended ({status})\n{}", self.tail()),
+            )),
+        }
+    }
+
     /// Waits until a line of this life's output (standard output or error) contains `needle`; gives the line.
     ///
     /// # Errors

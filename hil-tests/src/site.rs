@@ -1,0 +1,353 @@
+//! A whole site: broker, nodes, gateway, desk, each the real one. It owns how they are joined (one configuration file, the same as an
+//! installer writes) and the question that every scenario ends with: did everything that was promised arrive? ([`Site::account`]). It
+//! refuses to decide what happens: that is the scenario.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gengfu::config::Protocol;
+use gengfu_contract::event::EventType;
+use gengfu_contract::slug::Slug;
+use tempfile::TempDir;
+
+use crate::broker::{Broker, BrokerOptions};
+use crate::clip::repository;
+use crate::desk::{Desk, slug};
+use crate::gateway::Gateway;
+use crate::node::{EventName, Node};
+use crate::skip::{Need, need};
+use crate::{Result, RigError};
+
+/// The site's name on the broker.
+pub const SITE: &str = "hil";
+/// The gateway's.
+pub const GATEWAY: &str = "gw-1";
+/// After all faults are over, everything must have arrived within this. Reconnects wait up to 12 s, receipts up to some seconds;
+/// the rest is room for a loaded machine.
+pub const SETTLED_WITHIN: Duration = Duration::from_secs(90);
+
+/// What a site has.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// MQTT version of gateway and desk.
+    pub protocol: Protocol,
+    /// How many nodes; node `n` (from 1) has `door-n`, `smoke-n` and `sos-n`.
+    pub nodes: usize,
+    /// Doors open for longer are an alarm.
+    pub left_open_after: &'static str,
+    /// A node not heard for longer is a trouble.
+    pub silence: &'static str,
+    /// Where the gateway keeps everything; in the site's folder when absent.
+    pub data_dir: Option<PathBuf>,
+    /// The camera, `cam-1`.
+    pub camera: Option<CameraPlan>,
+    /// A port for metrics.
+    pub metrics: Option<u16>,
+    /// The port on which the gateway meets the broker, when that is not the broker's own: a [`crate::proxy`].
+    pub gateway_meets: Option<u16>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            protocol: Protocol::Mqtt5,
+            nodes: 2,
+            left_open_after: "2s",
+            silence: "10s",
+            data_dir: None,
+            camera: None,
+            metrics: None,
+            gateway_meets: None,
+        }
+    }
+}
+
+/// A camera with one zone: where van and car stand in Debian's footage, as in `config/demo.toml`.
+#[derive(Debug, Clone)]
+pub struct CameraPlan {
+    /// `rtsp://…`, or a file.
+    pub url: String,
+    /// Standing longer is an alarm.
+    pub limit: &'static str,
+    /// No picture for this long is a fault.
+    pub silence: &'static str,
+    /// A fault must last this long to be a trouble.
+    pub fault_hold: &'static str,
+}
+
+impl CameraPlan {
+    /// A camera at `url`; vehicles may stand 3 s, faults are told after 1 s.
+    #[must_use]
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: url.into(), limit: "3s", silence: "3s", fault_hold: "1s" }
+    }
+
+    /// What a camera needs beside the gateway: the detector's model and library, and the footage.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn need() -> Need {
+        let fetched = repository().join("target/gengfu");
+        need::all([
+            need::file(&crate::clip::vtest()),
+            need::file(&fetched.join("models/yolox_nano.onnx")),
+            need::file(&fetched.join("onnxruntime/libonnxruntime.so")),
+        ])
+    }
+
+    fn toml(&self) -> String {
+        let root = repository().display().to_string();
+        format!(
+            r#"
+[vision]
+manifest = "{root}/models/manifest.toml"
+models_dir = "{root}/target/gengfu/models"
+onnxruntime = "{root}/target/gengfu/onnxruntime/libonnxruntime.so"
+fault_hold = "{}"
+
+[[camera]]
+name = "cam-1"
+url = "{}"
+decode = "all_frames"
+fps_max = 2.0
+repeat = true
+silence = "{}"
+
+[[camera.zone]]
+name = "double-yellow"
+kind = "illegal_parking"
+limit = "{}"
+polygon = [[0.83, 0.155], [0.90, 0.135], [0.999, 0.125], [0.999, 0.20], [0.86, 0.21], [0.83, 0.19]]
+vehicles = ["car", "truck", "bus"]
+"#,
+            self.fault_hold, self.url, self.silence, self.limit
+        )
+    }
+}
+
+impl Plan {
+    /// The configuration file of a gateway of this plan. Receipts are missed after 1 s for life safety and 2 s else, so that what a
+    /// scenario makes disappear comes again within the scenario.
+    #[must_use]
+    pub fn config(&self, dir: &Path, broker_port: u16) -> String {
+        let (root, folder) = (repository().display().to_string(), dir.display().to_string());
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| dir.join("data")).display().to_string();
+        let port = self.gateway_meets.unwrap_or(broker_port);
+        let protocol = if self.protocol == Protocol::Mqtt5 { "5" } else { "3.1.1" };
+        let mut text = format!(
+            r#"[gateway]
+site = "{SITE}"
+name = "{GATEWAY}"
+data_dir = "{data_dir}"
+codes = ["{root}/config/codes/gbt47678-5-2026.toml", "{root}/config/codes/gbt30428-2-2013.toml", "{root}/config/codes/gengfu.toml"]
+location = {{ division = "440402", text = "7号楼 Block 7" }}
+
+[uplink]
+broker = "127.0.0.1:{port}"
+protocol = "{protocol}"
+keep_alive = "5s"
+receipt_timeout_life_safety = "1s"
+receipt_timeout = "2s"
+
+[local]
+socket = "{folder}/gengfu.sock"
+"#
+        );
+        if let Some(port) = self.metrics {
+            text.push_str(&format!("metrics = \"127.0.0.1:{port}\"\n"));
+        }
+        for n in 1..=self.nodes {
+            let uid = uid(n);
+            text.push_str(&format!(
+                r#"
+[[node]]
+name = "node-{n}"
+port = "{folder}/node-{n}.tty"
+uid = "{uid:016x}"
+silence = "{}"
+device = [
+    {{ channel = 1, name = "door-{n}", class = "door", left_open_after = "{}" }},
+    {{ channel = 2, name = "smoke-{n}", class = "smoke", dwelling = "home-{n}" }},
+    {{ channel = 3, name = "sos-{n}", class = "sos" }},
+]
+"#,
+                self.silence, self.left_open_after
+            ));
+        }
+        text.push_str(&self.camera.as_ref().map(CameraPlan::toml).unwrap_or_default());
+        text
+    }
+}
+
+fn uid(n: usize) -> u64 {
+    0x00a1_0000 + n as u64
+}
+
+/// A running site. The order of the fields is the order of its end.
+pub struct Site {
+    /// The gateway's process.
+    pub gateway: Gateway,
+    /// The centre.
+    pub desk: Desk,
+    /// The nodes.
+    pub nodes: Arc<Vec<Node>>,
+    /// The broker.
+    pub broker: Broker,
+    /// Everybody's files.
+    pub dir: TempDir,
+}
+
+impl Site {
+    /// Starts broker, nodes and desk, and writes the gateway's configuration. The gateway does not run yet.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub fn prepare(plan: &Plan) -> Result<Self> {
+        let dir = tempfile::tempdir().map_err(|e| RigError::failed("make a temporary folder", e))?;
+        let options = BrokerOptions { persistence: true, ..BrokerOptions::default() };
+        let broker = Broker::start(&dir.path().join("broker"), &options)?;
+        let nodes = start_nodes(plan, dir.path())?;
+        let desk = Desk::start(dir.path(), broker.port(), plan.protocol, &site()?, &gateway()?, "desk-1")?;
+        let config = plan.config(dir.path(), broker.port());
+        let gateway = Gateway::prepare(dir.path(), &config)?.with_arguments(&["--log", "json"]);
+        Ok(Self { gateway, desk, nodes, broker, dir })
+    }
+
+    /// As [`Site::prepare`], then starts the gateway and waits until it hears its nodes and has reached the centre.
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub fn start(plan: &Plan) -> Result<Self> {
+        let mut site = Self::prepare(plan)?;
+        site.gateway.start()?;
+        site.gateway.wait_until("the gateway hears its nodes and its broker", SETTLED_WITHIN, |status| {
+            let links = status["links"].as_array().is_some_and(|links| links.iter().all(|link| link["up"] == true));
+            links && status["uplink"]["state"] == "online"
+        })?;
+        Ok(site)
+    }
+
+    /// Waits until everything that happened has arrived: nodes acknowledged, outbox empty, the desk's proof whole.
+    ///
+    /// # Errors
+    /// What was still missing.
+    pub fn settle(&mut self) -> Result<()> {
+        let Self { gateway, desk, nodes, .. } = self;
+        let what = "everything that happened has arrived at the desk";
+        gateway.wait_until(what, SETTLED_WITHIN, |status| is_settled(status, desk, nodes)).map(|_| ())
+    }
+
+    /// Judges what arrived. Call it after [`Site::settle`].
+    ///
+    /// # Errors
+    /// Everything that is missing, doubled or broken.
+    pub fn account(&self) -> Result<Account> {
+        account(&self.desk, &self.nodes)
+    }
+}
+
+/// Starts the nodes of a plan.
+///
+/// # Errors
+/// When there is no pseudo-terminal.
+pub fn start_nodes(plan: &Plan, dir: &Path) -> Result<Arc<Vec<Node>>> {
+    let nodes: Result<Vec<Node>> = (1..=plan.nodes).map(|n| Node::start(dir, &format!("node-{n}"), uid(n))).collect();
+    nodes.map(Arc::new)
+}
+
+/// The site's name.
+///
+/// # Errors
+/// Never: it is a constant.
+pub fn site() -> Result<Slug> {
+    slug(SITE)
+}
+
+/// The gateway's name.
+///
+/// # Errors
+/// Never: it is a constant.
+pub fn gateway() -> Result<Slug> {
+    slug(GATEWAY)
+}
+
+fn is_settled(status: &serde_json::Value, desk: &Desk, nodes: &[Node]) -> bool {
+    let empty = status["outbox"]["lanes"].as_array().is_some_and(|lanes| lanes.iter().all(|lane| lane["pending"] == 0));
+    let head = status["outbox"]["sequence"].as_u64();
+    let proof = gateway().ok().and_then(|gateway| desk.model().proof(&gateway));
+    let whole = proof.is_some_and(|proof| proof.holds() && proof.first == Some(1) && proof.last >= head);
+    empty && whole && nodes.iter().all(Node::is_idle)
+}
+
+/// What arrived, in figures.
+#[derive(Debug, Clone, Default)]
+pub struct Account {
+    /// Events the nodes were acknowledged for.
+    pub acknowledged: usize,
+    /// Events of the gateway's journal at the desk.
+    pub events: usize,
+    /// Further copies of them that arrived.
+    pub duplicates: u64,
+    /// Starts of the gateway among them.
+    pub starts: usize,
+    /// Alarms and troubles raised.
+    pub raised: usize,
+    /// Pictures that arrived and are what their event said.
+    pub pictures: usize,
+}
+
+/// Judges: every event a node was acknowledged for is at the desk, under one id; the journal is gapless from 1 and its chain holds;
+/// no copy contradicts another; every picture an event named is there and genuine; everything was of the contract.
+///
+/// # Errors
+/// All that is not so.
+pub fn account(desk: &Desk, nodes: &[Node]) -> Result<Account> {
+    let journal = desk.journal()?;
+    let mut faults = Vec::new();
+    let mut ids: BTreeMap<EventName, BTreeSet<String>> = BTreeMap::new();
+    let mut account = Account { events: journal.len(), ..Account::default() };
+    for line in &journal {
+        account.starts += usize::from(line.event.event_type == EventType::GatewayStarted);
+        account.raised += usize::from(line.event.event_type == EventType::AlarmRaised);
+        match line.event.observed() {
+            Ok(Some(observed)) => {
+                if let Some(origin) = observed.origin {
+                    let name = (origin.node, origin.boot, origin.sequence);
+                    ids.entry(name).or_default().insert(line.event.id.clone());
+                }
+            }
+            Ok(None) => {}
+            Err(e) => faults.push(format!("event {}: {e}", line.event.id)),
+        }
+    }
+    let twice = ids.iter().filter(|(_, ids)| ids.len() > 1);
+    faults.extend(twice.map(|(name, ids)| format!("{name:?} arrived under {} ids: {ids:?}", ids.len())));
+    let promised: BTreeSet<EventName> = nodes.iter().flat_map(Node::acknowledged).collect();
+    faults.extend(promised.iter().filter(|name| !ids.contains_key(*name)).map(|name| format!("{name:?} is lost")));
+    account.acknowledged = promised.len();
+    let model = desk.model();
+    match model.proof(&gateway()?) {
+        Some(proof) => {
+            account.duplicates = proof.duplicates;
+            let whole = proof.holds() && proof.first == Some(1) && Some(proof.chain_links) == proof.last;
+            if !whole {
+                faults.push(format!("the journal is not whole: {proof} ({proof:?})"));
+            }
+        }
+        None => faults.push("nothing arrived".to_owned()),
+    }
+    let (malformed, last) = model.malformed();
+    if malformed > 0 {
+        faults.push(format!("{malformed} messages were not of the contract, the last: {last:?}"));
+    }
+    let alarms = model.gateways().values().flat_map(|gateway| gateway.alarms.iter());
+    for (id, picture) in alarms.flat_map(|(id, alarm)| alarm.pictures.iter().map(move |picture| (id, picture))) {
+        match picture.1.genuine {
+            Some(true) => account.pictures += 1,
+            other => faults.push(format!("picture {id}/{}: genuine is {other:?}", picture.0)),
+        }
+    }
+    if faults.is_empty() { Ok(account) } else { Err(RigError::failed("account for every event", faults.join("\n"))) }
+}

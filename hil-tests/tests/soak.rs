@@ -1,0 +1,2 @@
+//! Scenario.
+fn main() {}
