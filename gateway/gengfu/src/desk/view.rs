@@ -158,14 +158,27 @@ fn draw_alarms(frame: &mut Frame<'_>, area: Rect, model: &DeskModel, now: Timest
     let widths = [
         Constraint::Length(28),
         Constraint::Length(16),
-        Constraint::Length(26),
-        Constraint::Length(9),
-        Constraint::Length(10),
         Constraint::Fill(1),
+        Constraint::Length(10),
+        Constraint::Length(12),
+        Constraint::Length(38),
     ];
     let header = Row::new(["报警 alarm", "状态 condition", "地点 place", "已持续 for", "时延 latency", "图片 picture"])
         .style(Style::new().add_modifier(Modifier::BOLD));
-    frame.render_widget(Table::new(rows, widths).header(header).block(Block::bordered().title("报警 alarms")), area);
+    let title = picture_folder(model).map_or_else(|| "报警 alarms".to_owned(), |f| format!("报警 alarms · 图片 pictures in {f}"));
+    frame.render_widget(Table::new(rows, widths).header(header).block(Block::bordered().title(title)), area);
+}
+
+/// The table has room for names; its title says the folder.
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Where the pictures shown lie.
+fn picture_folder(model: &DeskModel) -> Option<String> {
+    let mut alarms = AlarmKind::ALL.iter().flat_map(|kind| model.alarms_of(*kind));
+    let path = alarms.find_map(|(_, alarm)| alarm.pictures.values().find_map(|picture| picture.path.clone()))?;
+    Some(path.rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned()))
 }
 
 fn alarm_row<'a>(gateway: &Slug, alarm: &'a AlarmView, now: Timestamp) -> Row<'a> {
@@ -180,8 +193,8 @@ fn alarm_row<'a>(gateway: &Slug, alarm: &'a AlarmView, now: Timestamp) -> Row<'a
         (None, _) => "-".to_owned(),
     };
     let picture = alarm.pictures.values().next_back().map(|picture| match (&picture.path, picture.genuine) {
-        (Some(path), Some(true)) => path.clone(),
-        (Some(path), _) => format!("{path} (?)"),
+        (Some(path), Some(true)) => file_name(path).to_owned(),
+        (Some(path), _) => format!("{} (?)", file_name(path)),
         (None, _) => "…".to_owned(),
     });
     let style = if alarm.over_at.is_some() {
