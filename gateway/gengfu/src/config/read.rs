@@ -59,7 +59,23 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
 
 /// A path of the file; relative ones start at the file's folder.
 fn path(f: &mut Faults, s: &mut Section, key: &'static str, base: &Path) -> Option<PathBuf> {
-    s.text(f, key).map(|p| base.join(p))
+    s.text(f, key).map(|p| resolve(base, &p))
+}
+
+/// `text` from the folder `base`, without detours over `..`: what people read in `status` and in messages.
+fn resolve(base: &Path, text: &str) -> PathBuf {
+    use std::path::Component;
+    let mut path = PathBuf::new();
+    for part in base.join(text).components() {
+        match part {
+            Component::ParentDir if matches!(path.components().next_back(), Some(Component::Normal(_))) => {
+                path.pop();
+            }
+            Component::CurDir => {}
+            part => path.push(part),
+        }
+    }
+    path
 }
 
 fn gateway(f: &mut Faults, mut s: Section, base: &Path) -> Option<Gateway> {
@@ -73,7 +89,7 @@ fn gateway(f: &mut Faults, mut s: Section, base: &Path) -> Option<Gateway> {
     let data_dir = path(f, &mut s, "data_dir", base);
     let data_dir = s.required(f, "data_dir", data_dir, "\"/var/lib/gengfu\"");
     let location = location(f, &mut s, &Location::default());
-    let codes = s.list(f, "codes", "a file name in quotes", |v| v.as_str().map(|p| base.join(p))).unwrap_or_default();
+    let codes = s.list(f, "codes", "a file name in quotes", |v| v.as_str().map(|p| resolve(base, p))).unwrap_or_default();
     s.finish(f);
     Some(Gateway { site: site?, name: name?, data_dir: data_dir?, location, codes })
 }
@@ -243,7 +259,7 @@ fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Opti
     let name = s.required(f, "name", name, "\"cam-east\"");
     let url = s.parsed(f, "url", "\"rtsp://host/path\" or a file's path", |v| v.as_str().filter(|u| !u.is_empty()).map(str::to_owned));
     let url = s.required(f, "url", url, "\"rtsp://192.0.2.10/stream1\"");
-    let url = url.map(|u| SourceUrl::new(if u.contains("://") { u } else { base.join(u).to_string_lossy().into_owned() }));
+    let url = url.map(|u| SourceUrl::new(if u.contains("://") { u } else { resolve(base, &u).to_string_lossy().into_owned() }));
     let model = s.text(f, "model");
     let all_frames = s.one_of(f, "decode", &[("key_frames", false), ("all_frames", true)]).unwrap_or(false);
     let fps_max = s.number(f, "fps_max", 0.1..=30.0).unwrap_or(2.0);

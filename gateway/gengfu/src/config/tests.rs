@@ -35,6 +35,8 @@ fn faults(text: &str) -> Vec<Fault> {
 fn a_small_file_is_enough_and_paths_start_at_its_folder() {
     let config = Config::parse(GOOD, Path::new("/base")).unwrap();
     assert_eq!(config.gateway.data_dir, Path::new("/base/data"));
+    let detour = Config::parse(&GOOD.replace("\"data\"", "\"./x/../../other/data\""), Path::new("/base")).unwrap();
+    assert_eq!(detour.gateway.data_dir, Path::new("/other/data"));
     assert_eq!(config.uplink.protocol, Protocol::Mqtt5);
     assert_eq!(config.nodes[0].channels[&1].left_open_after, Some(Duration::from_secs(900)));
     assert_eq!(config.cameras[0].zones[0].limit, Duration::from_secs(180));

@@ -161,7 +161,7 @@ fn draw_alarms(frame: &mut Frame<'_>, area: Rect, model: &DeskModel, now: Timest
         Constraint::Fill(1),
         Constraint::Length(10),
         Constraint::Length(12),
-        Constraint::Length(38),
+        Constraint::Length(40),
     ];
     let header = Row::new(["报警 alarm", "状态 condition", "地点 place", "已持续 for", "时延 latency", "图片 picture"])
         .style(Style::new().add_modifier(Modifier::BOLD));
