@@ -124,6 +124,20 @@ pub fn garbage(dir: &Path, seed: u64, len: usize) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The first `seconds` of real footage, as they are: nothing is coded anew.
+///
+/// # Errors
+/// When the footage cannot be read, or ffmpeg is missing or fails.
+pub fn beginning_of(dir: &Path, footage: &Path, seconds: u32) -> Result<PathBuf> {
+    fs::create_dir_all(dir).map_err(|e| RigError::failed(format!("make {}", dir.display()), e))?;
+    let path = dir.join(format!("first-{seconds}-s.avi"));
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-y", "-loglevel", "error", "-i"]).arg(footage);
+    command.args(["-t", &seconds.to_string(), "-map", "0:v:0", "-an", "-c", "copy"]).arg(&path);
+    run(command)?;
+    Ok(path)
+}
+
 /// Debian's street footage as `make setup` put it: 768×576, 10 frames a second, 79.5 s.
 #[must_use]
 pub fn vtest() -> PathBuf {

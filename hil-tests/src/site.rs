@@ -17,6 +17,7 @@ use crate::clip::repository;
 use crate::desk::{Desk, slug};
 use crate::gateway::Gateway;
 use crate::node::{EventName, Node};
+use crate::proxy::Proxy;
 use crate::skip::{Need, need};
 use crate::{Result, RigError};
 
@@ -41,12 +42,14 @@ pub struct Plan {
     pub silence: &'static str,
     /// Where the gateway keeps everything; in the site's folder when absent.
     pub data_dir: Option<PathBuf>,
-    /// The camera, `cam-1`.
-    pub camera: Option<CameraPlan>,
+    /// Cameras; camera `n` (from 1) is `cam-n`.
+    pub cameras: Vec<CameraPlan>,
+    /// A camera's fault must last this long to be a trouble.
+    pub fault_hold: &'static str,
     /// A port for metrics.
     pub metrics: Option<u16>,
-    /// The port on which the gateway meets the broker, when that is not the broker's own: a [`crate::proxy`].
-    pub gateway_meets: Option<u16>,
+    /// Between gateway and broker stands a [`Proxy`], to break the path.
+    pub proxied: bool,
 }
 
 impl Default for Plan {
@@ -57,9 +60,10 @@ impl Default for Plan {
             left_open_after: "2s",
             silence: "10s",
             data_dir: None,
-            camera: None,
+            cameras: Vec::new(),
+            fault_hold: "200ms",
             metrics: None,
-            gateway_meets: None,
+            proxied: false,
         }
     }
 }
@@ -73,15 +77,13 @@ pub struct CameraPlan {
     pub limit: &'static str,
     /// No picture for this long is a fault.
     pub silence: &'static str,
-    /// A fault must last this long to be a trouble.
-    pub fault_hold: &'static str,
 }
 
 impl CameraPlan {
-    /// A camera at `url`; vehicles may stand 3 s, faults are told after 1 s.
+    /// A camera at `url`; vehicles may stand 3 s, missing pictures are a fault after 3 s.
     #[must_use]
     pub fn at(url: impl Into<String>) -> Self {
-        Self { url: url.into(), limit: "3s", silence: "3s", fault_hold: "1s" }
+        Self { url: url.into(), limit: "3s", silence: "3s" }
     }
 
     /// What a camera needs beside the gateway: the detector's model and library, and the footage.
@@ -97,18 +99,11 @@ impl CameraPlan {
         ])
     }
 
-    fn toml(&self) -> String {
-        let root = repository().display().to_string();
+    fn toml(&self, n: usize) -> String {
         format!(
             r#"
-[vision]
-manifest = "{root}/models/manifest.toml"
-models_dir = "{root}/target/gengfu/models"
-onnxruntime = "{root}/target/gengfu/onnxruntime/libonnxruntime.so"
-fault_hold = "{}"
-
 [[camera]]
-name = "cam-1"
+name = "cam-{n}"
 url = "{}"
 decode = "all_frames"
 fps_max = 2.0
@@ -122,7 +117,7 @@ limit = "{}"
 polygon = [[0.83, 0.155], [0.90, 0.135], [0.999, 0.125], [0.999, 0.20], [0.86, 0.21], [0.83, 0.19]]
 vehicles = ["car", "truck", "bus"]
 "#,
-            self.fault_hold, self.url, self.silence, self.limit
+            self.url, self.silence, self.limit
         )
     }
 }
@@ -134,7 +129,6 @@ impl Plan {
     pub fn config(&self, dir: &Path, broker_port: u16) -> String {
         let (root, folder) = (repository().display().to_string(), dir.display().to_string());
         let data_dir = self.data_dir.clone().unwrap_or_else(|| dir.join("data")).display().to_string();
-        let port = self.gateway_meets.unwrap_or(broker_port);
         let protocol = if self.protocol == Protocol::Mqtt5 { "5" } else { "3.1.1" };
         let mut text = format!(
             r#"[gateway]
@@ -145,7 +139,7 @@ codes = ["{root}/config/codes/gbt47678-5-2026.toml", "{root}/config/codes/gbt304
 location = {{ division = "440402", text = "7号楼 Block 7" }}
 
 [uplink]
-broker = "127.0.0.1:{port}"
+broker = "127.0.0.1:{broker_port}"
 protocol = "{protocol}"
 keep_alive = "5s"
 receipt_timeout_life_safety = "1s"
@@ -176,7 +170,19 @@ device = [
                 self.silence, self.left_open_after
             ));
         }
-        text.push_str(&self.camera.as_ref().map(CameraPlan::toml).unwrap_or_default());
+        if !self.cameras.is_empty() {
+            text.push_str(&format!(
+                r#"
+[vision]
+manifest = "{root}/models/manifest.toml"
+models_dir = "{root}/target/gengfu/models"
+onnxruntime = "{root}/target/gengfu/onnxruntime/libonnxruntime.so"
+fault_hold = "{}"
+"#,
+                self.fault_hold
+            ));
+        }
+        text.extend(self.cameras.iter().zip(1..).map(|(camera, n)| camera.toml(n)));
         text
     }
 }
@@ -193,6 +199,8 @@ pub struct Site {
     pub desk: Desk,
     /// The nodes.
     pub nodes: Arc<Vec<Node>>,
+    /// The path to the broker, where the plan wants to break it.
+    pub proxy: Option<Proxy>,
     /// The broker.
     pub broker: Broker,
     /// Everybody's files.
@@ -210,9 +218,11 @@ impl Site {
         let broker = Broker::start(&dir.path().join("broker"), &options)?;
         let nodes = start_nodes(plan, dir.path())?;
         let desk = Desk::start(dir.path(), broker.port(), plan.protocol, &site()?, &gateway()?, "desk-1")?;
-        let config = plan.config(dir.path(), broker.port());
+        let proxy = plan.proxied.then(|| Proxy::start(broker.addr())).transpose()?;
+        let meets = proxy.as_ref().map_or(broker.port(), |proxy| proxy.addr().port());
+        let config = plan.config(dir.path(), meets);
         let gateway = Gateway::prepare(dir.path(), &config)?.with_arguments(&["--log", "json"]);
-        Ok(Self { gateway, desk, nodes, broker, dir })
+        Ok(Self { gateway, desk, nodes, proxy, broker, dir })
     }
 
     /// As [`Site::prepare`], then starts the gateway and waits until it hears its nodes and has reached the centre.
@@ -237,6 +247,12 @@ impl Site {
         let Self { gateway, desk, nodes, .. } = self;
         let what = "everything that happened has arrived at the desk";
         gateway.wait_until(what, SETTLED_WITHIN, |status| is_settled(status, desk, nodes)).map(|_| ())
+    }
+
+    /// Whether everything that happened has arrived, by the gateway's `status` and the desk's proof.
+    #[must_use]
+    pub fn is_settled(&self, status: &serde_json::Value) -> bool {
+        is_settled(status, &self.desk, &self.nodes)
     }
 
     /// Judges what arrived. Call it after [`Site::settle`].

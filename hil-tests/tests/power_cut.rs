@@ -33,7 +33,7 @@ fn cut_again_and_again() -> Result<()> {
     let folder = tempfile::tempdir().map_err(|e| RigError::failed("make a temporary folder", e))?;
     let mut disk = PowerCutDisk::create(folder.path(), 96)?;
     let camera = CameraPlan::at(vtest().display().to_string());
-    let plan = Plan { nodes: 3, data_dir: Some(disk.path().join("data")), camera: Some(camera), ..Plan::default() };
+    let plan = Plan { nodes: 3, data_dir: Some(disk.path().join("data")), cameras: vec![camera], ..Plan::default() };
     let mut site = Site::prepare(&plan)?;
     let traffic = Traffic::start(site.nodes.clone(), seed, 10..60)?;
     for round in 1..=rounds {
@@ -42,7 +42,7 @@ fn cut_again_and_again() -> Result<()> {
             status["outbox"]["health"] == "ok" && status["gateway"]["boot"] == round
         })?;
         // Let it live for a moment of its own; then the power goes, in the middle of whatever it does.
-        site.gateway.process()?.outlives(Duration::from_millis(random.random_range(50..5_000)))?;
+        site.gateway.process()?.outlives(Duration::from_millis(random.random_range(50..8_000)))?;
         disk.cut()?;
         site.gateway.kill();
         // The camera's worker ends by itself when its gateway is gone; until then the disk is in use.
