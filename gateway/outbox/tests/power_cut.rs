@@ -48,7 +48,12 @@ fn main() -> ExitCode {
             .env(OWN_MOUNTS, "1")
             .exec();
     }
-    let needs_loop = |name: &str, test: fn() -> Result<(), Failed>| match &missing {
+    // CI forbids skipping, so that a missing install step cannot hide.
+    let forbidden = std::env::var_os("GENGFU_NO_SKIP").is_some_and(|value| value != "0" && !value.is_empty());
+    let needs_loop = |name: &str, test: fn() -> Result<(), Failed>| match missing {
+        Some(reason) if forbidden => Trial::test(name, move || {
+            Err(format!("would be skipped, because {reason}; GENGFU_NO_SKIP forbids that").into())
+        }),
         Some(reason) => {
             eprintln!("{name}: skipped, because {reason}");
             Trial::test(name, test).with_kind(format!("skipped, because {reason}")).with_ignored_flag(true)
