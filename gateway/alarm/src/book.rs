@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use gengfu_contract::event::{AlarmData, ClockQuality, EventType, EvidenceRef, Origin};
 use gengfu_contract::slug::Slug;
-use gengfu_contract::words::{AlarmKind, CapStatus, Certainty};
+use gengfu_contract::words::{AlarmKind, CapStatus, Certainty, Condition, Severity, Urgency};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,8 @@ pub(crate) struct News {
     pub origin: Option<Origin>,
     pub why: Option<Why>,
     pub certainty: Option<Certainty>,
+    /// CAP words that change with the alarm's level.
+    pub cap: Option<(Urgency, Severity)>,
     pub confidence: Option<f32>,
     pub evidence: Option<EvidenceRef>,
 }
@@ -64,7 +66,7 @@ pub(crate) struct News {
 impl News {
     pub fn at(sensed_at: Timestamp, clock: ClockQuality, origin: Option<&Origin>, why: Why) -> Self {
         let origin = origin.cloned();
-        Self { sensed_at, clock, origin, why: Some(why), certainty: None, confidence: None, evidence: None }
+        Self { sensed_at, clock, origin, why: Some(why), certainty: None, cap: None, confidence: None, evidence: None }
     }
 }
 
@@ -113,6 +115,11 @@ impl Book {
         self.find(subject).is_some_and(|alarm| alarm.machine.is_active())
     }
 
+    /// True unless nobody can tell whether the cause of an open alarm is there.
+    pub fn is_known(&self, subject: &Subject) -> bool {
+        self.find(subject).is_none_or(|alarm| alarm.machine.condition() != Condition::Unknown)
+    }
+
     pub fn get(&self, alarm_id: &str) -> Option<&Alarm> {
         self.alarms.get(alarm_id)
     }
@@ -156,6 +163,12 @@ impl Book {
         self.step(now, &id, Machine::activate_again, news)
     }
 
+    /// It is worse than it was told: if a human had acknowledged it, he is asked again.
+    pub fn worsen(&mut self, now: Timestamp, subject: &Subject, news: News) -> Option<Transition> {
+        let id = self.subjects.get(subject)?.clone();
+        self.step(now, &id, Machine::worsen, news)
+    }
+
     /// Its data changed.
     pub fn update(&mut self, now: Timestamp, subject: &Subject, news: News) -> Option<Transition> {
         let id = self.subjects.get(subject)?.clone();
@@ -197,6 +210,7 @@ impl Book {
             origin: alarm.data.origin.clone(),
             why: None,
             certainty: None,
+            cap: None,
             confidence: None,
             evidence: None,
         };
@@ -283,6 +297,9 @@ impl Alarm {
         if let Some(certainty) = news.certainty {
             data.cap.certainty = certainty;
         }
+        if let Some((urgency, severity)) = news.cap {
+            (data.cap.urgency, data.cap.severity) = (urgency, severity);
+        }
         data.confidence = news.confidence.or(data.confidence);
         if let Some(evidence) = news.evidence
             && data.evidence.iter().all(|have| have.n != evidence.n)
@@ -313,7 +330,7 @@ fn begin(
         alarm_id,
         rev: 0,
         kind: subject.kind,
-        condition: gengfu_contract::words::Condition::ActiveUnack,
+        condition: Condition::ActiveUnack,
         title: subject.kind.title(),
         code: rules.codes.code(subject.kind, location),
         cap,

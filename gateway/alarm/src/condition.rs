@@ -120,6 +120,15 @@ impl Machine {
         self.activate()
     }
 
+    /// The cause is worse than it was told: if a human had acknowledged it, he is asked again.
+    pub fn worsen(&mut self) -> Option<EventType> {
+        if self.presence != Presence::Active {
+            return self.activate();
+        }
+        let acknowledged = std::mem::take(&mut self.acknowledged);
+        Some(if acknowledged { EventType::AlarmRaised } else { EventType::AlarmUpdated })
+    }
+
     /// The cause is gone.
     pub fn clear(&mut self) -> Option<EventType> {
         if !self.is_active() {
@@ -202,6 +211,7 @@ mod tests {
             let got = match *step {
                 "activate" => machine.activate(),
                 "again" => machine.activate_again(),
+                "worse" => machine.worsen(),
                 "clear" => machine.clear(),
                 "blind" => machine.lose_sight(),
                 "ack" => wish(machine.acknowledge()),
@@ -274,6 +284,22 @@ mod tests {
     fn lost_events_end_when_acknowledged_and_tests_end_by_themselves() {
         check(Ending::Acknowledged, &[("ack", Some(AlarmOver), Normal), ("ack", None, Normal)]);
         check(Ending::Cleared, &[("clear", Some(AlarmOver), Normal), ("clear", None, Normal)]);
+    }
+
+    #[test]
+    fn what_gets_worse_is_told_and_asks_again_when_it_was_acknowledged() {
+        check(
+            Ending::ClearedAndAcknowledged,
+            &[
+                ("worse", Some(AlarmUpdated), ActiveUnack),
+                ("ack", Some(AlarmAcknowledged), ActiveAck),
+                ("worse", Some(AlarmRaised), ActiveUnack),
+                ("blind", Some(AlarmUpdated), Unknown),
+                ("worse", Some(AlarmUpdated), ActiveUnack),
+                ("clear", Some(AlarmCleared), ClearedUnack),
+                ("worse", Some(AlarmRaised), ActiveUnack),
+            ],
+        );
     }
 
     #[test]

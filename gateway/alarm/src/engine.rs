@@ -17,13 +17,16 @@ use crate::book::{Book, News, Subject};
 use crate::condition::{Machine, Wish};
 use crate::device::{Device, Service};
 use crate::explain::Why;
+use crate::home::Homes;
 use crate::observation::{Camera, Link, Observation, Smoke, What};
 use crate::output::Output;
 use crate::persist::Unwritten;
-use crate::rule::{Decision, camera, door, equipment, lost, parking, smoke, sos};
+use crate::rule::{Decision, camera, care, door, equipment, lost, parking, smoke, sos, supervision};
 use crate::rules::{DeviceClass, Rules};
 use crate::spot::{Spots, View};
+use crate::supervise::Watch;
 use crate::time::after;
+use crate::watching::{self, homes_of};
 
 /// The rules at work. See the module's head.
 #[derive(Debug, Clone)]
@@ -33,6 +36,8 @@ pub struct Engine {
     pub(crate) devices: BTreeMap<Slug, Device>,
     pub(crate) spots: Spots,
     pub(crate) views: BTreeMap<Slug, View>,
+    pub(crate) watch: Watch,
+    pub(crate) homes: Homes,
     pub(crate) unwritten: Unwritten,
     /// Open alarms about what is no longer configured; the next tick ends them.
     pub(crate) orphans: Vec<String>,
@@ -55,6 +60,8 @@ impl Engine {
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         Self {
+            watch: Watch::new(&rules),
+            homes: Homes::default(),
             rules,
             book: Book::default(),
             devices: BTreeMap::new(),
@@ -78,7 +85,7 @@ impl Engine {
         let mut out = Vec::new();
         let mut device = self.devices.remove(&seen.device).unwrap_or_default();
         let before = device.clone();
-        hear(&mut device, now, seen);
+        let heard = is_sign_of_life(seen).then(|| self.hear(now, &mut device, seen)).flatten();
         if !is_straggler(&mut device, seen) {
             self.judge(now, &mut out, &mut device, seen);
             self.run_timers(now, &mut out, &mut device, &seen.device);
@@ -87,6 +94,9 @@ impl Engine {
             self.unwritten.device(&seen.device);
         }
         self.devices.insert(seen.device.clone(), device);
+        if let Some((unit, was_lost)) = heard {
+            self.after_sign_of_life(now, &mut out, &unit, was_lost, seen);
+        }
         out
     }
 
@@ -97,6 +107,10 @@ impl Engine {
         self.end_orphans(now, &mut out);
         let (_, mut decision) = decide(&self.rules, &mut self.book, now, &mut out);
         parking::tick(&mut decision, &mut self.spots);
+        let lost = supervision::tick(&mut decision, &mut self.watch);
+        for door in lost.iter().flat_map(|unit| homes_of(&self.rules, &self.watch, unit)) {
+            care::lose_sight(&mut decision, &door);
+        }
         let due = |device: &Device| device.next_due().is_some_and(|at| at <= now);
         let names: Vec<Slug> = self.devices.iter().filter(|(_, d)| due(d)).map(|(name, _)| name.clone()).collect();
         for name in names {
@@ -114,7 +128,7 @@ impl Engine {
     pub fn next_due(&self) -> Option<Timestamp> {
         let orphans = self.orphans.iter().filter_map(|id| self.book.get(id)).map(|alarm| alarm.data.decided_at);
         let devices = self.devices.values().filter_map(Device::next_due);
-        orphans.chain(devices).chain(self.spots.next_due()).min()
+        orphans.chain(devices).chain(self.spots.next_due()).chain(self.watch.next_due()).min()
     }
 
     /// The gateway's clock was set by `by` (forward is positive): running timers move with it, so that none fires early or late.
@@ -127,6 +141,8 @@ impl Engine {
             }
         }
         self.spots.shift_deadlines(by);
+        self.watch.shift(by);
+        self.homes.shift(by);
         self.last_now = self.last_now.map(|last| crate::time::shifted(last, by));
     }
 
@@ -188,11 +204,12 @@ impl Engine {
     pub(crate) fn forget_unwritten(&mut self) {
         self.views.clear();
         self.spots.forget_unwritten();
+        self.watch.forget_unwritten();
         self.last_now = None;
     }
 
     /// Notes the time; when it ran backwards, or for the first time after a restart, brings in timers left too far ahead.
-    fn take_time(&mut self, now: Timestamp) {
+    pub(crate) fn take_time(&mut self, now: Timestamp) {
         if self.last_now.is_none_or(|last| now < last) {
             for (name, device) in &mut self.devices {
                 if device.rein_timers(now) {
@@ -200,7 +217,10 @@ impl Engine {
                 }
             }
             self.spots.rein_deadlines(after(now, self.rules.timing.still_wait));
+            self.watch.rein(now);
+            self.homes.rein(now);
         }
+        self.watch.is_alive(now);
         self.last_now = Some(now);
     }
 
@@ -208,13 +228,22 @@ impl Engine {
         let (rules, mut decision) = decide(&self.rules, &mut self.book, now, out);
         let decision = &mut decision;
         match &seen.what {
-            What::Door { open, repaired } => door::observe(decision, &mut device.door, seen, *open, *repaired),
+            What::Door { open, repaired } => {
+                let moved = device.door.as_ref().is_none_or(|door| door.open != *open);
+                door::observe(decision, &mut device.door, seen, *open, *repaired);
+                if moved {
+                    watching::moved(decision, &mut self.homes, &self.watch, seen, *open);
+                }
+            }
             What::Smoke(reading) => smoke::observe(decision, &mut device.smoke, seen, *reading),
             What::SosPressed => sos::observe(decision, seen),
             What::Tamper(open) => equipment::tamper(decision, seen, *open),
             What::Battery { millivolts, low } => equipment::battery(decision, device, seen, *millivolts, *low),
             What::Heartbeat => {}
-            What::EventsLost { first, count } => equipment::events_lost(decision, seen, *first, *count),
+            What::EventsLost { first, count } => {
+                equipment::events_lost(decision, seen, *first, *count);
+                watching::distrust(decision, &mut self.homes, &self.watch, &seen.device);
+            }
             What::DeviceFault(faulty) => equipment::fault(decision, seen, *faulty),
             What::Link(link) => lost::observe(decision, &mut device.link, seen, link),
             What::Camera(state) => {
@@ -299,21 +328,17 @@ fn decide<'a>(
     (rules, Decision { rules, book, now, out })
 }
 
-fn done(outputs: Vec<Output>) -> Answer {
+pub(crate) fn done(outputs: Vec<Output>) -> Answer {
     Answer { outcome: Outcome::Done, reason: None, outputs }
 }
 
-fn refused(outcome: Outcome, zh: impl Into<String>, en: impl Into<String>) -> Answer {
+pub(crate) fn refused(outcome: Outcome, zh: impl Into<String>, en: impl Into<String>) -> Answer {
     Answer { outcome, reason: Some(Text { zh: zh.into(), en: en.into() }), outputs: Vec::new() }
 }
 
 /// A device that says anything is heard; what the gateway says of it is not.
-fn hear(device: &mut Device, now: Timestamp, seen: &Observation) {
-    let silent =
-        matches!(seen.what, What::Link(Link::Down(_)) | What::Camera(Camera::Fault { .. }) | What::Still { .. });
-    if !silent {
-        device.last_heard_at = device.last_heard_at.max(Some(now));
-    }
+fn is_sign_of_life(seen: &Observation) -> bool {
+    !matches!(seen.what, What::Link(Link::Down(_)) | What::Camera(Camera::Fault { .. }) | What::Still { .. })
 }
 
 /// True for a copy of what was judged before, or for what is older than it, by the node's own numbers: times cannot tell, a

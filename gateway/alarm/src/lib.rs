@@ -7,7 +7,7 @@
 //! ```text
 //! Observation ─▶ Engine ─▶ rule/* (one module each) ─▶ Book (condition, rev, id) ─▶ Output
 //!                  │                                     │
-//!                  └── device, spot: memories ───────────┴─▶ take_changes: what survives a restart
+//!                  └── device, spot, home: memories ───────────┴─▶ take_changes: what survives a restart
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -17,21 +17,30 @@ pub mod condition;
 mod device;
 pub mod engine;
 mod explain;
+mod home;
 mod id;
 pub mod observation;
 pub mod output;
+mod pauses;
 pub mod persist;
 mod place;
+pub mod policy;
+mod rhythm;
 mod rule;
 pub mod rules;
 mod spot;
+mod supervise;
 #[cfg(test)]
 mod tests;
 mod time;
+mod watching;
 
 pub use codes::{CodeError, CodeFile, CodeTable};
 pub use engine::{Answer, Engine};
+pub use home::{Pause, PauseKind};
 pub use observation::Observation;
 pub use output::Output;
+pub use pauses::{CareState, Trouble};
 pub use persist::{RestoreNote, StateChange};
+pub use policy::{Care, CareRule, NightRule, NotOpened, RiskTier, Supervised, Supervision, SupervisionClass};
 pub use rules::{DeviceClass, DeviceRule, Rules, Timing, ZoneKind, ZoneRule};

@@ -1,6 +1,6 @@
 //! What of the engine survives a restart.
 //!
-//! Owns the keys, the form (JSON, one entry per alarm, device, spot, and one ledger) and the way back. An entry that cannot be
+//! Owns the keys, the form (JSON, one entry per alarm, device, spot, supervised unit, home and rhythm, one ledger, one sign of life) and the way back. An entry that cannot be
 //! read is reported and dropped; the rest goes on. Refuses to write: it hands out changes, and the caller's store
 //! makes them durable.
 
@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use gengfu_contract::slug::Slug;
+use gengfu_contract::words::AlarmKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +21,10 @@ use crate::spot::{Spot, Stage};
 const ALARM: &str = "alarm/";
 const DEVICE: &str = "device/";
 const SPOT: &str = "spot/";
+const HEARD: &str = "heard/";
+const HOME: &str = "home/";
+const RHYTHM: &str = "rhythm/";
+const ALIVE: &str = "alive";
 const LEDGER: &str = "ledger";
 
 /// One entry to write (`Some`) or to remove (`None`).
@@ -100,6 +105,16 @@ impl Engine {
         for name in std::mem::take(&mut self.unwritten.devices) {
             changes.push(change(format!("{DEVICE}{name}"), self.devices.get(&name)));
         }
+        changes.extend(self.watch.take_dirty_alive().map(|at| change(ALIVE.to_owned(), Some(&at))));
+        for (name, heard) in self.watch.take_dirty() {
+            changes.push(change(format!("{HEARD}{name}"), Some(&heard)));
+        }
+        for door in self.homes.take_dirty_homes() {
+            changes.push(change(format!("{HOME}{door}"), self.homes.homes.get(&door)));
+        }
+        for door in self.homes.take_dirty_rhythms() {
+            changes.push(change(format!("{RHYTHM}{door}"), self.homes.rhythms.get(&door)));
+        }
         for serial in self.spots.take_dirty() {
             changes.push(change(spot_key(serial), self.spots.get(serial)));
         }
@@ -143,6 +158,26 @@ impl Engine {
                 return Err(RestoreNote::NotConfigured { key: key.to_owned() });
             }
             self.devices.insert(name, device);
+        } else if key == ALIVE {
+            self.watch.take_back_alive(read(key, value)?);
+        } else if let Some(name) = key.strip_prefix(HEARD) {
+            let name = Slug::new(name).map_err(|error| unreadable(&error.to_string()))?;
+            if !self.watch.take_back(&name, read(key, value)?) {
+                return Err(RestoreNote::NotConfigured { key: key.to_owned() });
+            }
+        } else if let Some(door) = key.strip_prefix(HOME).or_else(|| key.strip_prefix(RHYTHM)) {
+            let door = Slug::new(door).map_err(|error| unreadable(&error.to_string()))?;
+            let configured = self.rules.timing.care.homes.contains_key(&door);
+            if key.starts_with(HOME) {
+                let home = read(key, value)?;
+                configured.then(|| self.homes.homes.insert(door, home));
+            } else {
+                let rhythm = read(key, value)?;
+                configured.then(|| self.homes.rhythms.insert(door, rhythm));
+            }
+            if !configured {
+                return Err(RestoreNote::NotConfigured { key: key.to_owned() });
+            }
         } else if key.starts_with(SPOT) {
             let spot: Spot = read(key, value)?;
             if spot_key(spot.serial) != key {
@@ -188,8 +223,13 @@ impl Engine {
                 Some(zone) => {
                     self.rules.zone(&subject.device, zone).is_some_and(|rule| rule.kind.alarm() == subject.kind)
                 }
+                None if is_care(subject.kind) => self.rules.timing.care.homes.contains_key(&subject.device),
                 None => self.rules.devices.contains_key(&subject.device),
             };
+            // Without the clock that raised it, nothing would ever clear it.
+            let clockless = subject.kind == AlarmKind::NotOpened
+                && alarm.machine.is_active()
+                && !self.homes.homes.contains_key(&subject.device);
             // A cleared alarm only waits for a human and needs no spot; one that is active could never clear without.
             let spotless =
                 alarm.machine.is_active() && subject.spot.is_some_and(|serial| self.spots.get(serial).is_none());
@@ -197,12 +237,19 @@ impl Engine {
                 notes.push(RestoreNote::NotConfigured { key });
             } else if spotless {
                 notes.push(RestoreNote::Incomplete { key, missing: "the vehicle's place" });
+            } else if clockless {
+                notes.push(RestoreNote::Incomplete { key, missing: "the home's clock" });
             } else {
                 continue;
             }
             self.orphans.push(alarm.data.alarm_id.clone());
         }
     }
+}
+
+/// Kinds that only a home with a care rule has.
+fn is_care(kind: AlarmKind) -> bool {
+    matches!(kind, AlarmKind::NotOpened | AlarmKind::NightExit | AlarmKind::NightFrequency)
 }
 
 fn spot_key(serial: u64) -> String {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codes::CodeTable;
 use crate::observation::TrackKind;
+use crate::policy::{Care, Supervision};
 
 /// Everything the engine is told at its start.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,7 +26,7 @@ pub struct Rules {
     pub zones: BTreeMap<(Slug, Slug), ZoneRule>,
     /// Event codes.
     pub codes: CodeTable,
-    /// Timers that are the same for all devices.
+    /// Timers that are the same for all devices, and how long a silence may last.
     pub timing: Timing,
 }
 
@@ -132,7 +133,7 @@ impl ZoneKind {
     }
 }
 
-/// Timers that are the same for all devices.
+/// Timers that are the same for all devices, and the policies for silence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timing {
     /// A camera without usable pictures this long is a trouble. Default 10 s: a worker's restart is not worth a visit.
@@ -157,6 +158,10 @@ pub struct Timing {
     pub return_window: Duration,
     /// A vehicle not yet over its limit is still the same one when its camera was blind at most this long. Default 60 s.
     pub continue_window: Duration,
+    /// How long a sensor may be silent. On by default.
+    pub supervision: Supervision,
+    /// The homes with care rules, and the local time they live by. Default: none.
+    pub care: Care,
 }
 
 impl Default for Timing {
@@ -172,6 +177,8 @@ impl Default for Timing {
             left_after: Duration::from_secs(2),
             return_window: Duration::from_secs(30),
             continue_window: Duration::from_secs(60),
+            supervision: Supervision::default(),
+            care: Care::default(),
         }
     }
 }

@@ -87,6 +87,57 @@ words! {
         IllegalParking = "illegal_parking",
         /// A vehicle blocks a fire lane.
         FireLaneBlocked = "fire_lane_blocked",
+        /// A door was not opened for longer than its home's limit. One alarm, whose [`CareLevel`] rises revision by revision.
+        NotOpened = "not_opened",
+        /// A door was opened in the night and not again within the limit; which way anybody went cannot be told.
+        NightExit = "night_exit",
+        /// A door was opened far more often in one night than is usual in this home.
+        NightFrequency = "night_frequency",
+        /// A device has reached the end of its life and must be replaced (trouble).
+        EndOfLife = "end_of_life",
+        /// A smoke alarm's chamber is dirty (trouble).
+        Contaminated = "contaminated",
+        /// A bus that carries devices is down (trouble).
+        BusDown = "bus_down",
+        /// The gateway's clock cannot be trusted (trouble).
+        ClockTrouble = "clock_trouble",
+        /// A device is heard but has never triggered since long: is it mounted where it should be (trouble, a hint)?
+        NeverTriggered = "never_triggered",
+    }
+}
+
+words! {
+    /// How far a not-opened alarm has gone; each level has its own CAP words.
+    CareLevel: "snake_case" {
+        /// First: call the person.
+        Yellow = "yellow",
+        /// Second: somebody tries again.
+        Orange = "orange",
+        /// Third: somebody goes there.
+        Red = "red",
+    }
+}
+
+impl CareLevel {
+    /// CAP urgency and severity of the level.
+    #[must_use]
+    pub fn cap(self) -> (Urgency, Severity) {
+        match self {
+            CareLevel::Yellow => (Urgency::Future, Severity::Minor),
+            CareLevel::Orange => (Urgency::Expected, Severity::Moderate),
+            CareLevel::Red => (Urgency::Immediate, Severity::Severe),
+        }
+    }
+
+    /// The level as people say it.
+    #[must_use]
+    pub fn title(self) -> Text {
+        let (zh, en) = match self {
+            CareLevel::Yellow => ("黄色", "yellow"),
+            CareLevel::Orange => ("橙色", "orange"),
+            CareLevel::Red => ("红色", "red"),
+        };
+        Text { zh: zh.into(), en: en.into() }
     }
 }
 
@@ -205,8 +256,9 @@ impl AlarmKind {
         match self {
             Smoke => Lane::Fire,
             Sos => Lane::Emergency,
-            Tamper | SensorLost | LowBattery | DeviceFault | EventsLost | CameraFault => Lane::Trouble,
-            DoorLeftOpen => Lane::Care,
+            Tamper | SensorLost | LowBattery | DeviceFault | EventsLost | CameraFault | EndOfLife | Contaminated
+            | BusDown | ClockTrouble | NeverTriggered => Lane::Trouble,
+            DoorLeftOpen | NotOpened | NightExit | NightFrequency => Lane::Care,
             IllegalParking | FireLaneBlocked => Lane::City,
         }
     }
@@ -231,10 +283,17 @@ impl AlarmKind {
             Smoke => (Urgency::Immediate, Severity::Extreme, Certainty::Likely, Category::Fire),
             Sos => (Urgency::Immediate, Severity::Severe, Certainty::Observed, Category::Rescue),
             DoorLeftOpen => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Safety),
-            Tamper | SensorLost | DeviceFault | EventsLost | CameraFault => {
+            Tamper | SensorLost | DeviceFault | EventsLost | CameraFault | Contaminated | BusDown | ClockTrouble => {
                 (Urgency::Expected, Severity::Moderate, Certainty::Observed, Category::Infra)
             }
-            LowBattery => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Infra),
+            LowBattery | EndOfLife => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Infra),
+            NeverTriggered => (Urgency::Future, Severity::Minor, Certainty::Possible, Category::Infra),
+            NotOpened => {
+                let (urgency, severity) = CareLevel::Yellow.cap();
+                (urgency, severity, Certainty::Possible, Category::Health)
+            }
+            NightExit => (Urgency::Expected, Severity::Moderate, Certainty::Possible, Category::Safety),
+            NightFrequency => (Urgency::Future, Severity::Minor, Certainty::Possible, Category::Health),
             FireLaneBlocked => (Urgency::Expected, Severity::Moderate, Certainty::Likely, Category::Safety),
             IllegalParking => (Urgency::Future, Severity::Minor, Certainty::Likely, Category::Transport),
         };
@@ -257,6 +316,14 @@ impl AlarmKind {
             CameraFault => ("监控设施异常", "Camera fault"),
             IllegalParking => ("机动车乱停放", "Illegal parking"),
             FireLaneBlocked => ("占用消防通道", "Fire lane blocked"),
+            NotOpened => ("长时间未开门", "Door not opened"),
+            NightExit => ("夜间开门后未再开门", "Door opened at night and not again"),
+            NightFrequency => ("夜间开门次数异常", "Door opened unusually often at night"),
+            EndOfLife => ("设备到期", "Device at the end of its life"),
+            Contaminated => ("烟感积灰", "Smoke alarm contaminated"),
+            BusDown => ("总线故障", "Bus down"),
+            ClockTrouble => ("时钟异常", "Clock not trusted"),
+            NeverTriggered => ("传感器从未触发", "Sensor never triggered"),
         };
         Text { zh: zh.into(), en: en.into() }
     }
@@ -286,6 +353,15 @@ mod tests {
         for condition in Condition::ALL {
             assert_eq!(serde_json::to_value(condition).unwrap(), condition.as_str());
         }
+    }
+
+    #[test]
+    fn a_level_of_care_is_worse_in_every_word_than_the_one_before() {
+        // Both lists of CAP words are declared worst first.
+        let words: Vec<_> = CareLevel::ALL.iter().map(|level| level.cap()).collect();
+        assert!(words.windows(2).all(|w| w[0].0 > w[1].0 && w[0].1 > w[1].1), "{words:?}");
+        let fresh = AlarmKind::NotOpened.cap();
+        assert_eq!((fresh.urgency, fresh.severity), CareLevel::Yellow.cap());
     }
 
     #[test]

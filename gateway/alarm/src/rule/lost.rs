@@ -1,7 +1,6 @@
 //! Devices that cannot be reached. Owns the one trouble of a node whose link is down, which lists everything the node carries: 32
-//! silent channels are one fault. Refuses to say anything about what the sensors would have seen.
-//!
-//! Supervision by class (300 s, 2 h, 25 h without a word) will call [`lost`] and [`heard`] from its own timers.
+//! silent channels are one fault. Refuses to say anything about what the sensors would have seen. Silence on a link that is up
+//! is `supervision`'s; both speak of the same trouble.
 
 use std::time::Duration;
 

@@ -13,12 +13,15 @@ use crate::output::Output;
 use crate::rules::Rules;
 
 pub(crate) mod camera;
+pub(crate) mod care;
 pub(crate) mod door;
 pub(crate) mod equipment;
 pub(crate) mod lost;
+pub(crate) mod night;
 pub(crate) mod parking;
 pub(crate) mod smoke;
 pub(crate) mod sos;
+pub(crate) mod supervision;
 
 /// One decision being made: the rules, the book, the time, and what comes of it.
 pub(crate) struct Decision<'a> {
@@ -44,6 +47,12 @@ impl Decision<'_> {
     /// The cause came once more.
     pub fn raise_again(&mut self, subject: &Subject, news: News) {
         let transition = self.book.raise_again(self.now, subject, news);
+        self.out.extend(transition.map(Output::Alarm));
+    }
+
+    /// The cause is worse than it was told.
+    pub fn worsen(&mut self, subject: &Subject, news: News) {
+        let transition = self.book.worsen(self.now, subject, news);
         self.out.extend(transition.map(Output::Alarm));
     }
 
