@@ -89,7 +89,6 @@ impl Desk {
     }
 
     /// What the desk knows. Do not hold it for long: the desk waits for it.
-    #[must_use]
     pub fn model(&self) -> MutexGuard<'_, DeskModel> {
         lock(&self.model)
     }

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::process::{Process, eventually};
 use crate::{Result, RigError};
 
@@ -138,6 +141,27 @@ impl Gateway {
         let (_, out, err) = self.command_output(&["status", "--json"])?;
         serde_json::from_str(&out)
             .map_err(|e| RigError::failed("read the gateway's status", format!("{e}\n{}{}", out, err)))
+    }
+
+    /// The process of the first camera's worker; `None` while there is none.
+    ///
+    /// # Errors
+    /// When the gateway does not answer.
+    pub fn camera_worker(&self) -> Result<Option<Pid>> {
+        let pid = self.status()?["cameras"][0]["worker_pid"].as_i64();
+        Ok(pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw))
+    }
+
+    /// Kill -9 for the first camera's worker. False when there was none to kill.
+    ///
+    /// # Errors
+    /// When the gateway does not answer, or the worker may not be killed.
+    pub fn kill_camera_worker(&self) -> Result<bool> {
+        match self.camera_worker()?.map(|pid| kill_process(pid, Signal::KILL)) {
+            None | Some(Err(Errno::SRCH)) => Ok(false),
+            Some(Ok(())) => Ok(true),
+            Some(Err(e)) => Err(RigError::failed("kill the camera's worker", e)),
+        }
     }
 
     /// Waits until the gateway's status satisfies `accept`. Ends early when the gateway has ended.

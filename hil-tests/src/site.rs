@@ -322,6 +322,7 @@ pub struct Account {
 pub fn account(desk: &Desk, nodes: &[Node]) -> Result<Account> {
     let journal = desk.journal()?;
     let mut faults = Vec::new();
+    let mut losses_told = 0;
     let mut ids: BTreeMap<EventName, BTreeSet<String>> = BTreeMap::new();
     let mut account = Account { events: journal.len(), ..Account::default() };
     for line in &journal {
@@ -329,6 +330,7 @@ pub fn account(desk: &Desk, nodes: &[Node]) -> Result<Account> {
         account.raised += usize::from(line.event.event_type == EventType::AlarmRaised);
         match line.event.observed() {
             Ok(Some(observed)) => {
+                losses_told += usize::from(observed.what == "events.lost");
                 if let Some(origin) = observed.origin {
                     let name = (origin.node, origin.boot, origin.sequence);
                     ids.entry(name).or_default().insert(line.event.id.clone());
@@ -343,6 +345,10 @@ pub fn account(desk: &Desk, nodes: &[Node]) -> Result<Account> {
     let promised: BTreeSet<EventName> = nodes.iter().flat_map(Node::acknowledged).collect();
     faults.extend(promised.iter().filter(|name| !ids.contains_key(*name)).map(|name| format!("{name:?} is lost")));
     account.acknowledged = promised.len();
+    let lost: usize = nodes.iter().map(Node::lost).sum();
+    if lost > 0 && losses_told == 0 {
+        faults.push(format!("nodes gave up {lost} events for want of room, and nobody was told"));
+    }
     let model = desk.model();
     match model.proof(&gateway()?) {
         Some(proof) => {

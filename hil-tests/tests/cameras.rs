@@ -15,7 +15,6 @@ use hil_tests::rtsp::RtspCamera;
 use hil_tests::site::{CameraPlan, Plan, Site};
 use hil_tests::skip::{self, need};
 use hil_tests::{Result, RigError};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// A camera's fault and its end: time-outs of some seconds, retries up to 15 s, the model's loading.
@@ -44,12 +43,12 @@ fn rtsp() -> Result<()> {
     parking_is(&site, Condition::ActiveUnack)?;
     let calm = smoke(&site, 1)?;
 
-    let pid = worker_pid(&site)?;
-    kill_process(pid, Signal::KILL).map_err(|e| RigError::failed("kill the camera's worker", e))?;
+    let worker = site.gateway.camera_worker()?;
+    assert!(site.gateway.kill_camera_worker()?, "a streaming camera has a worker");
     let killed = smoke(&site, 2)?;
     trouble_is(&mut site, "cam-1", 1, Condition::ActiveUnack)?;
     trouble_is(&mut site, "cam-1", 1, Condition::ClearedUnack)?;
-    assert_ne!(worker_pid(&site)?, pid, "a new worker");
+    assert_ne!(site.gateway.camera_worker()?, worker, "a new worker");
 
     server.freeze()?;
     let frozen = smoke(&site, 3)?;
@@ -159,11 +158,4 @@ fn streams(site: &mut Site, camera: &str) -> Result<()> {
 
 fn camera_of<'s>(status: &'s Value, name: &str) -> Option<&'s Value> {
     status["cameras"].as_array()?.iter().find(|camera| camera["camera"] == name)
-}
-
-fn worker_pid(site: &Site) -> Result<Pid> {
-    let status = site.gateway.status()?;
-    let pid =
-        status["cameras"][0]["worker_pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    pid.ok_or_else(|| RigError::failed("find the camera's worker", format!("{status:#}")))
 }

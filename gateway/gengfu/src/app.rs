@@ -60,6 +60,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// # Errors
 /// When a part cannot start (store, socket, code files), or one that must not end has ended.
 pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    // Before anything counts: what is counted earlier is in no metric.
+    if let Some(address) = config.local.metrics
+        && let Err(error) = exporter::serve(address)
+    {
+        tracing::error!(%error, "no metrics on {address}: is the port free? ([local] metrics)");
+    }
     let evidence_dir = prepare_folders(&config.gateway.data_dir)?;
     let outbox = Outbox::open(outbox_options(&config)).context("open the outbox")?;
     let rules = rules(&config);
@@ -262,10 +268,7 @@ fn start_decider(
 
 fn start_local(config: &Config, evidence_dir: &Path, sources: Sources, stop: &CancellationToken) -> anyhow::Result<JoinSet<()>> {
     let mut local = JoinSet::new();
-    if let Some(address) = config.local.metrics {
-        if let Err(error) = exporter::serve(address) {
-            tracing::error!(%error, "no metrics on {address}: is the port free? ([local] metrics)");
-        }
+    if config.local.metrics.is_some() {
         let (sources, stop) = (sources.clone(), stop.clone());
         local.spawn(async move {
             while tokio::time::timeout(GAUGES_EVERY, stop.cancelled()).await.is_err() {
