@@ -16,6 +16,7 @@ use crate::{
         CHUNK_BYTES, HEAD_KEY, HeadRecord, IdRecord, RecordHeader, body_key, id_key, parse_pending_key, pending_at,
         pending_key, state_key, state_tail_key,
     },
+    ops::Ops,
     outbox::{Inner, Writer},
     settle::{Outline, prune, read_outline, settle},
 };
@@ -30,7 +31,7 @@ pub struct Batch<'a> {
     /// `None` when this thread holds another batch.
     writer: Option<MutexGuard<'a, Writer>>,
     head: HeadRecord,
-    ops: sled::Batch,
+    ops: Ops,
     changed: bool,
     events: u64,
     ids: HashSet<String>,
@@ -50,7 +51,7 @@ impl<'a> Batch<'a> {
             outbox,
             head: writer.as_ref().map(|writer| writer.head.clone()).unwrap_or_default(),
             writer,
-            ops: sled::Batch::default(),
+            ops: Ops::default(),
             changed: false,
             events: 0,
             ids: HashSet::new(),
@@ -149,29 +150,29 @@ impl<'a> Batch<'a> {
         }
         let steps = 2 * self.events + 16;
         let mut head = self.head.clone();
+        let dropped = &self.dropped;
         outbox.write("commit a batch", |store| {
             if self.changed {
-                store.apply(ops)?;
+                // Under the flight lock, so that `take` never meets an attachment whose bytes are just being removed.
+                let mut flight = store.commit(&ops, &outbox.watch, || outbox.flight())?;
+                flight.head = head.clone();
+                dropped.iter().for_each(|item| flight.forget(item.key));
+            } else {
+                store.sync(&outbox.watch)?;
             }
-            // A record that cannot be read must not keep a new alarm from being stored; the journal then only stays
-            // longer, and `verify` names the record.
+            // Not worth a sync: after a crash it is done again. A record that cannot be read must not keep a new alarm from
+            // being stored; the journal then only stays longer, and `verify` names the record.
             if let Ok(Some((ops, pruned))) = prune(store, &head, outbox.journal_keep, steps) {
-                store.apply(ops)?;
+                store.apply(&ops)?;
+                outbox.flight().head = pruned.clone();
                 head = pruned;
             }
-            store.sync(&outbox.watch)
+            store.sync_if_far(&outbox.watch)
         })?;
-        writer.head = head.clone();
-        writer.unsynced = false;
         let public = head.public();
-        let dropped = std::mem::take(&mut self.dropped);
-        let mut flight = outbox.flight();
-        flight.head = head;
-        for item in &dropped {
-            flight.forget(item.key);
-        }
-        drop(flight);
-        Ok(Committed { head: public, dropped })
+        writer.head = head;
+        writer.unsynced = false;
+        Ok(Committed { head: public, dropped: std::mem::take(&mut self.dropped) })
     }
 
     fn check_id(&self, id: &str) -> Result<(), OutboxError> {

@@ -7,12 +7,23 @@ use std::{
     io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
 
-use crate::{OutboxError, watch::Watch};
+use crate::{OutboxError, ops::Ops, watch::Watch};
 
+/// sled's tree that holds the redo record, and its only key.
+const REDO_TREE: &str = "redo";
+const REDO_KEY: &[u8] = b"redo";
+/// The longest redo record. sled writes a value from 128 KiB on to an unsynced file of its own; a leaf with one value of
+/// this length stays below. More is written as a batch of sled's, which takes one more write to the disk.
+const REDO_BYTES_MAX: usize = 24 * 1024;
+/// Most changed keys without a sync. sled uses a segment of its log again once what replaced it is *written*; how much may be
+/// written but not synced must stay well below the segment or two by which sled lags behind with that. Otherwise a power
+/// cut can take the new place of a page and leave the old one overwritten.
+const UNSYNCED_KEYS_MAX: usize = 64;
 const MARK: &[u8] = b"gengfu outbox 1\n";
 /// How often to try for the directory's lock, and for sled's own, which its background threads let go of by and by.
 const LOCK_TRIES: u32 = 50;
@@ -31,6 +42,11 @@ pub(crate) struct Home {
 pub(crate) struct Store {
     /// `None` only while it is dropped.
     db: Option<sled::Db>,
+    redo: Option<sled::Tree>,
+    /// A redo record was begun and its changes are not all made, or nobody knows.
+    owes_redo: AtomicBool,
+    /// Keys changed since the last sync.
+    unsynced_keys: AtomicUsize,
     data: File,
 }
 
@@ -83,11 +99,23 @@ impl Home {
             }
             Err(other) => return Err(other),
         };
+        let redo = guarded("open", || {
+            let redo = db.open_tree(REDO_TREE).and_then(|redo| db.flush().map(|_| redo));
+            redo.map_err(|source| OutboxError::Store { doing: "open the redo record", source })
+        })?;
         sync_files(&self.path)?;
         self.finish_creation()?;
         let data_path = self.path.join("db");
         let data = OpenOptions::new().read(true).write(true).open(&data_path).map_err(io_error("open", &data_path))?;
-        Ok(Store { db: Some(db), data })
+        let store = Store {
+            db: Some(db),
+            redo: Some(redo),
+            owes_redo: AtomicBool::new(true),
+            unsynced_keys: AtomicUsize::new(0),
+            data,
+        };
+        guarded("redo the last batch", || store.redo_last())?;
+        Ok(store)
     }
 
     /// Drops what the page cache holds of the log. After a failed sync the kernel may hold pages it counts as clean
@@ -141,8 +169,13 @@ impl Home {
 impl Drop for Store {
     fn drop(&mut self) {
         // sled flushes when it closes, and panics when the disk is gone by then. What was promised is synced already.
-        let db = self.db.take();
+        let (db, redo) = (self.db.take(), self.redo.take());
+        let is_owed = self.owes_redo.load(Ordering::Relaxed);
         let _ = guarded("close", || {
+            if let Some(redo) = redo.filter(|_| !is_owed) {
+                // A store that was closed in order owes nothing; if this fails, the same changes are made once more.
+                let _ = redo.remove(REDO_KEY);
+            }
             drop(db);
             Ok(())
         });
@@ -170,9 +203,85 @@ impl Store {
             .take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
     }
 
-    /// Applies a batch atomically, in memory and in the log's buffers. Not yet durable.
-    pub fn apply(&self, batch: sled::Batch) -> Result<(), OutboxError> {
-        self.db().apply_batch(batch).map_err(|source| OutboxError::Store { doing: "apply a batch", source })
+    /// Makes changes that a power cut leaves whole or not at all. Not yet durable. One writer at a time.
+    pub fn apply(&self, ops: &Ops) -> Result<(), OutboxError> {
+        if self.begin(ops)? { self.finish(ops) } else { Ok(()) }
+    }
+
+    /// As [`Store::apply`], and durable before anybody can read them (except when they are too many for a redo
+    /// record: then when this returns). `before_visible` is called in between; what it gives back is held meanwhile.
+    pub fn commit<G>(&self, ops: &Ops, watch: &Watch, before_visible: impl FnOnce() -> G) -> Result<G, OutboxError> {
+        let is_open = self.begin(ops)?;
+        self.sync(watch)?;
+        let held = before_visible();
+        if is_open {
+            self.finish(ops)?;
+        }
+        Ok(held)
+    }
+
+    /// Writes the changes down as one redo record, which sled logs as a whole. From then on they will be found, as soon as
+    /// the log is synced that far: its messages are recovered in order up to the first that is torn, so whoever finds this record
+    /// finds all changes of the records before it, and opening makes the changes of this one again. Gives back whether
+    /// [`Store::finish`] is still to be called; not when the changes were too many, and made at once by sled's own batch.
+    ///
+    /// sled's batch is not used for all, because it costs one more write to the disk, with a change of threads, for a manifest.
+    fn begin(&self, ops: &Ops) -> Result<bool, OutboxError> {
+        let failed = |source| OutboxError::Store { doing: "apply a batch", source };
+        self.owes_redo.store(true, Ordering::Relaxed);
+        self.unsynced_keys.fetch_add(ops.len(), Ordering::Relaxed);
+        if ops.encoded_bytes() <= REDO_BYTES_MAX {
+            self.redo().insert(REDO_KEY, ops.encode()).map_err(failed)?;
+            return Ok(true);
+        }
+        // All changes of the last record are made, and it must not be made again on top of these.
+        self.redo().remove(REDO_KEY).map_err(failed)?;
+        let mut batch = sled::Batch::default();
+        for (key, value) in ops.iter() {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        self.db().apply_batch(batch).map_err(failed)?;
+        self.owes_redo.store(false, Ordering::Relaxed);
+        Ok(false)
+    }
+
+    /// Makes the changes of the redo record.
+    fn finish(&self, ops: &Ops) -> Result<(), OutboxError> {
+        for (key, value) in ops.iter() {
+            match value {
+                Some(value) => self.db().insert(key, value),
+                None => self.db().remove(key),
+            }
+            .map_err(|source| OutboxError::Store { doing: "apply a batch", source })?;
+        }
+        self.owes_redo.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes the changes of the record that a crash may have cut short, once more.
+    fn redo_last(&self) -> Result<(), OutboxError> {
+        let record = self.redo().get(REDO_KEY);
+        let record = record.map_err(|source| OutboxError::Store { doing: "read the redo record", source })?;
+        let ops = match &record {
+            Some(raw) => Ops::decode(raw).ok_or_else(|| OutboxError::Damaged {
+                place: "the redo record".to_owned(),
+                detail: "it does not have the form this program writes",
+            })?,
+            None => Ops::default(),
+        };
+        self.finish(&ops)
+    }
+
+    fn redo(&self) -> &sled::Tree {
+        self.redo.as_ref().expect("the handle is there until the store is dropped")
+    }
+
+    /// Syncs if so much was applied since the last sync that it may not wait for the next commit's.
+    pub fn sync_if_far(&self, watch: &Watch) -> Result<(), OutboxError> {
+        if self.unsynced_keys.load(Ordering::Relaxed) > UNSYNCED_KEYS_MAX { self.sync(watch) } else { Ok(()) }
     }
 
     /// Makes everything applied so far survive a power cut. sled's flush writes the log and waits with
@@ -186,7 +295,9 @@ impl Store {
             doing: "sync",
             path: PathBuf::from("the outbox's db file"),
             source,
-        })
+        })?;
+        self.unsynced_keys.store(0, Ordering::Relaxed);
+        Ok(())
     }
 }
 

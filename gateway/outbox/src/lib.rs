@@ -22,8 +22,9 @@
 //! # What lies on the disk
 //!
 //! One directory: sled's own files (`conf`, `db`, `snap.*`, an always empty `blobs/`) and `gengfu.outbox`, a lock and
-//! a mark that the store was once completely created. Everything is in sled's default tree, so one sled batch is
-//! atomic over all of it. Integers in keys and values are big-endian; `position` is `sequence: u64, sub: u32`.
+//! a mark that the store was once completely created. Everything is in sled's default tree, but for the
+//! redo record: the tree `redo` has one key, whose value is all changes of the last batch (see `disk.rs`). It is written and
+//! synced first, and opening makes its changes again; so a batch is atomic. Integers in keys and values are big-endian; `position` is `sequence: u64, sub: u32`.
 //! An event has its own sequence and sub 0; an attachment has the sequence of the last event before it, and sub ≥ 1.
 //!
 //! | key | value |
@@ -40,7 +41,8 @@
 //!
 //! # What a power cut may leave, and what becomes of it
 //!
-//! - A torn batch at the end of the log: sled cuts the log before it. It was never acknowledged.
+//! - A torn redo record at the end of the log: sled cuts the log before it. It was never acknowledged.
+//! - A whole redo record whose changes are not all made: they are made again.
 //! - A whole batch whose `commit` had not returned: it is kept. The caller was not told, so its source sends again and
 //!   is recognised by the state written in the same batch.
 //! - A receipt not yet on disk ([`Outbox::received`] is not synced by itself): the item is pending again and is sent
@@ -59,6 +61,7 @@ mod flight;
 mod journal;
 mod lane;
 mod layout;
+mod ops;
 mod outbox;
 mod settle;
 mod types;

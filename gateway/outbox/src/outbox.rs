@@ -19,6 +19,7 @@ use crate::{
     disk::{Home, Store, guarded},
     flight::Flight,
     layout::{HEAD_KEY, HeadRecord, IdRecord, id_key, parse_pending_key, pending_at, state_key, state_tail_key},
+    ops::Ops,
     settle::{read_outline, read_record, settle},
     watch::Watch,
 };
@@ -173,7 +174,7 @@ impl Outbox {
 
     /// The centre's receipt for items, by id, at `at_ms`. They are no longer pending; events stay in the journal.
     /// Repeated receipts and unknown ids change nothing and are reported. Not synced by itself (after a power cut the
-    /// item is merely sent again); the next commit syncs it.
+    /// item is merely sent again); the next commit syncs it, or a later receipt when some dozens have gathered.
     ///
     /// # Errors
     /// The outbox is poisoned or the store fails; nothing was then received.
@@ -181,7 +182,7 @@ impl Outbox {
         let mut writer = self.0.lock_writer()?;
         self.0.refuse_if_poisoned()?;
         let mut head = writer.head.clone();
-        let mut ops = sled::Batch::default();
+        let mut ops = Ops::default();
         let mut first = HashSet::new();
         let mut answers = Vec::with_capacity(ids.len());
         for id in ids {
@@ -207,10 +208,11 @@ impl Outbox {
             self.0.write("store a receipt", |store| {
                 // Under the flight lock, so that `take` never meets an attachment whose bytes are just being removed.
                 let mut flight = self.0.flight();
-                store.apply(ops)?;
+                store.apply(&ops)?;
                 flight.head = head.clone();
                 first.iter().for_each(|key| flight.forget(*key));
-                Ok(())
+                drop(flight);
+                store.sync_if_far(&self.0.watch)
             })?;
             writer.head = head;
             writer.unsynced = true;

@@ -10,6 +10,7 @@ use crate::{
         HEAD_KEY, HeadRecord, IdRecord, RecordHeader, StageTimes, body_key, body_prefix, further_chunks, id_key,
         parse_body_key, pending_key,
     },
+    ops::Ops,
 };
 
 /// A record without its bytes: what settling needs to know of it.
@@ -46,7 +47,7 @@ pub(crate) fn read_record(store: &Store, position: (u64, u32)) -> Result<Option<
 /// Ends a pending item. An event's record stays in the journal until it is pruned, an attachment loses its bytes at
 /// once. What lies below the kept journal (it was only waiting for this) goes altogether.
 pub(crate) fn settle(
-    ops: &mut sled::Batch,
+    ops: &mut Ops,
     head: &mut HeadRecord,
     key: ItemKey,
     outline: &Outline,
@@ -76,7 +77,7 @@ pub(crate) fn settle(
     }
 }
 
-fn remove(ops: &mut sled::Batch, position: (u64, u32), outline: &Outline) {
+fn remove(ops: &mut Ops, position: (u64, u32), outline: &Outline) {
     for chunk in 0..=outline.further {
         ops.remove(&body_key(position, chunk)[..]);
     }
@@ -91,9 +92,9 @@ pub(crate) fn prune(
     head: &HeadRecord,
     keep: u64,
     steps: u64,
-) -> Result<Option<(sled::Batch, HeadRecord)>, OutboxError> {
+) -> Result<Option<(Ops, HeadRecord)>, OutboxError> {
     let mut head = head.clone();
-    let mut ops = sled::Batch::default();
+    let mut ops = Ops::default();
     let first = head.oldest;
     while head.settled > keep && head.oldest < head.sequence && head.oldest - first < steps {
         let prefix = body_prefix(head.oldest);

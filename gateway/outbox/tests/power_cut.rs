@@ -28,12 +28,15 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
 const WRITER: &str = "GENGFU_OUTBOX_WRITER";
+/// With it the writer stores a backlog, then receives it without another commit.
+const DRAINS: &str = "GENGFU_OUTBOX_DRAINS";
 const OWN_MOUNTS: &str = "GENGFU_OUTBOX_OWN_MOUNTS";
 const KEEP: u64 = 400;
 
 fn main() -> ExitCode {
     if let Ok(path) = std::env::var(WRITER) {
-        let Err(end) = write_for_ever(Path::new(&path));
+        let write = if std::env::var(DRAINS).is_ok() { drain_for_ever } else { write_for_ever };
+        let Err(end) = write(Path::new(&path));
         eprintln!("the writer ended: {end}");
         return ExitCode::FAILURE;
     }
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
     let trials = vec![
         Trial::test("after_a_kill_everything_committed_is_there", kills),
         needs_loop("after_a_power_cut_everything_committed_is_there", power_cuts),
+        needs_loop("a_power_cut_while_a_backlog_drains_loses_nothing", cuts_while_draining),
         needs_loop("a_full_disk_poisons_it_and_recover_brings_it_back", full_disk),
         needs_loop("a_lost_disk_poisons_it_and_it_stays_poisoned_until_it_can_reopen", lost_disk),
     ];
@@ -135,6 +139,44 @@ fn write_for_ever(path: &Path) -> Result<Infallible, Box<dyn Error>> {
     }
 }
 
+/// As [`write_for_ever`], a backlog at a time: receipts alone, without a commit that would sync them, are a long way for
+/// sled's log.
+fn drain_for_ever(path: &Path) -> Result<Infallible, Box<dyn Error>> {
+    let outbox = Outbox::open(options(path))?;
+    let mut out = std::io::stdout().lock();
+    loop {
+        for _ in 0..40 {
+            let mut batch = outbox.batch();
+            let mut last = None;
+            for _ in 0..16 {
+                let id = format!("e{}", batch.position().sequence);
+                let appended = batch.append(Lane::Fire, &id, 0, |position| {
+                    let mut bytes = position.prev_hash.to_vec();
+                    bytes.resize(1_500, position.sequence as u8);
+                    bytes
+                })?;
+                last = Some(appended);
+            }
+            let last = last.ok_or("a batch has an event")?;
+            batch.put(b"cursor", &last.sequence.to_be_bytes());
+            batch.commit()?;
+            let hash: String = last.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(out, "committed {} {hash}", last.sequence)?;
+        }
+        loop {
+            let items = outbox.take(10)?;
+            let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
+            for id in &ids {
+                writeln!(out, "receiving {id}")?;
+            }
+            outbox.received(&ids, 1)?;
+            if items.is_empty() {
+                break;
+            }
+        }
+    }
+}
+
 struct Writer {
     child: Child,
     lines: Receiver<String>,
@@ -142,12 +184,11 @@ struct Writer {
 
 impl Writer {
     fn start(path: &Path, stderr: Stdio) -> Writer {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .env(WRITER, path)
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
+        Writer::begin(Command::new(std::env::current_exe().unwrap()).env(WRITER, path).stderr(stderr))
+    }
+
+    fn begin(command: &mut Command) -> Writer {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         // A parent that stops listening holds the writer up, as a full pipe would.
         let (sender, lines) = sync_channel(1_024);
         let pipe = BufReader::new(child.stdout.take().unwrap());
@@ -267,6 +308,30 @@ fn power_cuts() -> Result<(), Failed> {
         promises.check(&mount.0.join("site/outbox"));
     }
     eprintln!("{} commits promised and kept", promises.committed.len());
+    Ok(())
+}
+
+fn cuts_while_draining() -> Result<(), Failed> {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let disk = Disk::create(512);
+    let mut promises = Promises::default();
+    for _ in 0..count("GENGFU_POWER_CUTS") {
+        let mount = disk.mount();
+        let store = mount.0.join("outbox");
+        let program = std::env::current_exe()?;
+        let writer = Writer::begin(Command::new(program).env(WRITER, &store).env(DRAINS, "1").stderr(Stdio::null()));
+        let received = promises.receiving.len() + rng.random_range(1..600);
+        while promises.receiving.len() < received {
+            let line = writer.lines.recv_timeout(Duration::from_secs(60)).expect("the writer writes");
+            promises.hear(&line);
+        }
+        mount.cut_power();
+        stop_and_hear_the_rest(writer, &mut promises);
+        drop(mount);
+        let mount = disk.mount();
+        promises.check(&mount.0.join("outbox"));
+    }
+    eprintln!("{} items received between {} commits", promises.receiving.len(), promises.committed.len());
     Ok(())
 }
 
