@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 # The steps of a verb follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
-.PHONY: help setup setup-demo setup-test demo test bench firmware-check fmt lint clean test-kill test-power-cut test-soak
+.PHONY: help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-power-cut test-soak
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
@@ -30,7 +30,7 @@ demo: setup-demo ## see the whole road on this machine: smoke, a door, a parked 
 	@$(CARGO) build --locked --release -p gengfu
 	@exec $(TARGET_DIR)/release/gengfu demo
 
-test: setup-test firmware-check ## everything CI runs, against real parts
+test: setup-test firmware ## everything CI runs, against real parts
 	@echo "==> building the workspace and its tests"
 	@$(CARGO) build --locked --workspace --bins
 	@echo "==> examples in the documentation"
@@ -43,6 +43,11 @@ endif
 
 bench: setup-test ## our figures beside the machine's own limits, from one run
 	@$(CARGO) bench --locked -p gengfu-outbox -p gengfu-vision -p hil-tests --bench '*'
+
+firmware: firmware-check ## build the node's image for a Cortex-M3 and check its size
+	@scripts/firmware-size.sh
+	@echo "==> the board's own tests, here"
+	@$(CARGO) test --locked --quiet --manifest-path firmware/node-cortex-m3/Cargo.toml --lib --target-dir $(TARGET_DIR)
 
 firmware-check: ## build the node's logic for a Cortex-M3
 	@scripts/firmware-check.sh

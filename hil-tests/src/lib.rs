@@ -12,6 +12,8 @@
 //! | [`disk`] | ext4 on a loop device | power cut, full |
 //! | [`gateway`] | the `gengfu` binary | kill -9, frozen, restarted |
 //! | [`node`] | sensor nodes on pseudo-terminals | rebooted, muted |
+//! | [`qemu`] | a node's microcontroller in QEMU, the real image | reset, power, pins, clock |
+//! | [`cable`] | its serial line | cut |
 //! | [`desk`] | the reference dispatch desk | |
 //! | [`site`] | all of them, joined | |
 //! | [`process`] | any child process | captured output, never outlives the test |
@@ -23,6 +25,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod broker;
+pub mod cable;
 pub mod clip;
 pub mod desk;
 pub mod disk;
@@ -31,6 +34,7 @@ pub mod node;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod qemu;
 pub mod rtsp;
 pub mod site;
 pub mod skip;

@@ -86,6 +86,22 @@ impl Uptime {
     }
 }
 
+/// Looks until it is so, for `limit_ms` at most (below 1,000); false when it never was. Needs a running [`Uptime`].
+pub fn wait_for(limit_ms: u32, mut is_so: impl FnMut() -> bool) -> bool {
+    let began = SYST::get_current();
+    let limit = limit_ms * (CORE_HZ / 1_000);
+    loop {
+        // Asked before the time is looked at: a core that was held up must not miss what is there.
+        let is_late = began.wrapping_sub(SYST::get_current()) % SYSTICK_STEPS >= limit;
+        if is_so() {
+            return true;
+        }
+        if is_late {
+            return false;
+        }
+    }
+}
+
 /// Starts the beat: timer 0, periodic. It also triggers the battery's measurements ([`crate::adc`]).
 pub fn start_beat() {
     const PERIODIC: u32 = 2;

@@ -33,6 +33,9 @@ const TX_FULL: u32 = 1 << 5;
 const RX: u32 = 1 << 4;
 const TX: u32 = 1 << 5;
 const RX_TIMEOUT: u32 = 1 << 6;
+const EVERYTHING: u32 = 0x7ff;
+/// Bytes of the receiver's FIFO. Reading an empty one does nothing.
+const FIFO_DEPTH: usize = 16;
 
 struct Rings {
     received: Deque<u8, RECEIVED_MAX>,
@@ -83,6 +86,11 @@ impl Wire {
         // Interrupt at an eighth of either FIFO.
         BLOCK.at(0x034).write(0);
         BLOCK.at(0x030).write(ENABLE_RX_TX);
+        // What came before this moment is half a frame at best, and its interrupt may outlive it: both go.
+        for _ in 0..FIFO_DEPTH {
+            DATA.read();
+        }
+        CLEAR.write(EVERYTHING);
         MASK.write(RX | RX_TIMEOUT | TX);
         interrupts::unmask(interrupts::UART0_LINE);
         Self(())
@@ -98,8 +106,9 @@ impl Wire {
                 *place = byte;
                 length += 1;
             }
-            // There is room (again).
+            // There is room (again): for what waits in the FIFO now, and for what comes.
             MASK.set(RX | RX_TIMEOUT);
+            rings.receive();
             length
         })
     }
@@ -125,7 +134,7 @@ impl Transmit for Wire {
 /// Bytes came, or there is room for some.
 #[unsafe(no_mangle)]
 extern "C" fn UART0() {
-    CLEAR.write(TX | RX_TIMEOUT);
+    CLEAR.write(TX | RX | RX_TIMEOUT);
     critical_section::with(|cs| {
         let mut rings = RINGS.borrow_ref_mut(cs);
         rings.receive();

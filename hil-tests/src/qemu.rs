@@ -1,0 +1,367 @@
+//! A sensor node's microcontroller: the image of `firmware/node-cortex-m3`, unchanged, in QEMU's `lm3s6965evb`. It owns the emulator's
+//! process, the pins (qtest), reset and power (QMP, the process itself), the EEPROM's file, and the cable between the chip's serial port and the
+//! pseudo-terminal that a gateway opens. It refuses to look into the node: what the node did is what it said on the wire.
+//!
+//! Input pins read low after every reset of the emulated chip, so a reset stops the machine, sets them again and goes on.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cable::Cable;
+use crate::process::{Process, eventually};
+use crate::skip::{Need, need};
+use crate::{Result, RigError};
+
+/// The emulator.
+const PROGRAM: &str = "qemu-system-arm";
+/// Its answers come within this, on a loaded machine too.
+const ANSWER: Duration = Duration::from_secs(20);
+/// Bytes of the EEPROM, a 24C32.
+const EEPROM_BYTES: usize = 4096;
+/// Where the chip's RAM begins.
+const RAM_AT: usize = 0x2000_0000;
+/// What the image may use of it (`memory.x`).
+pub const RAM_BYTES: usize = 8 * 1024;
+/// What the start-up code fills the stack with.
+const PAINT: [u8; 4] = [0xcc; 4];
+
+/// An input line of the board; docs/wiring.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// The door contact.
+    Door,
+    /// The smoke head's alarm.
+    Smoke,
+    /// The smoke head's own fault.
+    SmokeFault,
+    /// The smoke head's test button.
+    SmokeTest,
+    /// The emergency button.
+    Sos,
+    /// The lid.
+    Tamper,
+}
+
+impl Line {
+    /// Port (A is 0) and bit.
+    fn place(self) -> (usize, usize) {
+        match self {
+            Line::Door => (3, 4),
+            Line::Smoke => (3, 5),
+            Line::SmokeFault => (3, 6),
+            Line::SmokeTest => (3, 7),
+            Line::Sos => (1, 5),
+            Line::Tamper => (1, 6),
+        }
+    }
+}
+
+/// What a test needs to run the image.
+///
+/// # Errors
+/// What is missing.
+pub fn needs() -> Need {
+    need::all([
+        need::tool(PROGRAM),
+        need::file(&image()).map_err(|_| "the image is not built (make firmware)".to_owned()),
+    ])
+}
+
+/// The image: `$GENGFU_FIRMWARE`, or what `make firmware` has built.
+fn image() -> PathBuf {
+    if let Some(path) = std::env::var_os("GENGFU_FIRMWARE") {
+        return path.into();
+    }
+    // A test binary is target/<profile>/deps/<name>-<hash>.
+    let own = std::env::current_exe().unwrap_or_default();
+    let target = own.ancestors().nth(3).unwrap_or(Path::new("target"));
+    target.join("thumbv7m-none-eabi/release/gengfu-node-cortex-m3")
+}
+
+/// A powered chip with its cable. Dropping it ends the emulator.
+pub struct Chip {
+    dir: PathBuf,
+    mac: [u8; 6],
+    cable: Cable,
+    high: Vec<Line>,
+    running: Option<Running>,
+}
+
+/// What lives as long as the power is on.
+struct Running {
+    process: Process,
+    control: Lines,
+    pins: Lines,
+    ports: Vec<String>,
+}
+
+impl Chip {
+    /// Puts power on a chip whose lines are all closed. Its wire is `<dir>/node.tty`, its unique id comes from `mac`.
+    ///
+    /// # Errors
+    /// When the emulator does not start.
+    pub fn boot(dir: &Path, mac: [u8; 6]) -> Result<Self> {
+        std::fs::write(dir.join("eeprom.bin"), vec![0xff; EEPROM_BYTES])
+            .map_err(|e| RigError::failed("make an erased EEPROM", e))?;
+        let cable = Cable::lay(&dir.join("uart.sock"), &dir.join("node.tty"))?;
+        let mut chip = Self { dir: dir.to_owned(), mac, cable, high: Vec::new(), running: None };
+        chip.power_on()?;
+        Ok(chip)
+    }
+
+    /// The path that a gateway opens.
+    #[must_use]
+    pub fn port(&self) -> PathBuf {
+        self.dir.join("node.tty")
+    }
+
+    /// The unique id that this chip must tell: its MAC with FF FE in the middle.
+    #[must_use]
+    pub fn uid(&self) -> u64 {
+        let [a, b, c, d, e, f] = self.mac;
+        u64::from_be_bytes([a, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// The cable.
+    #[must_use]
+    pub fn cable(&self) -> &Cable {
+        &self.cable
+    }
+
+    /// Opens (true) or closes the loop of a line.
+    ///
+    /// # Errors
+    /// When the emulator does not obey.
+    pub fn set(&mut self, line: Line, open: bool) -> Result<()> {
+        self.high.retain(|it| *it != line);
+        if open {
+            self.high.push(line);
+        }
+        self.running()?.drive(line, open)
+    }
+
+    /// The reset button: the processor starts again, RAM keeps its content.
+    ///
+    /// # Errors
+    /// When the emulator does not obey.
+    pub fn reset(&mut self) -> Result<()> {
+        let running = self.running()?;
+        running.control.execute("stop", &json!({}))?;
+        running.control.execute("system_reset", &json!({}))?;
+        running.control.wait_event("RESET")?;
+        self.drive_all()?;
+        self.running()?.control.execute("cont", &json!({})).map(drop)
+    }
+
+    /// Waits until the chip has reset itself, and sets the lines again.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn wait_for_reset(&mut self) -> Result<()> {
+        self.running()?.control.wait_event("RESET")?;
+        self.drive_all()
+    }
+
+    /// Takes the power away and gives it back: RAM is lost, the EEPROM is not.
+    ///
+    /// # Errors
+    /// When the emulator does not start.
+    pub fn power_cycle(&mut self) -> Result<()> {
+        self.running = None;
+        self.power_on()
+    }
+
+    /// Stops the counter from which the program takes its time, as a broken clock would.
+    ///
+    /// # Errors
+    /// When the emulator does not obey.
+    pub fn stop_the_clock(&mut self) -> Result<()> {
+        // SysTick's control register: source core clock, counter off.
+        self.running()?.pins.ask("writel 0xe000e010 0x4").map(drop)
+    }
+
+    /// Pulses the pin NMI, for which the program has no use.
+    ///
+    /// # Errors
+    /// When the emulator does not obey.
+    pub fn pulse_nmi(&mut self) -> Result<()> {
+        let running = self.running()?;
+        for level in [1, 0] {
+            running.pins.ask(&format!("set_irq_in {} NMI 0 {level}", unattached(1)))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of RAM that were never used since the last reset: the paint that begins behind the variables and ends where the stack came.
+    ///
+    /// # Errors
+    /// When the emulator does not obey.
+    pub fn untouched_ram(&mut self) -> Result<usize> {
+        let answer = self.running()?.pins.ask(&format!("read {RAM_AT:#x} {RAM_BYTES:#x}"))?;
+        let doing = "read the chip's RAM";
+        let hex = answer.strip_prefix("OK 0x").ok_or_else(|| RigError::failed(doing, &answer))?;
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let bytes: Option<Vec<u8>> = hex.as_bytes().chunks(2).map(byte).collect();
+        let bytes = bytes.ok_or_else(|| RigError::failed(doing, "not hexadecimal"))?;
+        let words = bytes.chunks(4).skip_while(|word| *word != PAINT);
+        Ok(4 * words.take_while(|word| *word == PAINT).count())
+    }
+
+    fn running(&mut self) -> Result<&mut Running> {
+        self.running.as_mut().ok_or_else(|| RigError::failed("reach the chip", "it has no power"))
+    }
+
+    fn drive_all(&mut self) -> Result<()> {
+        for line in self.high.clone() {
+            self.running()?.drive(line, true)?;
+        }
+        Ok(())
+    }
+
+    fn power_on(&mut self) -> Result<()> {
+        let (qmp, qtest) = (listen(&self.dir.join("qmp.sock"))?, listen(&self.dir.join("qtest.sock"))?);
+        let mut process = Process::spawn("chip", self.command(), &self.dir)?;
+        let control = Lines::accept(&qmp, &mut process)?;
+        let pins = Lines::accept(&qtest, &mut process)?;
+        let mut running = Running { process, control, pins, ports: Vec::new() };
+        running.control.line("the greeting")?;
+        running.control.execute("qmp_capabilities", &json!({}))?;
+        running.find_ports()?;
+        self.running = Some(running);
+        self.drive_all()?;
+        self.running()?.control.execute("cont", &json!({})).map(drop)
+    }
+
+    fn command(&self) -> Command {
+        let socket = |name: &str| format!("unix:{}", self.dir.join(name).display());
+        let mac = self.mac.map(|byte| format!("{byte:02x}")).join(":");
+        let mut command = Command::new(PROGRAM);
+        // Stopped until the lines are set; the chip has no other window to the world than these.
+        command.args(["-M", "lm3s6965evb", "-S", "-display", "none", "-monitor", "none", "-no-user-config"]);
+        command.arg("-kernel").arg(image());
+        command.args(["-serial", &socket("uart.sock"), "-qmp", &socket("qmp.sock")]);
+        command.args(["-qtest", &socket("qtest.sock"), "-qtest-log", "none"]);
+        command.args(["-net", &format!("nic,macaddr={mac}")]);
+        let drive = format!("if=none,id=eeprom,format=raw,file={}", self.dir.join("eeprom.bin").display());
+        command.args(["-drive", &drive]);
+        let part = format!("at24c-eeprom,bus=i2c,address=0x50,rom-size={EEPROM_BYTES},drive=eeprom");
+        command.args(["-device", &part]);
+        command
+    }
+}
+
+impl Running {
+    /// The board's ports in their order, A first.
+    fn find_ports(&mut self) -> Result<()> {
+        for index in 0..64 {
+            let path = unattached(index);
+            let kind = self.control.execute("qom-get", &json!({ "path": path, "property": "type" }));
+            if kind.is_ok_and(|kind| kind == "pl061_luminary") {
+                self.ports.push(path);
+            }
+        }
+        if self.ports.len() == 7 { Ok(()) } else { Err(RigError::failed("find the chip's ports", self.process.tail())) }
+    }
+
+    fn drive(&mut self, line: Line, high: bool) -> Result<()> {
+        let (port, bit) = line.place();
+        let ask = format!("set_irq_in {} unnamed-gpio-in {bit} {}", self.ports[port], u8::from(high));
+        self.pins.ask(&ask).map(drop)
+    }
+}
+
+fn unattached(index: usize) -> String {
+    format!("/machine/unattached/device[{index}]")
+}
+
+fn listen(path: &Path) -> Result<UnixListener> {
+    // Of an earlier power-on; not there at the first.
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).and_then(|it| it.set_nonblocking(true).map(|()| it));
+    listener.map_err(|e| RigError::failed(format!("listen at {}", path.display()), e))
+}
+
+/// A conversation in lines.
+struct Lines {
+    reader: BufReader<UnixStream>,
+    /// Names of the events that came between answers.
+    events: Vec<String>,
+}
+
+impl Lines {
+    fn accept(listener: &UnixListener, process: &mut Process) -> Result<Self> {
+        let stream = eventually("the emulator calls back", ANSWER, || match listener.accept() {
+            Ok((stream, _)) => Ok(Ok(stream)),
+            Err(_) if !process.is_running() => Ok(Err(process.tail())),
+            Err(e) => Err(e.to_string()),
+        })?;
+        let stream = stream.map_err(|tail| RigError::failed("start the emulator", tail))?;
+        let set = stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(ANSWER)));
+        set.map_err(|e| RigError::failed("talk to the emulator", e))?;
+        Ok(Self { reader: BufReader::new(stream), events: Vec::new() })
+    }
+
+    fn line(&mut self, doing: &str) -> Result<String> {
+        let mut line = String::new();
+        match self.reader.read_line(&mut line) {
+            Ok(0) => Err(RigError::failed(doing, "the emulator has ended")),
+            Ok(_) => Ok(line.trim_end().to_owned()),
+            Err(e) => Err(RigError::failed(doing, e)),
+        }
+    }
+
+    fn say(&mut self, line: &str) -> Result<()> {
+        writeln!(self.reader.get_mut(), "{line}").map_err(|e| RigError::failed(format!("say {line}"), e))
+    }
+
+    /// qtest: one line, and its answer.
+    fn ask(&mut self, line: &str) -> Result<String> {
+        self.say(line)?;
+        loop {
+            let answer = self.line(line)?;
+            match answer.split_whitespace().next() {
+                Some("OK") => return Ok(answer),
+                Some("IRQ") => {}
+                _ => return Err(RigError::failed(line, answer)),
+            }
+        }
+    }
+
+    /// QMP: one command, and what it returns.
+    fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+        self.say(&json!({ "execute": command, "arguments": arguments }).to_string())?;
+        loop {
+            let mut answer = self.message(command)?;
+            if let Some(value) = answer.get_mut("return") {
+                return Ok(value.take());
+            }
+            if answer.get("error").is_some() {
+                return Err(RigError::failed(command, answer));
+            }
+        }
+    }
+
+    /// QMP: the next event of this name, or one that came between answers.
+    fn wait_event(&mut self, name: &str) -> Result<()> {
+        while !self.events.iter().any(|event| event == name) {
+            self.message(name)?;
+        }
+        self.events.clear();
+        Ok(())
+    }
+
+    fn message(&mut self, doing: &str) -> Result<Value> {
+        let line = self.line(doing)?;
+        let message: Value =
+            serde_json::from_str(&line).map_err(|e| RigError::failed(doing, format!("{e}: {line}")))?;
+        if let Some(event) = message["event"].as_str() {
+            self.events.push(event.to_owned());
+        }
+        Ok(message)
+    }
+}
