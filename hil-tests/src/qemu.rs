@@ -41,6 +41,8 @@ pub enum Line {
     SmokeFault,
     /// The smoke head's test button.
     SmokeTest,
+    /// The smoke head's hush button.
+    SmokeHush,
     /// The emergency button.
     Sos,
     /// The lid.
@@ -48,6 +50,14 @@ pub enum Line {
 }
 
 impl Line {
+    const ALL: [Line; 7] =
+        [Line::Door, Line::Smoke, Line::SmokeFault, Line::SmokeTest, Line::SmokeHush, Line::Sos, Line::Tamper];
+
+    /// The level of its pin: most lines are loops that open when it is so; the two buttons close when pressed.
+    fn level(self, is_so: bool) -> bool {
+        is_so != matches!(self, Line::SmokeTest | Line::SmokeHush)
+    }
+
     /// Port (A is 0) and bit.
     fn place(self) -> (usize, usize) {
         match self {
@@ -55,6 +65,7 @@ impl Line {
             Line::Smoke => (3, 5),
             Line::SmokeFault => (3, 6),
             Line::SmokeTest => (3, 7),
+            Line::SmokeHush => (1, 4),
             Line::Sos => (1, 5),
             Line::Tamper => (1, 6),
         }
@@ -88,7 +99,7 @@ pub struct Chip {
     dir: PathBuf,
     mac: [u8; 6],
     cable: Cable,
-    high: Vec<Line>,
+    active: Vec<Line>,
     running: Option<Running>,
 }
 
@@ -101,7 +112,7 @@ struct Running {
 }
 
 impl Chip {
-    /// Puts power on a chip whose lines are all closed. Its wire is `<dir>/node.tty`, its unique id comes from `mac`.
+    /// Puts power on a chip at rest: nothing open, no smoke, nothing pressed. Its wire is `<dir>/node.tty`, its unique id comes from `mac`.
     ///
     /// # Errors
     /// When the emulator does not start.
@@ -109,7 +120,7 @@ impl Chip {
         std::fs::write(dir.join("eeprom.bin"), vec![0xff; EEPROM_BYTES])
             .map_err(|e| RigError::failed("make an erased EEPROM", e))?;
         let cable = Cable::lay(&dir.join("uart.sock"), &dir.join("node.tty"))?;
-        let mut chip = Self { dir: dir.to_owned(), mac, cable, high: Vec::new(), running: None };
+        let mut chip = Self { dir: dir.to_owned(), mac, cable, active: Vec::new(), running: None };
         chip.power_on()?;
         Ok(chip)
     }
@@ -133,16 +144,16 @@ impl Chip {
         &self.cable
     }
 
-    /// Opens (true) or closes the loop of a line.
+    /// Makes a line's thing so (open, smoke, pressed), or not.
     ///
     /// # Errors
     /// When the emulator does not obey.
-    pub fn set(&mut self, line: Line, open: bool) -> Result<()> {
-        self.high.retain(|it| *it != line);
-        if open {
-            self.high.push(line);
+    pub fn set(&mut self, line: Line, is_so: bool) -> Result<()> {
+        self.active.retain(|it| *it != line);
+        if is_so {
+            self.active.push(line);
         }
-        self.running()?.drive(line, open)
+        self.running()?.drive(line, line.level(is_so))
     }
 
     /// The reset button: the processor starts again, RAM keeps its content.
@@ -217,8 +228,9 @@ impl Chip {
     }
 
     fn drive_all(&mut self) -> Result<()> {
-        for line in self.high.clone() {
-            self.running()?.drive(line, true)?;
+        for line in Line::ALL {
+            let high = line.level(self.active.contains(&line));
+            self.running()?.drive(line, high)?;
         }
         Ok(())
     }

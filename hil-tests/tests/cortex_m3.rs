@@ -131,7 +131,7 @@ impl Bench {
         self.disk().journal.iter().filter(|it| it.what == *what).count()
     }
 
-    /// Opens or closes a line and waits until the disk has seen this, one time more than before.
+    /// Makes a line's thing so, or not, and waits until the disk has seen this, one time more than before.
     fn act(&mut self, line: Line, open: bool, what: &What) -> Result<()> {
         let before = self.count(what);
         self.chip.set(line, open)?;
@@ -175,7 +175,7 @@ impl Bench {
         })
     }
 
-    /// Opens or closes a line and waits until the node has numbered the event, whoever hears it.
+    /// Makes a line's thing so, or not, and waits until the node has numbered the event, whoever hears it.
     fn accept(&mut self, line: Line, open: bool) -> Result<()> {
         let before = self.hello()?;
         self.chip.set(line, open)?;
@@ -312,6 +312,8 @@ fn every_line() -> Result<()> {
         (Line::Smoke, false, What::Smoke(Smoke::Clear)),
         (Line::SmokeTest, true, What::Smoke(Smoke::Test)),
         (Line::SmokeTest, false, What::Smoke(Smoke::Clear)),
+        (Line::SmokeHush, true, What::Smoke(Smoke::Hushed)),
+        (Line::SmokeHush, false, What::Smoke(Smoke::Clear)),
         (Line::Sos, true, What::SosPressed),
         (Line::Tamper, true, What::Tamper(true)),
         (Line::Tamper, false, What::Tamper(false)),
@@ -323,7 +325,7 @@ fn every_line() -> Result<()> {
     bench.settle()?;
     let account = bench.account();
     let boot = account.boots.values().next().map(|boot| (boot.taken.len(), boot.lost, boot.acked));
-    assert_eq!((account.boots.len(), boot), (1, Some((11, 0, 11))), "{account:?}");
+    assert_eq!((account.boots.len(), boot), (1, Some((13, 0, 13))), "{account:?}");
     let battery = bench.chip.cable().said().into_iter().rev().find_map(|it| match it {
         Uplink::Heartbeat(heartbeat) => heartbeat.battery,
         _ => None,

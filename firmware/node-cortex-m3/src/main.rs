@@ -45,7 +45,8 @@ impl Board for Evaluation {
     type Watch = ();
 }
 
-/// The wiring (docs/wiring.md). All lines are closed loops to ground: open means so, and a cut wire is told and not silent.
+/// The wiring (docs/wiring.md). Sensors are closed loops to ground: open means so, and a cut wire is told and not silent. The head's test
+/// and hush lines close when pressed: their cut wire must not turn smoke into a test.
 ///
 /// A function of its own, never inlined: what it needs of the stack is free again when the node runs.
 #[inline(never)]
@@ -62,12 +63,13 @@ fn build(identity: Identity) -> Result<Node<Evaluation>, SetupError> {
         parts.sensors.push((channel, sensor)).unwrap_or_else(|_| unreachable!("there is room for four"));
     };
     let line = |port, bit| Input::active_high(pins::Input::new(port, bit));
+    let button = |port, bit| Input::active_low(pins::Input::new(port, bit));
     add(1, Sensor::Contact(Contact::new(line(GpioPort::D, 4), contact::DEBOUNCE_MS)));
     let smoke = Lines {
         alarm: line(GpioPort::D, 5),
         fault: Some(line(GpioPort::D, 6)),
-        test: Some(line(GpioPort::D, 7)),
-        hush: Some(line(GpioPort::B, 4)),
+        test: Some(button(GpioPort::D, 7)),
+        hush: Some(button(GpioPort::B, 4)),
     };
     add(2, Sensor::Smoke(Smoke::new(smoke)));
     add(3, Sensor::Sos(Sos::new(line(GpioPort::B, 5))));
