@@ -100,6 +100,7 @@ pub struct Chip {
     mac: [u8; 6],
     cable: Cable,
     active: Vec<Line>,
+    has_eeprom: bool,
     running: Option<Running>,
 }
 
@@ -120,7 +121,7 @@ impl Chip {
         std::fs::write(dir.join("eeprom.bin"), vec![0xff; EEPROM_BYTES])
             .map_err(|e| RigError::failed("make an erased EEPROM", e))?;
         let cable = Cable::lay(&dir.join("uart.sock"), &dir.join("node.tty"))?;
-        let mut chip = Self { dir: dir.to_owned(), mac, cable, active: Vec::new(), running: None };
+        let mut chip = Self { dir: dir.to_owned(), mac, cable, active: Vec::new(), has_eeprom: true, running: None };
         chip.power_on()?;
         Ok(chip)
     }
@@ -185,6 +186,15 @@ impl Chip {
     pub fn power_cycle(&mut self) -> Result<()> {
         self.running = None;
         self.power_on()
+    }
+
+    /// Takes the EEPROM off the board, and the power away and back.
+    ///
+    /// # Errors
+    /// As [`Chip::power_cycle`].
+    pub fn lose_eeprom(&mut self) -> Result<()> {
+        self.has_eeprom = false;
+        self.power_cycle()
     }
 
     /// Stops the counter from which the program takes its time, as a broken clock would.
@@ -259,10 +269,12 @@ impl Chip {
         command.args(["-serial", &socket("uart.sock"), "-qmp", &socket("qmp.sock")]);
         command.args(["-qtest", &socket("qtest.sock"), "-qtest-log", "none"]);
         command.args(["-net", &format!("nic,macaddr={mac}")]);
-        let drive = format!("if=none,id=eeprom,format=raw,file={}", self.dir.join("eeprom.bin").display());
-        command.args(["-drive", &drive]);
-        let part = format!("at24c-eeprom,bus=i2c,address=0x50,rom-size={EEPROM_BYTES},drive=eeprom");
-        command.args(["-device", &part]);
+        if self.has_eeprom {
+            let drive = format!("if=none,id=eeprom,format=raw,file={}", self.dir.join("eeprom.bin").display());
+            command.args(["-drive", &drive]);
+            let part = format!("at24c-eeprom,bus=i2c,address=0x50,rom-size={EEPROM_BYTES},drive=eeprom");
+            command.args(["-device", &part]);
+        }
         command
     }
 }
