@@ -53,6 +53,8 @@ pub(crate) enum Began {
     Door,
     /// A pause ended.
     Pause,
+    /// The person answered a call.
+    Call,
 }
 
 /// One home.
@@ -61,6 +63,10 @@ pub(crate) struct Home {
     /// Since when nobody opened the door.
     pub since: Timestamp,
     pub began: Began,
+    /// Begin of the gap that may be learned from: the last movement of the door, when all since was ordinary life. An answered
+    /// call sets the clock to nought and does not end the gap, or long gaps would never be learned.
+    #[serde(default)]
+    pub gap_from: Option<Timestamp>,
     /// Last known state of the door.
     pub open: Option<bool>,
     /// Watched stretches that are over.
@@ -96,6 +102,7 @@ impl Home {
         Self {
             since: now,
             began: Began::Watching,
+            gap_from: None,
             open: None,
             stretches: VecDeque::new(),
             watched_from: None,
@@ -136,18 +143,30 @@ impl Home {
     /// The clock begins at nought, at `at`.
     pub fn begin(&mut self, at: Timestamp, began: Began) {
         (self.since, self.began) = (at, began);
-        self.stretches.retain(|(_, to)| *to > at);
+        match began {
+            Began::Door => self.gap_from = Some(at),
+            Began::Call => {}
+            Began::Watching | Began::Pause => self.gap_from = None,
+        }
+        let needed_from = self.gap_from.map_or(at, |gap_from| gap_from.min(at));
+        self.stretches.retain(|(_, to)| *to > needed_from);
     }
 
     /// Covered milliseconds from the clock's nought to `to`, when the last sign of life was at `heard_at`.
     pub fn covered_ms(&self, to: Timestamp, heard_at: Timestamp) -> i64 {
-        let running = self.watched_from.map(|from| (from, heard_at));
-        let overlap = |(from, end): (Timestamp, Timestamp)| ms_between(from.max(self.since), end.min(to)).max(0);
+        self.covered_between_ms(self.since, to, heard_at)
+    }
+
+    /// Covered milliseconds between two times.
+    pub fn covered_between_ms(&self, from: Timestamp, to: Timestamp, heard_at: Timestamp) -> i64 {
+        let running = self.watched_from.map(|watched_from| (watched_from, heard_at));
+        let overlap = |(begin, end): (Timestamp, Timestamp)| ms_between(begin.max(from), end.min(to)).max(0);
         self.stretches.iter().copied().chain(running).map(overlap).sum()
     }
 
     fn rein(&mut self, now: Timestamp) {
         self.since = self.since.min(now);
+        self.gap_from = None;
         self.watched_from = self.watched_from.map(|at| at.min(now));
         self.stretches.iter_mut().for_each(|(from, to)| (*from, *to) = ((*from).min(now), (*to).min(now)));
         self.night.passage = None;
@@ -156,6 +175,7 @@ impl Home {
 
     fn shift(&mut self, by: SignedDuration) {
         self.since = shifted(self.since, by);
+        self.gap_from = self.gap_from.map(|at| shifted(at, by));
         self.watched_from = self.watched_from.map(|at| shifted(at, by));
         self.stretches.iter_mut().for_each(|(from, to)| (*from, *to) = (shifted(*from, by), shifted(*to, by)));
         self.night.passage = self.night.passage.map(|(from, to)| (shifted(from, by), shifted(to, by)));

@@ -89,12 +89,12 @@ impl Default for Supervision {
 /// How soon somebody should look after a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum RiskTier {
-    /// Frail, ill, has fallen before: 18 / 24 / 36 h.
+    /// Frail, ill, has fallen before: 18 / 36 / 48 h; learned at most 46 h.
     High,
-    /// 24 / 36 / 48 h.
+    /// 24 / 36 / 48 h; learned at most 46 h.
     #[default]
     Standard,
-    /// Sturdy, often away: 36 / 48 / 72 h.
+    /// Sturdy and known to stay in for days: 36 / 48 / 72 h; learned at most 70 h.
     Low,
 }
 
@@ -107,25 +107,22 @@ pub struct NotOpened {
     pub orange: Duration,
     /// Third level: a visit. Nothing learned ever moves it.
     pub red: Duration,
+    /// The latest first level that learning may choose. Before red, so that a call always comes before a visit.
+    pub longest_first: Duration,
 }
 
 impl NotOpened {
-    /// The limits of a tier.
+    /// The limits of a tier. Every red is a whole number of days: 48 h after a door was last opened in the morning
+    /// it is morning, when a call can be made before somebody goes there.
     #[must_use]
     pub fn of(tier: RiskTier) -> Self {
-        let (yellow, orange, red) = match tier {
-            RiskTier::High => (18, 24, 36),
-            RiskTier::Standard => (24, 36, 48),
-            RiskTier::Low => (36, 48, 72),
+        let (yellow, orange, red, longest_first) = match tier {
+            RiskTier::High => (18, 36, 48, 46),
+            RiskTier::Standard => (24, 36, 48, 46),
+            RiskTier::Low => (36, 48, 72, 70),
         };
-        Self { yellow: yellow * HOUR, orange: orange * HOUR, red: red * HOUR }
-    }
-
-    /// The latest first level that learning may choose: it leaves a quarter of the way from yellow to red (6 h of 24) for a
-    /// call before somebody has to go there.
-    #[must_use]
-    pub fn longest_first(&self) -> Duration {
-        self.red.saturating_sub(self.red.saturating_sub(self.yellow) / 4)
+        let hours = |n: u32| n * HOUR;
+        Self { yellow: hours(yellow), orange: hours(orange), red: hours(red), longest_first: hours(longest_first) }
     }
 
     /// The second level when the first one lies at `first`: as configured, or half way to red when that is later.
@@ -213,14 +210,13 @@ mod tests {
             let limits = NotOpened::of(tier);
             assert!(limits.yellow < limits.orange && limits.orange < limits.red);
             let mut first = 12 * HOUR;
-            while first <= limits.longest_first() {
+            while first <= limits.longest_first {
                 let orange = limits.orange_after(first);
                 assert!(first < orange && orange < limits.red, "{tier:?} {first:?} {orange:?}");
                 first += HOUR / 4;
             }
         }
-        assert_eq!(NotOpened::of(RiskTier::Standard).longest_first(), 42 * HOUR);
-        let odd = NotOpened { yellow: 5 * HOUR, orange: HOUR, red: HOUR };
-        assert_eq!((odd.longest_first(), odd.orange_after(5 * HOUR)), (HOUR, HOUR), "a wrong order does not panic");
+        let odd = NotOpened { yellow: 5 * HOUR, orange: HOUR, red: HOUR, longest_first: HOUR };
+        assert_eq!((odd.longest_first, odd.orange_after(5 * HOUR)), (HOUR, HOUR), "a wrong order does not panic");
     }
 }

@@ -14,8 +14,9 @@ use crate::policy::NotOpened;
 pub(crate) const DAYS_MIN: u32 = 14;
 /// No learned first level is shorter.
 pub(crate) const FIRST_MIN: Duration = Duration::from_secs(12 * 3600);
-/// Gaps a weekday or an hour must have for its own quantile: below, the 0.995 quantile is only the longest gap so far.
-const ROW_MIN: u32 = 200;
+/// Gaps a weekday or an hour must have to be judged by its own. Below 200 of them its 0.995 quantile is the longest gap so
+/// far, which is the careful side; the whole week would say less, because short gaps by day outnumber the nights.
+const ROW_MIN: u32 = 20;
 /// When a row holds this many, all its counts are halved: old habits fade.
 const ROW_MAX: u32 = 1000;
 /// Bins: the first ends at 2 h, every further one 8 % later; the last is open.
@@ -85,7 +86,7 @@ impl Rhythm {
         let quantile_ms = own(&self.weekdays, weekday).max(own(&self.hours, hours))?;
         let wanted = Duration::from_millis(quantile_ms.saturating_mul(5) / 4);
         // Not `clamp`: limits shorter than 12 h are a person's own, and hold.
-        Some(wanted.max(FIRST_MIN).min(limits.longest_first()))
+        Some(wanted.max(FIRST_MIN).min(limits.longest_first))
     }
 
     /// Takes in a whole watched night.
@@ -184,7 +185,7 @@ mod tests {
         let learned = hours(&rhythm, day(1));
         assert!((25.0..27.0).contains(&learned), "20 h × 1.25, at most one bin more: {learned}");
         rhythm.learn(day(15), day(15).date(), 1000 * HOUR_MS);
-        assert_eq!(rhythm.first_level(day(1), &limits()), Some(limits().longest_first()));
+        assert_eq!(rhythm.first_level(day(1), &limits()), Some(limits().longest_first));
     }
 
     #[test]
@@ -196,7 +197,7 @@ mod tests {
             rhythm.learn(day(date), day(date).date(), 9 * HOUR_MS);
             rhythm.learn(evening(date), day(date).date(), 16 * HOUR_MS);
         }
-        // The weekday has only 60 gaps and speaks for the week.
+        // The weekday had evenings too, and the longer of the two counts.
         assert!(hours(&rhythm, day(1)) >= 20.0);
         for n in 0..20_000 {
             let date = i8::try_from(n % 28 + 1).unwrap();

@@ -230,6 +230,7 @@ impl Watch {
                 self.dirty.insert(name.clone());
             }
         }
+        self.alive_dirty |= self.alive_at.is_some_and(|at| at > now) || self.alive_kept_at.is_some_and(|at| at > now);
         self.alive_at = self.alive_at.map(|at| at.min(now));
         self.alive_kept_at = self.alive_kept_at.map(|at| at.min(now));
     }

@@ -74,15 +74,18 @@ pub(crate) fn moved(decision: &mut Decision, case: &mut Case, seen: &Observation
     if at <= home.since {
         return false;
     }
-    let elapsed_ms = ms_between(home.since, at);
-    let whole = elapsed_ms - home.covered_ms(at, case.heard_at) <= WHOLE_GAP_TOLERANCE_MS;
     // A gap that somebody had to end by going there is not this home's rhythm.
-    let ordinary = open && was_closed && home.began == Began::Door && home.level != Some(CareLevel::Red);
-    let learn = whole && ordinary;
-    if learn {
+    let ordinary = open && was_closed && home.level != Some(CareLevel::Red);
+    let gap = home.gap_from.filter(|_| ordinary).map(|from| (from, ms_between(from, at)));
+    let whole = |(from, gap_ms): &(Timestamp, i64)| {
+        gap_ms - home.covered_between_ms(*from, at, case.heard_at) <= WHOLE_GAP_TOLERANCE_MS
+    };
+    let gap = gap.filter(whole);
+    if let Some((from, gap_ms)) = gap {
         let zone = &decision.rules.timing.care.zone;
-        case.rhythm.learn(zone.to_datetime(home.since), zone.to_datetime(at).date(), elapsed_ms);
+        case.rhythm.learn(zone.to_datetime(from), zone.to_datetime(at).date(), gap_ms);
     }
+    let learn = gap.is_some();
     home.begin(at, Began::Door);
     if !open {
         home.watched_from.get_or_insert(decision.now);
@@ -160,6 +163,7 @@ fn ended(decision: &mut Decision, case: &Case, subject: &Subject) {
     let since = case.home.since;
     let (zh, en) = match case.home.began {
         Began::Door => ("门有开关动作，未开门报警解除", "The door was moved: it is no longer unopened"),
+        Began::Call => ("已电话联系到本人，重新计时", "The person answered a call: the clock began again"),
         Began::Pause => ("监测暂停后重新计时", "The clock began again after a pause"),
         Began::Watching => ("重新开始监测", "Watching began again"),
     };
@@ -181,7 +185,8 @@ pub(crate) fn lose_sight(decision: &mut Decision, door: &Slug) {
 /// A pause begins: what was open about this home is explained.
 pub(crate) fn paused(decision: &mut Decision, case: &mut Case, kind: PauseKind, until: Timestamp) {
     case.home.level = None;
-    case.home.begin(decision.now.max(until), Began::Pause);
+    let answered = kind == PauseKind::Call && until <= decision.now;
+    case.home.begin(decision.now.max(until), if answered { Began::Call } else { Began::Pause });
     night::suspend(case);
     let (zh, en) = match kind {
         PauseKind::Absence => ("本人外出，暂停监测", "The person is away: watching is paused"),

@@ -76,7 +76,7 @@ fn tiers_and_a_persons_own_limits_decide() {
     yellow_at(homes(rule(RiskTier::High)), "18");
     yellow_at(homes(rule(RiskTier::Low)), "36");
     let hour = Duration::from_secs(3600);
-    let own = NotOpened { yellow: 5 * hour, orange: 6 * hour, red: 7 * hour };
+    let own = NotOpened { yellow: 5 * hour, orange: 6 * hour, red: 7 * hour, longest_first: 6 * hour };
     yellow_at(homes(CareRule { limits: Some(own), night: None, ..CareRule::default() }), "5");
 }
 
@@ -267,6 +267,20 @@ fn a_regular_home_is_asked_after_sooner_and_one_that_is_often_quiet_later() {
     let state = state(&quiet, 520.0);
     assert!(state.learned && state.first_ms > 40 * 3_600_000, "{state:?}");
     assert!(state.level.is_none() || state.level == Some(CareLevel::Yellow));
+}
+
+#[test]
+fn a_gap_through_an_answered_call_is_learned_whole() {
+    let mut player = Player::new(by_day());
+    for day in 0..16 {
+        let hour = f64::from(day) * 30.0;
+        let script = format!("{hour}h door open\n{}h door close\n{}h node beats", hour + 0.1, hour + 20.0);
+        player.play(&script);
+        pause(&mut player, hour + 20.0, PauseKind::Call, hour + 20.0);
+        player.play(&format!("{}h node beats", hour + 30.0));
+    }
+    let state = state(&player, 480.0);
+    assert!(state.learned && state.first_ms > 37 * 3_600_000, "30 h × 1.25: {state:?}");
 }
 
 fn nights() -> Rules {

@@ -13,6 +13,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::policy::{CareRule, NotOpened};
 
 /// A small street: vehicles that come, stand, hide and go; sensors that do anything.
 struct Street {
@@ -277,11 +278,22 @@ impl Street {
     }
 }
 
+/// The street's site, supervised, with a home whose limits are minutes.
+fn site() -> Rules {
+    let mut rules = rules();
+    rules.timing.supervision.enabled = true;
+    let minutes = |n: u64| Duration::from_secs(n * 60);
+    let limits = NotOpened { yellow: minutes(3), orange: minutes(6), red: minutes(12), longest_first: minutes(10) };
+    rules.timing.care.homes.insert(slug("door"), CareRule { limits: Some(limits), ..CareRule::default() });
+    rules
+}
+
 /// Plays a seed; restarts with the given probability at each step. Returns every output.
 fn run(seed: u64, steps: usize, restarts: f64) -> Vec<Output> {
     let mut street = Street::new(seed);
     let mut cuts = StdRng::seed_from_u64(seed ^ 0x5eed);
-    let (mut straight, mut restarted) = (Engine::new(rules()), Engine::new(rules()));
+    let site = site();
+    let (mut straight, mut restarted) = (Engine::new(site.clone()), Engine::new(site.clone()));
     let (mut law, mut store, mut all) = (Law::default(), Store::new(), Vec::new());
     for n in 0..steps {
         let open: Vec<String> = straight.open_alarms().map(|alarm| alarm.alarm_id.clone()).collect();
@@ -299,8 +311,9 @@ fn run(seed: u64, steps: usize, restarts: f64) -> Vec<Output> {
         one_of_each(&straight, seed);
         all.extend(out);
         keep(&mut restarted, &mut store);
+        straight.take_changes();
         if cuts.random_bool(restarts) {
-            let (again, notes) = Engine::restore(rules(), store.clone());
+            let (again, notes) = Engine::restore(site.clone(), store.clone());
             // A device that was never configured is forgotten on purpose.
             assert!(notes.iter().all(|note| note.to_string().contains("stranger")), "seed {seed}, step {n}: {notes:?}");
             restarted = again;
