@@ -246,7 +246,10 @@ impl Site {
     pub fn settle(&mut self) -> Result<()> {
         let Self { gateway, desk, nodes, .. } = self;
         let what = "everything that happened has arrived at the desk";
-        gateway.wait_until(what, SETTLED_WITHIN, |status| is_settled(status, desk, nodes)).map(|_| ())
+        let settled = gateway.wait_until(what, SETTLED_WITHIN, |status| is_settled(status, desk, nodes));
+        // What is missing says more than that something is.
+        let missing = || account(desk, nodes).err().map_or_else(String::new, |e| e.to_string());
+        settled.map(|_| ()).map_err(|e| RigError::failed(what, format!("{e}\n{}", missing())))
     }
 
     /// Whether everything that happened has arrived, by the gateway's `status` and the desk's proof.
