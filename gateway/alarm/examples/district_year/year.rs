@@ -317,7 +317,7 @@ impl Year {
             let alarm = transition.alarm;
             let Some(&n) = self.by_door.get(&alarm.device) else {
                 self.figures.sensor_losses +=
-                    u64::from(alarm.kind == AlarmKind::SensorLost && alarm.condition.is_open());
+                    u64::from(alarm.kind == AlarmKind::SensorLost && alarm.condition == Condition::ActiveUnack);
                 continue;
             };
             let input = |name: &str| alarm.explanation.inputs.get(name);
