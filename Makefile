@@ -31,9 +31,7 @@ demo: setup-demo ## see the whole road on this machine: smoke, a door, a parked 
 	@exec $(TARGET_DIR)/release/gengfu demo
 
 test: setup-test firmware ## everything CI runs, against real parts
-	@echo "==> building the workspace and its tests"
-	@$(CARGO) build --locked --workspace --bins
-	@echo "==> examples in the documentation"
+	@echo "==> building the workspace and its tests; examples in the documentation"
 	@$(CARGO) test --locked --workspace --doc --quiet
 ifeq ($(NEXTEST),yes)
 	@$(CARGO) nextest run --locked --workspace --profile ci
