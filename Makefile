@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 # The steps of a verb follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
-.PHONY: help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-power-cut test-soak
+.PHONY: district-year help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-power-cut test-soak
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
@@ -46,6 +46,9 @@ firmware: firmware-check ## build the node's image for a Cortex-M3 and check its
 	@scripts/firmware-size.sh
 	@echo "==> the board's own tests, here"
 	@$(CARGO) test --locked --quiet --manifest-path firmware/node-cortex-m3/Cargo.toml --lib --target-dir $(TARGET_DIR)
+
+district-year: ## a simulated year of 1,000 homes judges the care rules (not in CI: a quarter of an hour)
+	@$(CARGO) run --locked --release -p gengfu-alarm --example district_year
 
 firmware-check: ## build the node's logic for a Cortex-M3
 	@scripts/firmware-check.sh
