@@ -222,10 +222,10 @@ class = "smoke"
 
 /// A file system in memory syncs nothing.
 fn refuse_memory_disk(home: &Path) -> Result<()> {
-    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
     let doing = format!("measure on {}", home.display());
     let info = rustix::fs::statfs(home).map_err(|e| RigError::failed(&doing, e))?;
-    if i64::from(info.f_type) == TMPFS_MAGIC {
+    if info.f_type == TMPFS_MAGIC {
         return Err(RigError::failed(
             doing,
             "it is memory, not a disk; set GENGFU_BENCH_DIR to a folder on the gateway's disk",
