@@ -17,6 +17,7 @@ use crate::clip::repository;
 use crate::desk::{Desk, slug};
 use crate::gateway::Gateway;
 use crate::node::{EventName, Node};
+use crate::process::eventually;
 use crate::proxy::Proxy;
 use crate::skip::{Need, need};
 use crate::{Result, RigError};
@@ -28,6 +29,9 @@ pub const GATEWAY: &str = "gw-1";
 /// After all faults are over, everything must have arrived within this. Reconnects wait up to 12 s, receipts up to some seconds;
 /// the rest is room for a loaded machine.
 pub const SETTLED_WITHIN: Duration = Duration::from_secs(90);
+
+/// An event that is on the gateway's disk is at the desk within this, receipts that time out included.
+const ON_ITS_WAY: Duration = Duration::from_secs(20);
 
 /// What a site has.
 #[derive(Debug, Clone)]
@@ -248,7 +252,7 @@ impl Site {
         let what = "everything that happened has arrived at the desk";
         let settled = gateway.wait_until(what, SETTLED_WITHIN, |status| is_settled(status, desk, nodes));
         // What is missing says more than that something is.
-        let missing = || account(desk, nodes).err().map_or_else(String::new, |e| e.to_string());
+        let missing = || judge(desk, nodes).err().map_or_else(String::new, |e| e.to_string());
         settled.map(|_| ()).map_err(|e| RigError::failed(what, format!("{e}\n{}", missing())))
     }
 
@@ -320,9 +324,17 @@ pub struct Account {
 /// Judges: every event a node was acknowledged for is at the desk, under one id; the journal is gapless from 1 and its chain holds;
 /// no copy contradicts another; every picture an event named is there and genuine; everything was of the contract.
 ///
+/// A contact may still bounce, and a camera sees something at any time: what is only on its way is given a moment.
+///
 /// # Errors
 /// All that is not so.
 pub fn account(desk: &Desk, nodes: &[Node]) -> Result<Account> {
+    eventually("account for every event", ON_ITS_WAY, || judge(desk, nodes).map_err(|e| e.to_string()))
+}
+
+fn judge(desk: &Desk, nodes: &[Node]) -> Result<Account> {
+    // Before the journal: what is acknowledged from here on need not be in it.
+    let promised: BTreeSet<EventName> = nodes.iter().flat_map(Node::acknowledged).collect();
     let journal = desk.journal()?;
     let mut faults = Vec::new();
     let mut losses_told = 0;
@@ -345,7 +357,6 @@ pub fn account(desk: &Desk, nodes: &[Node]) -> Result<Account> {
     }
     let twice = ids.iter().filter(|(_, ids)| ids.len() > 1);
     faults.extend(twice.map(|(name, ids)| format!("{name:?} arrived under {} ids: {ids:?}", ids.len())));
-    let promised: BTreeSet<EventName> = nodes.iter().flat_map(Node::acknowledged).collect();
     faults.extend(promised.iter().filter(|name| !ids.contains_key(*name)).map(|name| format!("{name:?} is lost")));
     account.acknowledged = promised.len();
     let lost: usize = nodes.iter().map(Node::lost).sum();
