@@ -40,6 +40,7 @@ else
 endif
 
 bench: setup-test ## our figures beside the machine's own limits, from one run
+	@$(CARGO) build --locked --release -p gengfu
 	@$(CARGO) bench --locked -p gengfu-outbox -p gengfu-vision -p hil-tests --bench '*'
 
 firmware: firmware-check ## build the node's image for a Cortex-M3 and check its size

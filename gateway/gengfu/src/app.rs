@@ -225,7 +225,7 @@ fn start_cameras(
         let task = CameraTask {
             camera: camera.name.clone(),
             worker,
-            program: std::env::current_exe().context("find this program's own file")?,
+            program: cameras::worker_program().context("find this program's own file")?,
             evidence_dir: evidence_dir.to_owned(),
             memory_max_bytes: config.vision.worker_memory_bytes,
         };

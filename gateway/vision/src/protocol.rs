@@ -67,7 +67,7 @@ impl WorkerConfig {
         let mut faults = Vec::new();
         if self.version != VERSION {
             faults.push(format!(
-                "version: is {}, this worker speaks {VERSION}; run gateway and worker from the same binary",
+                "version: is {}, this worker speaks {VERSION}; install gateway and worker from one build",
                 self.version
             ));
         }

@@ -39,12 +39,20 @@ pub struct CameraTask {
     pub camera: Slug,
     /// First line to the worker.
     pub worker: WorkerConfig,
-    /// The program that is the worker; this one, by `camera-worker`.
+    /// The program that is the worker: [`worker_program`].
     pub program: PathBuf,
     /// Folder of the pictures; exists.
     pub evidence_dir: PathBuf,
     /// A worker whose resident memory grows beyond this is ended.
     pub memory_max_bytes: u64,
+}
+
+/// The worker's program: it lies beside this one.
+///
+/// # Errors
+/// When the operating system does not tell where this program lies.
+pub fn worker_program() -> std::io::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("gengfu-camera-worker"))
 }
 
 /// Where a camera's words go.
@@ -159,7 +167,7 @@ pub async fn watch_camera(
         metrics::counter!("gengfu_camera_worker_starts_total").increment(1);
         let ended = match Session::start(&task, &outlets, clock.clone()).await {
             Ok(mut session) => session.run(&mut stills, &shutdown).await,
-            Err(error) => Ended::Failed(format!("the camera worker cannot be started: {error}")),
+            Err(error) => Ended::Failed(format!("{} cannot be started: {error}; install it beside gengfu", task.program.display())),
         };
         let Ended::Failed(reason) = ended else { break };
         let now = clock.now();

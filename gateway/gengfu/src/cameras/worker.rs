@@ -55,7 +55,6 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     pub(super) async fn start(task: &'a CameraTask, outlets: &'a Outlets, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
         let mut child = Command::new(&task.program)
-            .arg("camera-worker")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

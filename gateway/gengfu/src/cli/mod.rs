@@ -3,7 +3,6 @@
 //! Owns the verbs and the exit codes: 0 yes or done, 1 no (a fault was found, an alarm is open, the demo fell short), 2 it could not be found out. Data goes to standard
 //! output, everything else to standard error; `--json` on every query is stable.
 
-mod camera_worker;
 mod check;
 mod desk;
 mod node;
@@ -43,9 +42,6 @@ enum Command {
     Node(node::Args),
     /// Play the dispatch centre: receive, confirm, acknowledge, prove that nothing is missing.
     Desk(desk::Args),
-    /// The camera worker; started by the gateway.
-    #[command(hide = true)]
-    CameraWorker,
 }
 
 /// Where the running gateway's socket is.
@@ -94,7 +90,6 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => ("run the demo", crate::demo::demo(args)),
         Command::Node(args) => ("run the node", node::node(&args)),
         Command::Desk(args) => ("run the desk", desk::desk(args)),
-        Command::CameraWorker => ("watch a camera", Ok(camera_worker::run())),
     };
     match result {
         Ok(code) => code,

@@ -1,4 +1,4 @@
-//! The body of `gengfu camera-worker`: one camera in one process. Owns the threads (reader of commands, capture, analysis) and
+//! The body of `gengfu-camera-worker`: one camera in one process. Owns the threads (reader of commands, capture, analysis) and
 //! the state told to the gateway; refuses to outlive its input: when the gateway goes, the worker goes.
 
 mod capture;

@@ -111,7 +111,7 @@ pub fn config(url: &str, model: ModelConfig) -> WorkerConfig {
     }
 }
 
-/// A worker in a process of its own: this very test binary, started as `gengfu camera-worker` would be.
+/// A worker in a process of its own: this very test binary, started as `gengfu-camera-worker` would be.
 pub struct Worker {
     child: Child,
     stdin: Option<ChildStdin>,
