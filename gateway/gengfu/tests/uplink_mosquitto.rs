@@ -235,10 +235,14 @@ async fn a_topic_the_broker_refuses_shows_as_a_state_and_loses_nothing_with_mqtt
     let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port, Mqtt5, "gengfu-s-g")));
     gateway.alarm("s1", &alarm("01SMOKE", AlarmKind::Smoke, None));
     let refused = gateway.status("refused", |s| s.state == LinkState::Refused).await;
-    assert!(refused.last_refusal.as_ref().is_some_and(|r| r.contains("/event: NotAuthorized")), "{refused:?}");
+    assert!(refused.detail.is_some(), "{refused:?}");
     assert!(refused.remedy.as_ref().is_some_and(|r| r.contains("ACL")), "{refused:?}");
     assert_eq!((refused.held, gateway.pending()), (1, 1));
-    gateway.status("that tries again", |s| s.refused >= 2).await;
+    // This broker closes the connection right after the refusal, and the reset can overtake it: then the state is told from the broken
+    // connections alone. Where the refusal was read, its reason is told.
+    assert!(refused.last_refusal.as_ref().is_none_or(|r| r.contains("/event: NotAuthorized")), "{refused:?}");
+    gateway.status("that tries again", |s| s.connects > refused.connects).await;
+    assert_eq!(gateway.pending(), 1, "kept");
     gateway.stop().await;
 }
 

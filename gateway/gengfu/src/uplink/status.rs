@@ -146,7 +146,8 @@ impl UplinkStatus {
             (LinkState::NotListening, Some(detail), remedy.to_owned())
         } else if self.held > 0 {
             let remedy = "allow this user to write its topics in the broker's ACL, and check the broker's packet size";
-            (LinkState::Refused, self.last_refusal.clone(), remedy.to_owned())
+            let closed = || format!("the broker closes the connection when it is sent {} item(s)", self.held);
+            (LinkState::Refused, Some(self.last_refusal.clone().unwrap_or_else(closed)), remedy.to_owned())
         } else if self.overdue > 0 {
             let detail = format!("{} items without the dispatch centre's receipt in time", self.overdue);
             (LinkState::NoReceipts, Some(detail), self.why_no_receipts())
