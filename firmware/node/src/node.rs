@@ -311,7 +311,9 @@ impl<B: Board> Node<B> {
                 _ => self.ignore(),
             },
             // The node keeps no time of day: the gateway turns its uptime into time.
-            Downlink::Time(_) | Downlink::Ack(_) | Downlink::Sounder(_) => self.ignore(),
+            Downlink::Time(_) | Downlink::Ack(_) | Downlink::Sounder(_) | Downlink::Poll(_) | Downlink::Assign(_) => {
+                self.ignore();
+            }
         }
     }
 

@@ -46,6 +46,13 @@
 //! - W27: Everything a gateway discards SHALL be counted under a reason, and its state SHALL say what to do.
 //! - W28: Two nodes with one uid SHALL be reported as such, and SHALL both be served.
 //! - W29: An event on a channel that is not configured SHALL be acknowledged and counted; if it is life safety its loss SHALL be reported.
+//!
+//! Bus
+//! - W30: On a bus a node SHALL send only after a Poll to its address: at most the frames that the Poll allows, and a Done behind them.
+//! - W31: A gateway on a bus SHALL send nothing between a Poll and its Done or the end of the answer's time.
+//! - W32: A gateway SHALL poll every node of a bus in turn; one that does not answer SHALL be polled less often, and none SHALL wait for it twice in a round.
+//! - W33: A downlink to everyone on a bus SHALL be obeyed by every node it concerns and answered by none.
+//! - W34: An Assign SHALL be obeyed by the node of its uid only, and kept over reboots where the board can; a node without an address SHALL obey nothing else.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -57,8 +64,9 @@ mod message;
 pub use codec::{Decoder, encode};
 pub use error::{DecodeError, EncodeError, Fault};
 pub use message::{
-    Ack, Battery, Capabilities, ChannelLevel, Configure, Downlink, Event, EventKind, FirmwareVersion, Frame, Heartbeat,
-    Hello, Level, Levels, Log, Loss, Message, Ping, Pong, Severity, Sounder, Text, Time, Uid, Uplink,
+    Ack, Assign, Battery, Capabilities, ChannelLevel, Configure, Done, Downlink, Event, EventKind, FirmwareVersion,
+    Frame, Heartbeat, Hello, Level, Levels, Log, Loss, Message, Ping, Poll, Pong, Severity, Sounder, Text, Time, Uid,
+    Uplink,
 };
 
 /// Version of this protocol, the first byte of every frame. It rises when a node and a gateway of different
@@ -67,6 +75,9 @@ pub const PROTOCOL_VERSION: u8 = 1;
 
 /// Address of the only node of a point-to-point link.
 pub const ADDRESS_POINT_TO_POINT: u8 = 0;
+
+/// On a bus a downlink to this address is for every node, and none answers it (as in Modbus).
+pub const ADDRESS_EVERYONE: u8 = 0;
 
 /// Highest address of a node on a bus (as in Modbus; what lies above is reserved).
 pub const ADDRESS_MAX: u8 = 247;

@@ -48,6 +48,8 @@ pub enum Uplink {
     Pong(Pong),
     /// A line for the technician. Not kept, not acknowledged.
     Log(Log),
+    /// On a bus: that was all for this poll.
+    Done(Done),
 }
 
 /// Gateway to node. The messages of a firmware update will be appended.
@@ -70,6 +72,10 @@ pub enum Downlink {
     Configure(Configure),
     /// Say [`Uplink::Hello`] now, then everything that is not acknowledged.
     Identify,
+    /// On a bus: you may speak now.
+    Poll(Poll),
+    /// On a bus: the node with this unique id shall have this address.
+    Assign(Assign),
 }
 
 /// Worldwide unique number of a node's hardware, EUI-64 style.
@@ -403,6 +409,36 @@ pub struct Configure {
     pub debounce_ms: u32,
 }
 
+/// Leave to speak on a bus. The node answers with at most so many frames and a [`Done`] behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poll {
+    /// Most frames before the [`Done`], 0 to [`Poll::FRAMES_MAX`]. 0 asks for the [`Done`] only.
+    pub frames: u8,
+}
+
+impl Poll {
+    /// Most frames of one answer: at 115,200 bit/s they keep the bus for some 20 ms.
+    pub const FRAMES_MAX: u8 = 8;
+}
+
+/// End of the answer to a [`Poll`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// This run of the node.
+    pub boot: u32,
+    /// Whether it has more to say now: poll it again soon.
+    pub more: bool,
+}
+
+/// Address of a node on a bus. Sent to [`crate::ADDRESS_EVERYONE`], because the node has no address yet, or a wrong one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assign {
+    /// The node that is meant; every other ignores it.
+    pub uid: Uid,
+    /// Its address from now on, 1 to [`ADDRESS_MAX`].
+    pub address: u8,
+}
+
 impl Frame {
     /// An uplink of the node at `address`.
     #[must_use]
@@ -439,6 +475,7 @@ impl Uplink {
             Uplink::Loss(it) => it.boot,
             Uplink::Pong(it) => it.boot,
             Uplink::Log(it) => it.boot,
+            Uplink::Done(it) => it.boot,
         }
     }
 
@@ -470,6 +507,10 @@ impl Downlink {
             Downlink::Sounder(it) if it.for_ms > Sounder::FOR_MS_MAX => Err("for_ms, expected 0 to 3600000"),
             Downlink::Configure(it) if !(1_000..=3_600_000).contains(&it.heartbeat_ms) => {
                 Err("heartbeat_ms, expected 1000 to 3600000")
+            }
+            Downlink::Poll(it) if it.frames > Poll::FRAMES_MAX => Err("frames of a poll, expected 0 to 8"),
+            Downlink::Assign(it) if it.address == 0 || it.address > ADDRESS_MAX => {
+                Err("address to assign, expected 1 to 247")
             }
             Downlink::Configure(it) if !(1..=5_000).contains(&it.debounce_ms) => Err("debounce_ms, expected 1 to 5000"),
             _ => Ok(()),

@@ -266,6 +266,10 @@ fn w09_numbers_of_messages_kinds_and_levels_stay() {
     assert_eq!(down(Downlink::Sounder(Sounder { for_ms: 5 })), [1, 4, 5]);
     assert_eq!(down(Downlink::Configure(Configure { heartbeat_ms: 1_000, debounce_ms: 50 })), [1, 5, 0xe8, 7, 50]);
     assert_eq!(down(Downlink::Identify), [1, 6]);
+    assert_eq!(down(Downlink::Poll(Poll { frames: 8 })), [1, 7, 8]);
+    let assign = Assign { uid: Uid([1, 2, 3, 4, 5, 6, 7, 8]), address: 9 };
+    assert_eq!(down(Downlink::Assign(assign)), [1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(up(Uplink::Done(Done { boot: 9, more: true })), [0, 6, 9, 1]);
 }
 
 #[test]

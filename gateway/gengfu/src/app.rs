@@ -70,7 +70,11 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
     let outbox = Outbox::open(outbox_options(&config)).context("open the outbox")?;
     let rules = rules(&config);
     let board = Board::new();
-    let identity = decide::Identity { site: config.gateway.site.clone(), gateway: config.gateway.name.clone(), evidence_dir: evidence_dir.clone() };
+    let identity = decide::Identity {
+        site: config.gateway.site.clone(),
+        gateway: config.gateway.name.clone(),
+        evidence_dir: evidence_dir.clone(),
+    };
     let decider = Decider::start(identity, rules, outbox.clone(), board.clone(), clock.now(), clock.quality())?;
     let uplink_config = uplink_config(&config, decider.boot())?;
 
@@ -82,15 +86,25 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
     let (decide_status_in, decide_status) = watch::channel(DecideStatus::default());
     let (uplink_status_in, uplink_status) = watch::channel(UplinkStatus::starting(&uplink_config.broker, clock.now()));
     let stored = Arc::new(Notify::new());
-    let (stop_producers, stop_decider, stop_uplink) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let (stop_producers, stop_decider, stop_uplink) =
+        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
 
     // What must not end: if one does, the gateway stops and is started again by systemd.
     let mut producers: JoinSet<&'static str> = JoinSet::new();
     let link_status = start_links(&config, &outbox, &mut producers, &links_in, &clock, &stop_producers)?;
-    let camera_status = start_cameras(&config, &evidence_dir, &mut producers, &seen_in, stills, &clock, &stop_producers)?;
+    let camera_status =
+        start_cameras(&config, &evidence_dir, &mut producers, &seen_in, stills, &clock, &stop_producers)?;
     drop((links_in, seen_in));
 
-    let channels = Channels { links, commands, seen, stills: stills_in, replies: replies_in, stored: stored.clone(), status: decide_status_in };
+    let channels = Channels {
+        links,
+        commands,
+        seen,
+        stills: stills_in,
+        replies: replies_in,
+        stored: stored.clone(),
+        status: decide_status_in,
+    };
     let mut decider_thread = start_decider(decider, channels, clock.clone(), stop_decider.clone())?;
 
     let parts = UplinkParts {
@@ -192,7 +206,11 @@ fn link_config(node: &config::Node) -> link::LinkConfig {
         baud: node.baud,
         expected_uid: node.uid,
         silence: node.silence,
-        channels: node.channels.iter().map(|(channel, device)| (*channel, (device.name.clone(), device.class))).collect(),
+        channels: node
+            .channels
+            .iter()
+            .map(|(channel, device)| (*channel, (device.name.clone(), device.class)))
+            .collect(),
     }
 }
 
@@ -266,7 +284,12 @@ fn start_decider(
     }))
 }
 
-fn start_local(config: &Config, evidence_dir: &Path, sources: Sources, stop: &CancellationToken) -> anyhow::Result<JoinSet<()>> {
+fn start_local(
+    config: &Config,
+    evidence_dir: &Path,
+    sources: Sources,
+    stop: &CancellationToken,
+) -> anyhow::Result<JoinSet<()>> {
     let mut local = JoinSet::new();
     if config.local.metrics.is_some() {
         let (sources, stop) = (sources.clone(), stop.clone());
@@ -277,7 +300,12 @@ fn start_local(config: &Config, evidence_dir: &Path, sources: Sources, stop: &Ca
         });
     }
     local.spawn(feed_watchdog(sources.clone(), stop.clone()));
-    local.spawn(end_pictures(evidence_dir.to_owned(), config.vision.evidence_keep, sources.clock.clone(), stop.clone()));
+    local.spawn(end_pictures(
+        evidence_dir.to_owned(),
+        config.vision.evidence_keep,
+        sources.clock.clone(),
+        stop.clone(),
+    ));
     let listener = socket::listen(&config.local.socket)?;
     local.spawn(socket::serve(listener, sources, stop.clone()));
     Ok(local)
@@ -312,13 +340,14 @@ fn uplink_config(config: &Config, boot: u64) -> anyhow::Result<UplinkConfig> {
     broker.keep_alive = u.keep_alive;
     broker.username = u.username.clone();
     if let Some(file) = &u.password_file {
-        let text = std::fs::read_to_string(file).with_context(|| format!("read {} (uplink.password_file)", file.display()))?;
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("read {} (uplink.password_file)", file.display()))?;
         broker.password = Some(Secret::new(text));
     }
-    broker.tls = u.tls.as_ref().map(|tls| TlsFiles {
-        ca: tls.ca_file.clone(),
-        identity: tls.cert_file.clone().zip(tls.key_file.clone()),
-    });
+    broker.tls = u
+        .tls
+        .as_ref()
+        .map(|tls| TlsFiles { ca: tls.ca_file.clone(), identity: tls.cert_file.clone().zip(tls.key_file.clone()) });
     let identity = uplink::Identity {
         site: config.gateway.site.clone(),
         gateway: config.gateway.name.clone(),
@@ -327,7 +356,8 @@ fn uplink_config(config: &Config, boot: u64) -> anyhow::Result<UplinkConfig> {
     };
     let mut uplink = UplinkConfig::new(broker, identity);
     let window = usize::from(u.window);
-    let mut limits = Limits { window, life_safety_reserve: window / 4, historical_after: u.historical_after, ..Limits::default() };
+    let mut limits =
+        Limits { window, life_safety_reserve: window / 4, historical_after: u.historical_after, ..Limits::default() };
     limits.receipt_life_safety.base = u.receipt_timeout_life_safety;
     limits.receipt_other.base = u.receipt_timeout;
     uplink.limits = limits;
@@ -368,7 +398,8 @@ fn rules(config: &Config) -> Rules {
     let mut devices: BTreeMap<Slug, DeviceRule> = BTreeMap::new();
     let mut zones = BTreeMap::new();
     for node in &config.nodes {
-        let node_rule = DeviceRule { class: RuleClass::Node, location: place(&config.gateway.location), ..DeviceRule::default() };
+        let node_rule =
+            DeviceRule { class: RuleClass::Node, location: place(&config.gateway.location), ..DeviceRule::default() };
         devices.insert(node.name.clone(), node_rule);
         for device in node.channels.values() {
             let rule = DeviceRule {
@@ -387,7 +418,11 @@ fn rules(config: &Config) -> Rules {
         let rule = DeviceRule { class: RuleClass::Camera, location: place(&camera.location), ..DeviceRule::default() };
         devices.insert(camera.name.clone(), rule);
         for zone in &camera.zones {
-            let kind = if zone.kind == AlarmKind::FireLaneBlocked { ZoneKind::FireLaneBlocked } else { ZoneKind::IllegalParking };
+            let kind = if zone.kind == AlarmKind::FireLaneBlocked {
+                ZoneKind::FireLaneBlocked
+            } else {
+                ZoneKind::IllegalParking
+            };
             let mut rule = ZoneRule::new(kind, zone.limit);
             rule.classes = zone.vehicles.clone();
             rule.location = place(&zone.location);

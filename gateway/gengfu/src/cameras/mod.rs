@@ -147,7 +147,9 @@ pub async fn route(mut stills: mpsc::Receiver<NeedStill>, cameras: BTreeMap<Slug
 pub fn cannot_start(camera: &Slug, why: &str, status: &watch::Sender<CameraStatus>, clock: &dyn Clock) -> Observation {
     let now = clock.now();
     tracing::error!(%camera, "cannot start: {why}");
-    status.send_modify(|s| s.enter(why, "correct it (`gengfu check` lists what is lacking), then restart the gateway", now));
+    status.send_modify(|s| {
+        s.enter(why, "correct it (`gengfu check` lists what is lacking), then restart the gateway", now)
+    });
     let fault = Camera::Fault { reason: "configuration".to_owned(), detail: why.to_owned() };
     translate::observation(camera, now, clock.quality(), What::Camera(fault))
 }
@@ -167,13 +169,20 @@ pub async fn watch_camera(
         metrics::counter!("gengfu_camera_worker_starts_total").increment(1);
         let ended = match Session::start(&task, &outlets, clock.clone()).await {
             Ok(mut session) => session.run(&mut stills, &shutdown).await,
-            Err(error) => Ended::Failed(format!("{} cannot be started: {error}; install it beside gengfu", task.program.display())),
+            Err(error) => Ended::Failed(format!(
+                "{} cannot be started: {error}; install it beside gengfu",
+                task.program.display()
+            )),
         };
         let Ended::Failed(reason) = ended else { break };
         let now = clock.now();
         tracing::warn!(camera = %task.camera, "{reason}");
         outlets.status.send_modify(|s| {
-            s.enter(&reason, "the worker is started again by itself; if this repeats, see the log (journalctl -u gengfu)", now);
+            s.enter(
+                &reason,
+                "the worker is started again by itself; if this repeats, see the log (journalctl -u gengfu)",
+                now,
+            );
             s.worker_pid = None;
             s.worker_memory_bytes = 0;
             s.frames_per_s = 0.0;

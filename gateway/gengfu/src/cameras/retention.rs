@@ -22,7 +22,9 @@ pub fn sweep(folder: &Path, keep: Duration, now: Timestamp) -> io::Result<usize>
         if age.is_some_and(|age| age > jiff::SignedDuration::try_from(keep).unwrap_or(jiff::SignedDuration::MAX)) {
             match std::fs::remove_file(entry.path()) {
                 Ok(()) => removed += 1,
-                Err(error) => tracing::warn!(file = %entry.path().display(), %error, "a picture past its time cannot be removed"),
+                Err(error) => {
+                    tracing::warn!(file = %entry.path().display(), %error, "a picture past its time cannot be removed")
+                }
             }
         }
     }

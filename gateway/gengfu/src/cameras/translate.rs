@@ -45,15 +45,22 @@ fn view(track: &TrackView, now: Timestamp) -> Track {
 pub(super) fn state(state: &CameraState) -> (String, &'static str, Option<Camera>) {
     let fault = |reason: &str, detail: String| Some(Camera::Fault { reason: reason.to_owned(), detail });
     match state {
-        CameraState::Connecting => ("connecting".to_owned(), "wait; if it stays so, check the camera's address and network", None),
+        CameraState::Connecting => {
+            ("connecting".to_owned(), "wait; if it stays so, check the camera's address and network", None)
+        }
         CameraState::Streaming => ("streaming".to_owned(), "", Some(Camera::Streaming)),
         CameraState::Ended => {
             let text = "the clip has ended".to_owned();
             (text.clone(), "set `repeat = true` to play it again", fault("ended", text))
         }
         CameraState::Error { kind, message, .. } => {
-            let reason = serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-            (message.clone(), "check power, network, address and password of the camera", fault(&reason, message.clone()))
+            let reason =
+                serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+            (
+                message.clone(),
+                "check power, network, address and password of the camera",
+                fault(&reason, message.clone()),
+            )
         }
         CameraState::NoFrames => {
             let text = "connected, but no pictures arrive".to_owned();

@@ -53,7 +53,11 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub(super) async fn start(task: &'a CameraTask, outlets: &'a Outlets, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+    pub(super) async fn start(
+        task: &'a CameraTask,
+        outlets: &'a Outlets,
+        clock: Arc<dyn Clock>,
+    ) -> std::io::Result<Self> {
         let mut child = Command::new(&task.program)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -132,12 +136,14 @@ impl<'a> Session<'a> {
     }
 
     async fn heard(&mut self, line: &str) -> Result<(), String> {
-        let message: WorkerMessage =
-            serde_json::from_str(line).map_err(|error| format!("the camera worker does not speak the protocol: {error}"))?;
+        let message: WorkerMessage = serde_json::from_str(line)
+            .map_err(|error| format!("the camera worker does not speak the protocol: {error}"))?;
         let now = self.clock.now();
         match message {
             WorkerMessage::Hello { version, .. } if version != VERSION => {
-                return Err(format!("the camera worker speaks protocol {version}, this gateway {VERSION}; install both from one package"));
+                return Err(format!(
+                    "the camera worker speaks protocol {version}, this gateway {VERSION}; install both from one package"
+                ));
             }
             WorkerMessage::Hello { .. } | WorkerMessage::TracksEnded { .. } => {}
             WorkerMessage::State { at_ms, state } => {
@@ -156,7 +162,8 @@ impl<'a> Session<'a> {
                 // Never wait with a scene: the next one says more.
                 if self.outlets.seen.try_send(seen).is_err() {
                     self.scenes_shed += 1;
-                    metrics::counter!("gengfu_camera_scenes_shed_total", "camera" => self.task.camera.to_string()).increment(1);
+                    metrics::counter!("gengfu_camera_scenes_shed_total", "camera" => self.task.camera.to_string())
+                        .increment(1);
                 }
                 self.outlets.status.send_modify(|s| {
                     s.last_picture_at = Some(at);

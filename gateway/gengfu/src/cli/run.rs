@@ -70,7 +70,8 @@ async fn stop_on_signal(shutdown: CancellationToken) -> std::convert::Infallible
 }
 
 fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("GENGFU_LOG").unwrap_or_else(|_| EnvFilter::new("info,rumqttc=warn,sled=warn"));
+    let filter =
+        EnvFilter::try_from_env("GENGFU_LOG").unwrap_or_else(|_| EnvFilter::new("info,rumqttc=warn,sled=warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Fails only when logging was started before, and then it runs.
     let _ = match format {

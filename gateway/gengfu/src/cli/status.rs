@@ -21,7 +21,9 @@ pub(super) struct Args {
 pub(super) fn status(args: &Args) -> anyhow::Result<ExitCode> {
     let path = args.socket.path()?;
     let answer = super::block_on(ask(&path, &Query::Status))??;
-    let Answer::Status(report) = answer else { anyhow::bail!("the gateway answered something else; is it another version?") };
+    let Answer::Status(report) = answer else {
+        anyhow::bail!("the gateway answered something else; is it another version?")
+    };
     let mut out = std::io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report)?;
@@ -53,15 +55,28 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
     writeln!(
         out,
         "gateway  {}/{}  {since}, start {}, version {} (contract {}), clock {:?}, {} MiB",
-        g.site, g.name, g.boot, g.version, g.contract, g.clock, g.memory_bytes >> 20
+        g.site,
+        g.name,
+        g.boot,
+        g.version,
+        g.contract,
+        g.clock,
+        g.memory_bytes >> 20
     )?;
     let u = &report.uplink;
     let state = format!("{:?}", u.state).to_lowercase();
-    let latency = u.latency.map_or_else(String::new, |l| format!(", life safety to receipt p50 {} ms p99 {} ms", l.p50_ms, l.p99_ms));
+    let latency = u
+        .latency
+        .map_or_else(String::new, |l| format!(", life safety to receipt p50 {} ms p99 {} ms", l.p50_ms, l.p99_ms));
     writeln!(
         out,
         "uplink   {}  {} (MQTT {}) since {}, {} on the way, {} await receipt{latency}",
-        paint.as_good(state == "online", &state), u.broker, u.protocol, ago(u.since, g.now), u.in_flight, u.awaiting_receipt
+        paint.as_good(state == "online", &state),
+        u.broker,
+        u.protocol,
+        ago(u.since, g.now),
+        u.in_flight,
+        u.awaiting_receipt
     )?;
     let o = &report.outbox;
     writeln!(out, "outbox   {}  journal at #{}", paint.as_good(o.health == "ok", &o.health), o.sequence)?;
@@ -70,20 +85,41 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
         writeln!(out, "         {:<10} {} pending{oldest}, {} dropped", lane.lane, lane.pending, lane.dropped)?;
     }
     for link in &report.links {
-        let heard = link.last_heard_at.map_or_else(|| "never heard".to_owned(), |at| format!("heard {} ago", ago(at, g.now)));
-        writeln!(out, "link     {}  {} on {}, {heard}", paint.as_good(link.is_up(), &link.state), link.node, link.port)?;
+        let heard =
+            link.last_heard_at.map_or_else(|| "never heard".to_owned(), |at| format!("heard {} ago", ago(at, g.now)));
+        writeln!(
+            out,
+            "link     {}  {} on {}, {heard}",
+            paint.as_good(link.is_up(), &link.state),
+            link.node,
+            link.port
+        )?;
     }
     for device in &report.devices {
         let battery = device.battery_mv.map_or_else(String::new, |mv| format!(", battery {mv} mV"));
         let troubles = device.troubles.iter().map(|t| format!(" [{}]", t.title().en)).collect::<String>();
-        writeln!(out, "device   {:<18} {} {}{battery}{}", device.device, device.class, device.state, paint.as_good(false, &troubles))?;
+        writeln!(
+            out,
+            "device   {:<18} {} {}{battery}{}",
+            device.device,
+            device.class,
+            device.state,
+            paint.as_good(false, &troubles)
+        )?;
     }
     for c in &report.cameras {
         let memory = c.worker_memory_bytes >> 20;
         writeln!(
             out,
             "camera   {}  {} {}, {:.1} pictures/s, detector {} ms, {} tracks, {} shed, {memory} MiB, {} start(s)",
-            paint.as_good(c.is_streaming(), &c.state), c.camera, c.source, c.frames_per_s, c.inference_us / 1000, c.tracks, c.shed, c.worker_starts
+            paint.as_good(c.is_streaming(), &c.state),
+            c.camera,
+            c.source,
+            c.frames_per_s,
+            c.inference_us / 1000,
+            c.tracks,
+            c.shed,
+            c.worker_starts
         )?;
     }
     for alarm in &report.alarms {
@@ -92,7 +128,12 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
         writeln!(
             out,
             "alarm    {}  {} {} {place} since {} ago, rev {}, {}",
-            paint.as_good(false, &title), alarm.condition, alarm.device, ago(alarm.since, g.now), alarm.rev, alarm.alarm_id
+            paint.as_good(false, &title),
+            alarm.condition,
+            alarm.device,
+            ago(alarm.since, g.now),
+            alarm.rev,
+            alarm.alarm_id
         )?;
     }
     for finding in &report.findings {

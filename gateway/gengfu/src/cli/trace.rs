@@ -22,7 +22,9 @@ pub(super) struct Args {
 pub(super) fn trace(args: &Args) -> anyhow::Result<ExitCode> {
     let path = args.socket.path()?;
     let answer = super::block_on(ask(&path, &Query::Trace { id: args.id.clone() }))??;
-    let Answer::Trace(trace) = answer else { anyhow::bail!("the gateway answered something else; is it another version?") };
+    let Answer::Trace(trace) = answer else {
+        anyhow::bail!("the gateway answered something else; is it another version?")
+    };
     let mut out = std::io::stdout().lock();
     let Some(trace) = trace else {
         eprintln!("gengfu: no item {} in the journal: it was never here, or was received long ago and pruned", args.id);
@@ -51,7 +53,9 @@ fn print(out: &mut impl Write, trace: &Trace) -> std::io::Result<()> {
     let start: Option<Timestamp> = stages.iter().find_map(|(_, at)| *at);
     for (stage, at) in stages {
         match (at, start) {
-            (Some(at), Some(start)) => writeln!(out, "  {stage:<8} {at}  +{} ms", at.duration_since(start).as_millis())?,
+            (Some(at), Some(start)) => {
+                writeln!(out, "  {stage:<8} {at}  +{} ms", at.duration_since(start).as_millis())?
+            }
             _ => writeln!(out, "  {stage:<8} -")?,
         }
     }

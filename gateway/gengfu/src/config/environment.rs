@@ -34,7 +34,11 @@ pub(super) fn lacks(config: &Config) -> Vec<Lack> {
         file(format!("gateway.codes[{n}]"), code, "copy the code file there, or correct the path");
     }
     if let Some(password) = &config.uplink.password_file {
-        file("uplink.password_file".into(), password, "write the password into it, readable by the gateway only (chmod 600)");
+        file(
+            "uplink.password_file".into(),
+            password,
+            "write the password into it, readable by the gateway only (chmod 600)",
+        );
     }
     if let Some(tls) = &config.uplink.tls {
         file("uplink.tls.ca_file".into(), &tls.ca_file, "copy the authority's certificate there");
@@ -45,7 +49,11 @@ pub(super) fn lacks(config: &Config) -> Vec<Lack> {
         }
     }
     if !config.cameras.is_empty() {
-        file("vision.onnxruntime".into(), &config.vision.onnxruntime, "run scripts/fetch-models.sh, or name the library");
+        file(
+            "vision.onnxruntime".into(),
+            &config.vision.onnxruntime,
+            "run scripts/fetch-models.sh, or name the library",
+        );
         file("vision.manifest".into(), &config.vision.manifest, "copy models/manifest.toml there, or correct the path");
         file("vision.models_dir".into(), &config.vision.models_dir, "run scripts/fetch-models.sh, or correct the path");
     }

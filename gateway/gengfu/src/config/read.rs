@@ -14,7 +14,9 @@ use gengfu_vision::source::SourceUrl;
 use toml::de::DeTable;
 
 use super::reader::{Fault, Faults, Section};
-use super::{Camera, Config, Device, DeviceClass, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision, Zone};
+use super::{
+    Camera, Config, Device, DeviceClass, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision, Zone,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -32,7 +34,12 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
     let mut root = Section::root(&table);
     let f = &mut faults;
     let gateway = root.section(f, "gateway").map(|s| gateway(f, s, base));
-    root.required(f, "gateway", gateway.as_ref(), "{ site = \"jinding\", name = \"block-7\", data_dir = \"/var/lib/gengfu\" }");
+    root.required(
+        f,
+        "gateway",
+        gateway.as_ref(),
+        "{ site = \"jinding\", name = \"block-7\", data_dir = \"/var/lib/gengfu\" }",
+    );
     let gateway = gateway.flatten();
     let uplink = root.section(f, "uplink").map(|s| uplink(f, s, base, gateway.as_ref()));
     root.required(f, "uplink", uplink.as_ref(), "{ broker = \"mqtt.example:8883\" }");
@@ -45,7 +52,8 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
     let vision = vision(f, section, base, &data_dir);
     let place = gateway.as_ref().map(|g| g.location.clone()).unwrap_or_default();
     let nodes: Vec<Node> = root.sections(f, "node").into_iter().filter_map(|s| node(f, s, base, &place)).collect();
-    let cameras: Vec<Camera> = root.sections(f, "camera").into_iter().filter_map(|s| camera(f, s, base, &place)).collect();
+    let cameras: Vec<Camera> =
+        root.sections(f, "camera").into_iter().filter_map(|s| camera(f, s, base, &place)).collect();
     unique_names(f, &root, &nodes, &cameras);
     root.finish(f);
     let faults = faults.into_sorted();
@@ -89,7 +97,8 @@ fn gateway(f: &mut Faults, mut s: Section, base: &Path) -> Option<Gateway> {
     let data_dir = path(f, &mut s, "data_dir", base);
     let data_dir = s.required(f, "data_dir", data_dir, "\"/var/lib/gengfu\"");
     let location = location(f, &mut s, &Location::default());
-    let codes = s.list(f, "codes", "a file name in quotes", |v| v.as_str().map(|p| resolve(base, p))).unwrap_or_default();
+    let codes =
+        s.list(f, "codes", "a file name in quotes", |v| v.as_str().map(|p| resolve(base, p))).unwrap_or_default();
     s.finish(f);
     Some(Gateway { site: site?, name: name?, data_dir: data_dir?, location, codes })
 }
@@ -175,7 +184,8 @@ fn local(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path)
         if let Some(socket) = path(f, &mut s, "socket", base) {
             local.socket = socket;
         }
-        local.metrics = s.parsed(f, "metrics", "\"address:port\", as in \"127.0.0.1:9464\"", |v| v.as_str()?.parse().ok());
+        local.metrics =
+            s.parsed(f, "metrics", "\"address:port\", as in \"127.0.0.1:9464\"", |v| v.as_str()?.parse().ok());
         s.finish(f);
     }
     local
@@ -257,9 +267,12 @@ fn device(f: &mut Faults, mut s: Section, place: &Location) -> Option<(u8, Devic
 fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Option<Camera> {
     let name = s.slug(f, "name");
     let name = s.required(f, "name", name, "\"cam-east\"");
-    let url = s.parsed(f, "url", "\"rtsp://host/path\" or a file's path", |v| v.as_str().filter(|u| !u.is_empty()).map(str::to_owned));
+    let url = s.parsed(f, "url", "\"rtsp://host/path\" or a file's path", |v| {
+        v.as_str().filter(|u| !u.is_empty()).map(str::to_owned)
+    });
     let url = s.required(f, "url", url, "\"rtsp://192.0.2.10/stream1\"");
-    let url = url.map(|u| SourceUrl::new(if u.contains("://") { u } else { resolve(base, &u).to_string_lossy().into_owned() }));
+    let url = url
+        .map(|u| SourceUrl::new(if u.contains("://") { u } else { resolve(base, &u).to_string_lossy().into_owned() }));
     let model = s.text(f, "model");
     let all_frames = s.one_of(f, "decode", &[("key_frames", false), ("all_frames", true)]).unwrap_or(false);
     let fps_max = s.number(f, "fps_max", 0.1..=30.0).unwrap_or(2.0);
@@ -290,8 +303,7 @@ fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Opti
 fn zone(f: &mut Faults, mut s: Section, place: &Location) -> Option<Zone> {
     let name = s.slug(f, "name");
     let name = s.required(f, "name", name, "\"no-parking-east\"");
-    let kinds =
-        [("illegal_parking", AlarmKind::IllegalParking), ("fire_lane_blocked", AlarmKind::FireLaneBlocked)];
+    let kinds = [("illegal_parking", AlarmKind::IllegalParking), ("fire_lane_blocked", AlarmKind::FireLaneBlocked)];
     let kind = s.one_of(f, "kind", &kinds);
     let kind = s.required(f, "kind", kind, "\"illegal_parking\"");
     let limit = s.duration(f, "limit", SECOND..=DAY);
@@ -308,7 +320,14 @@ fn zone(f: &mut Faults, mut s: Section, place: &Location) -> Option<Zone> {
     let all = vec![TrackKind::Car, TrackKind::Truck, TrackKind::Bus];
     let location = location(f, &mut s, place);
     s.finish(f);
-    Some(Zone { name: name?, kind: kind?, limit: limit?, polygon: polygon?, vehicles: vehicles.unwrap_or(all), location })
+    Some(Zone {
+        name: name?,
+        kind: kind?,
+        limit: limit?,
+        polygon: polygon?,
+        vehicles: vehicles.unwrap_or(all),
+        location,
+    })
 }
 
 /// `location = { division = "440402", text = "…" }`; what is not said is inherited.
@@ -316,10 +335,14 @@ fn location(f: &mut Faults, s: &mut Section, inherited: &Location) -> Location {
     let mut place = inherited.clone();
     let Some(mut l) = s.section(f, "location") else { return place };
     let digits = |text: &str, n: usize| text.len() == n && text.bytes().all(|b| b.is_ascii_digit());
-    if let Some(d) = l.parsed(f, "division", "6 digits of GB/T 2260 in quotes", |v| v.as_str().filter(|t| digits(t, 6)).map(str::to_owned)) {
+    if let Some(d) = l.parsed(f, "division", "6 digits of GB/T 2260 in quotes", |v| {
+        v.as_str().filter(|t| digits(t, 6)).map(str::to_owned)
+    }) {
         place.division = Some(d);
     }
-    if let Some(g) = l.parsed(f, "grid", "15 digits of the management grid in quotes", |v| v.as_str().filter(|t| digits(t, 15)).map(str::to_owned)) {
+    if let Some(g) = l.parsed(f, "grid", "15 digits of the management grid in quotes", |v| {
+        v.as_str().filter(|t| digits(t, 15)).map(str::to_owned)
+    }) {
         place.grid = Some(g);
     }
     place.text = l.text(f, "text").or(place.text);
@@ -334,13 +357,23 @@ fn unique_names(f: &mut Faults, root: &Section, nodes: &[Node], cameras: &[Camer
     let devices = nodes.iter().flat_map(|n| std::iter::once(&n.name).chain(n.channels.values().map(|d| &d.name)));
     for name in devices.chain(cameras.iter().map(|c| &c.name)) {
         if !seen.insert(name) {
-            root.fault(f, "node", format!("two devices are called \"{name}\""), "nodes, devices and cameras need names of their own");
+            root.fault(
+                f,
+                "node",
+                format!("two devices are called \"{name}\""),
+                "nodes, devices and cameras need names of their own",
+            );
         }
     }
     let mut ports: BTreeSet<&Path> = BTreeSet::new();
     for node in nodes {
         if !ports.insert(&node.port) {
-            root.fault(f, "node", format!("two nodes on port {}", node.port.display()), "give each node a port of its own");
+            root.fault(
+                f,
+                "node",
+                format!("two nodes on port {}", node.port.display()),
+                "give each node a port of its own",
+            );
         }
     }
 }

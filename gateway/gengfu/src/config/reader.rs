@@ -110,7 +110,12 @@ impl<'a, 'i> Section<'a, 'i> {
             DeValue::Array(_) => "an array".to_owned(),
             DeValue::Table(_) => "a table".to_owned(),
         };
-        faults.push(value.span().start, self.key(key), format!("{found} is not accepted here"), format!("write {wanted}"));
+        faults.push(
+            value.span().start,
+            self.key(key),
+            format!("{found} is not accepted here"),
+            format!("write {wanted}"),
+        );
     }
 
     /// A value turned by `take`; `wanted` says what would be accepted, for the remedy.
@@ -160,13 +165,23 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// A whole number within bounds.
-    pub fn integer(&mut self, faults: &mut Faults, key: &'static str, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+    pub fn integer(
+        &mut self,
+        faults: &mut Faults,
+        key: &'static str,
+        range: std::ops::RangeInclusive<i64>,
+    ) -> Option<i64> {
         let wanted = format!("a whole number from {} to {}", range.start(), range.end());
         self.parsed(faults, key, &wanted, |v| integer_of(v).filter(|n| range.contains(n)))
     }
 
     /// A number within bounds.
-    pub fn number(&mut self, faults: &mut Faults, key: &'static str, range: std::ops::RangeInclusive<f64>) -> Option<f64> {
+    pub fn number(
+        &mut self,
+        faults: &mut Faults,
+        key: &'static str,
+        range: std::ops::RangeInclusive<f64>,
+    ) -> Option<f64> {
         let wanted = format!("a number from {} to {}", range.start(), range.end());
         self.parsed(faults, key, &wanted, |v| number_of(v).filter(|n| range.contains(n)))
     }
@@ -347,7 +362,8 @@ mod tests {
 
     #[test]
     fn durations_carry_their_unit() {
-        for (text, ms) in [("250ms", 250), ("90s", 90_000), ("15m", 900_000), ("24h", 86_400_000), ("7d", 604_800_000)] {
+        for (text, ms) in [("250ms", 250), ("90s", 90_000), ("15m", 900_000), ("24h", 86_400_000), ("7d", 604_800_000)]
+        {
             assert_eq!(parse_duration(text), Some(Duration::from_millis(ms)), "{text}");
             assert_eq!(parse_duration(&show_duration(Duration::from_millis(ms))), Some(Duration::from_millis(ms)));
         }

@@ -104,7 +104,13 @@ fn no_text_panics() {
     for cut in 0..GOOD.len() {
         let _ = Config::parse(&GOOD[..cut], Path::new("/base"));
     }
-    for junk in ["[[gateway]]", "gateway = 1", "node = 3\n[gateway]\n[uplink]", "camera = [1, 2]", "[gateway.location]\nlon = 1e999"] {
+    for junk in [
+        "[[gateway]]",
+        "gateway = 1",
+        "node = 3\n[gateway]\n[uplink]",
+        "camera = [1, 2]",
+        "[gateway.location]\nlon = 1e999",
+    ] {
         assert!(!faults(junk).is_empty(), "{junk}");
     }
 }

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use gengfu_alarm::engine::{Answer, Engine};
-use gengfu_alarm::persist::StateChange;
 use gengfu_alarm::observation::{Observation, What};
 use gengfu_alarm::output::{NeedStill, Output, Transition};
+use gengfu_alarm::persist::StateChange;
 use gengfu_alarm::rules::Rules;
 use gengfu_contract::CONTRACT_VERSION;
 use gengfu_contract::command::{Command, Outcome, Reply};
@@ -212,7 +212,8 @@ impl Decider {
             Ok(committed) => {
                 for dropped in &committed.dropped {
                     tracing::warn!(id = %dropped.id, lane = %dropped.key.lane(), "dropped undelivered: its lane is full");
-                    metrics::counter!("gengfu_outbox_dropped_total", "lane" => dropped.key.lane().as_str()).increment(1);
+                    metrics::counter!("gengfu_outbox_dropped_total", "lane" => dropped.key.lane().as_str())
+                        .increment(1);
                 }
                 self.acknowledge(judged)
             }
@@ -220,7 +221,13 @@ impl Decider {
         }
     }
 
-    fn judge(&mut self, now: Timestamp, input: Input, batch: &mut Batch, judged: &mut Judged) -> Result<(), OutboxError> {
+    fn judge(
+        &mut self,
+        now: Timestamp,
+        input: Input,
+        batch: &mut Batch,
+        judged: &mut Judged,
+    ) -> Result<(), OutboxError> {
         match input {
             Input::Link(link) => {
                 judged.dones.push(link.done);
@@ -235,7 +242,13 @@ impl Decider {
         }
     }
 
-    fn observe(&mut self, now: Timestamp, seen: &Observation, batch: &mut Batch, judged: &mut Judged) -> Result<(), OutboxError> {
+    fn observe(
+        &mut self,
+        now: Timestamp,
+        seen: &Observation,
+        batch: &mut Batch,
+        judged: &mut Judged,
+    ) -> Result<(), OutboxError> {
         if let Some(draft) = self.author.observed(now, &batch.position(), seen) {
             let (id, lane) = (draft.id.clone(), draft.lane);
             tracing::info!(hop = "sensed", id = %id, device = %seen.device, at = %seen.sensed_at, origin = ?seen.origin, "observation");
@@ -245,14 +258,23 @@ impl Decider {
         self.append(now, batch, outputs, judged)
     }
 
-    fn command(&mut self, now: Timestamp, request: CommandRequest, batch: &mut Batch, judged: &mut Judged) -> Result<(), OutboxError> {
+    fn command(
+        &mut self,
+        now: Timestamp,
+        request: CommandRequest,
+        batch: &mut Batch,
+        judged: &mut Judged,
+    ) -> Result<(), OutboxError> {
         let answer = match &request.command {
             Command::Ack(order) | Command::Reset(order)
                 if order.operator.len() > COMMAND_TEXT_MAX_BYTES || order.alarm_id.len() > COMMAND_TEXT_MAX_BYTES =>
             {
                 Answer {
                     outcome: Outcome::Refused,
-                    reason: Some(Text { zh: "操作员或报警编号过长".into(), en: "operator or alarm id too long".into() }),
+                    reason: Some(Text {
+                        zh: "操作员或报警编号过长".into(),
+                        en: "operator or alarm id too long".into(),
+                    }),
                     outputs: Vec::new(),
                 }
             }
@@ -266,7 +288,13 @@ impl Decider {
         self.append(now, batch, answer.outputs, judged)
     }
 
-    fn append(&mut self, now: Timestamp, batch: &mut Batch, outputs: Vec<Output>, judged: &mut Judged) -> Result<(), OutboxError> {
+    fn append(
+        &mut self,
+        now: Timestamp,
+        batch: &mut Batch,
+        outputs: Vec<Output>,
+        judged: &mut Judged,
+    ) -> Result<(), OutboxError> {
         for output in outputs {
             match output {
                 Output::NeedStill(need) => judged.stills.push(need),
@@ -280,8 +308,9 @@ impl Decider {
                         condition = %transition.alarm.condition, rev = transition.alarm.rev, device = %transition.alarm.device,
                         rule = %transition.alarm.explanation.rule, "{:?}", transition.event_type
                     );
-                    let appended =
-                        batch.append(lane_of(lane), &id, now.as_millisecond(), |place| self.author.journal(now, &place, draft))?;
+                    let appended = batch.append(lane_of(lane), &id, now.as_millisecond(), |place| {
+                        self.author.journal(now, &place, draft)
+                    })?;
                     judged.snapshots.push(AlarmSnapshot { sequence: appended.sequence, alarm: transition.alarm });
                 }
             }
@@ -346,7 +375,8 @@ impl Decider {
         for done in judged.dones {
             let _ = done.send(Err(error.to_string()));
         }
-        let replies = judged.replies.into_iter().map(|reply| not_stored(reply.cmd_id, &error.to_string(), now)).collect();
+        let replies =
+            judged.replies.into_iter().map(|reply| not_stored(reply.cmd_id, &error.to_string(), now)).collect();
         Effects { stills: Vec::new(), replies }
     }
 
@@ -354,7 +384,8 @@ impl Decider {
         if self.recover_due.is_some_and(|due| now < due) {
             return false;
         }
-        let recovered = self.outbox.recover().map_err(StartError::from).and_then(|()| restore(&self.rules, &self.outbox));
+        let recovered =
+            self.outbox.recover().map_err(StartError::from).and_then(|()| restore(&self.rules, &self.outbox));
         match recovered {
             Ok(engine) => {
                 tracing::warn!("the outbox takes events again");
@@ -382,7 +413,8 @@ impl Decider {
         batch.put(BOOT_KEY, &self.boot.to_be_bytes());
         let draft = self.author.started(now, &batch.position(), &data);
         let id = draft.id.clone();
-        batch.append(lane_of(draft.lane), &id, now.as_millisecond(), |place| self.author.journal(now, &place, draft))?;
+        batch
+            .append(lane_of(draft.lane), &id, now.as_millisecond(), |place| self.author.journal(now, &place, draft))?;
         batch.commit().map(|_| ())
     }
 
@@ -391,7 +423,10 @@ impl Decider {
             let shown = self.devices_shown.get(&state.device);
             let stale = shown.is_none_or(|shown| {
                 let same = DeviceState { last_heard_at: shown.last_heard_at, ..state.clone() } == *shown;
-                let heard = state.last_heard_at.zip(shown.last_heard_at).is_none_or(|(a, b)| a.duration_since(b) >= DEVICE_REFRESH);
+                let heard = state
+                    .last_heard_at
+                    .zip(shown.last_heard_at)
+                    .is_none_or(|(a, b)| a.duration_since(b) >= DEVICE_REFRESH);
                 !same || (heard && state.last_heard_at != shown.last_heard_at)
             });
             if stale {
@@ -400,7 +435,6 @@ impl Decider {
             }
         }
     }
-
 }
 
 /// Where a picture of an alarm lies.
@@ -410,7 +444,8 @@ pub fn still_path(evidence_dir: &std::path::Path, alarm_id: &str, n: u32) -> Pat
 }
 
 fn restore(rules: &Rules, outbox: &Outbox) -> Result<Engine, StartError> {
-    let saved = outbox.scan(ENGINE_PREFIX)?.into_iter().map(|(key, value)| (key[ENGINE_PREFIX.len()..].to_vec(), value));
+    let saved =
+        outbox.scan(ENGINE_PREFIX)?.into_iter().map(|(key, value)| (key[ENGINE_PREFIX.len()..].to_vec(), value));
     let (engine, notes) = Engine::restore(rules.clone(), saved);
     for note in notes {
         tracing::warn!(?note, "saved alarm state");

@@ -117,7 +117,8 @@ async fn next(channels: &mut Channels, shutdown: &CancellationToken) -> Option<O
 fn fill(channels: &mut Channels, inputs: &mut Vec<Input>) {
     let links = std::iter::from_fn(|| channels.links.try_recv().ok()).take(LINKS_PER_BATCH).map(Input::Link);
     inputs.extend(links);
-    let commands = std::iter::from_fn(|| channels.commands.try_recv().ok()).take(COMMANDS_PER_BATCH).map(Input::Command);
+    let commands =
+        std::iter::from_fn(|| channels.commands.try_recv().ok()).take(COMMANDS_PER_BATCH).map(Input::Command);
     inputs.extend(commands);
     let seen = std::iter::from_fn(|| channels.seen.try_recv().ok()).take(SCENES_PER_BATCH).map(Input::Seen);
     inputs.extend(seen);

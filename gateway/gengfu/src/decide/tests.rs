@@ -42,7 +42,8 @@ fn start(folder: &Path, seconds: i64) -> (Decider, Board, Outbox) {
     let outbox = Outbox::open(Options::new(folder.join("outbox"))).unwrap();
     let identity = Identity { site: slug("site"), gateway: slug("gw-1"), evidence_dir: folder.to_owned() };
     let board = Board::new();
-    let decider = Decider::start(identity, rules(), outbox.clone(), board.clone(), at(seconds), ClockQuality::Synced).unwrap();
+    let decider =
+        Decider::start(identity, rules(), outbox.clone(), board.clone(), at(seconds), ClockQuality::Synced).unwrap();
     (decider, board, outbox)
 }
 
@@ -78,7 +79,11 @@ fn an_acknowledged_observation_its_alarm_and_the_cursor_are_in_the_journal_and_c
         assert_eq!(pair[1].prevhash, hex::encode(chain::hash(&chain::canonical(&pair[0]).unwrap())));
     }
     assert_eq!(outbox.get(b"link/node-1").unwrap().unwrap(), 1_i64.to_be_bytes());
-    assert_eq!(outbox.take(1).unwrap()[0].lane, gengfu_outbox::Lane::Fire, "fire leaves first although it was stored last");
+    assert_eq!(
+        outbox.take(1).unwrap()[0].lane,
+        gengfu_outbox::Lane::Fire,
+        "fire leaves first although it was stored last"
+    );
 }
 
 #[test]
@@ -114,7 +119,8 @@ fn a_timer_that_ran_out_while_the_gateway_was_down_fires_at_its_start() {
 fn heartbeats_and_link_states_move_no_journal_entry_by_themselves() {
     let folder = tempfile::tempdir().unwrap();
     let (mut decider, _, outbox) = start(folder.path(), 0);
-    link(&mut decider, 1, vec![seen("node-1", 1, 1, What::Heartbeat), seen("node-1", 1, 1, What::Link(Link::Up))]).unwrap();
+    link(&mut decider, 1, vec![seen("node-1", 1, 1, What::Heartbeat), seen("node-1", 1, 1, What::Link(Link::Up))])
+        .unwrap();
     assert_eq!(events(&outbox).len(), 1, "only gateway.started");
 }
 
@@ -125,7 +131,8 @@ fn commands_are_answered_and_too_long_a_name_is_refused_before_the_journal() {
     link(&mut decider, 1, vec![seen("smoke-1", 1, 1, What::Smoke(Smoke::Alarm))]).unwrap();
     let alarm_id = decider.open_alarms()[0].alarm_id.clone();
     let mut order = |operator: &str| {
-        let order = AlarmCommand { alarm_id: alarm_id.clone(), operator: operator.into(), issued_at: at(2), expires_at: None };
+        let order =
+            AlarmCommand { alarm_id: alarm_id.clone(), operator: operator.into(), issued_at: at(2), expires_at: None };
         let request = CommandRequest { cmd_id: "c".into(), command: Command::Ack(order), arrived_at: at(2) };
         decider.process(at(2), ClockQuality::Synced, vec![Input::Command(request)]).replies.remove(0).outcome
     };

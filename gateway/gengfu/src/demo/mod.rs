@@ -54,7 +54,8 @@ pub struct Args {
 /// # Errors
 /// When a part is missing or cannot start; the text says which and what to do.
 pub fn demo(args: Args) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.config).context("run this in the project's folder, or name the file with --config")?;
+    let config =
+        Config::load(&args.config).context("run this in the project's folder, or name the file with --config")?;
     let is_watched = !args.once && std::io::stdout().is_terminal();
     check_parts(&config)?;
     let folder = fresh_folder(&config.gateway.data_dir)?;
@@ -66,13 +67,16 @@ pub fn demo(args: Args) -> anyhow::Result<ExitCode> {
         let shutdown = CancellationToken::new();
         let (events_in, events) = mpsc::channel(EVENTS);
         let (orders_in, orders) = mpsc::channel(ORDERS);
-        let desk = tokio::spawn(desk::run(desk_config(&config, &folder)?, DeskParts {
-            model: model.clone(),
-            events: events_in,
-            orders,
-            clock: Arc::new(SystemClock),
-            shutdown: shutdown.clone(),
-        }));
+        let desk = tokio::spawn(desk::run(
+            desk_config(&config, &folder)?,
+            DeskParts {
+                model: model.clone(),
+                events: events_in,
+                orders,
+                clock: Arc::new(SystemClock),
+                shutdown: shutdown.clone(),
+            },
+        ));
         let mut stage = Stage::set(&config, &args.config, &folder)?;
         let played = play(&args, is_watched, &config, &model, events, orders_in, &shutdown, &mut stage).await;
         println!("stopping the gateway and the nodes");
@@ -112,13 +116,19 @@ async fn play(
     let complete = async {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            if Story::of(&model.lock().unwrap_or_else(PoisonError::into_inner), &config.gateway.name).is_complete() && !is_watched {
+            if Story::of(&model.lock().unwrap_or_else(PoisonError::into_inner), &config.gateway.name).is_complete()
+                && !is_watched
+            {
                 return;
             }
         }
     };
     let limit = async {
-        if is_watched { std::future::pending().await } else { tokio::time::sleep(Duration::from_secs(args.within)).await }
+        if is_watched {
+            std::future::pending().await
+        } else {
+            tokio::time::sleep(Duration::from_secs(args.within)).await
+        }
     };
     tokio::select! {
         shown = show => shown,
@@ -162,7 +172,10 @@ fn fresh_folder(data_dir: &Path) -> anyhow::Result<PathBuf> {
     if mark.exists() {
         std::fs::remove_dir_all(data_dir).with_context(|| format!("empty {}", data_dir.display()))?;
     } else if data_dir.exists() {
-        anyhow::bail!("{} exists and was not made by the demo; name another data_dir, or move it away", data_dir.display());
+        anyhow::bail!(
+            "{} exists and was not made by the demo; name another data_dir, or move it away",
+            data_dir.display()
+        );
     }
     std::fs::create_dir_all(data_dir).with_context(|| format!("create {}", data_dir.display()))?;
     std::fs::write(&mark, "Emptied at the start of every `gengfu demo`.\n")?;
@@ -185,7 +198,9 @@ fn desk_config(config: &Config, folder: &Path) -> anyhow::Result<DeskConfig> {
     std::fs::create_dir_all(&evidence_dir)?;
     let journal = folder.join("desk.jsonl");
     match std::fs::remove_file(&journal) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("remove the last demo's journal"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("remove the last demo's journal");
+        }
         _ => {}
     }
     Ok(DeskConfig {

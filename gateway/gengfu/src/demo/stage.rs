@@ -73,14 +73,22 @@ fn describe(status: std::io::Result<std::process::ExitStatus>) -> String {
 }
 
 fn start_node(node: &Node, folder: &Path) -> anyhow::Result<Child> {
-    let channel_of = |class| node.channels.iter().find(|(_, device)| device.class == class).map_or(0, |(channel, _)| *channel);
+    let channel_of =
+        |class| node.channels.iter().find(|(_, device)| device.class == class).map_or(0, |(channel, _)| *channel);
     let (door, smoke) = (channel_of(DeviceClass::Door), channel_of(DeviceClass::Smoke));
     let script = folder.join(format!("{}.script", node.name));
-    std::fs::write(&script, story::script(door != 0, smoke != 0)).with_context(|| format!("write {}", script.display()))?;
+    std::fs::write(&script, story::script(door != 0, smoke != 0))
+        .with_context(|| format!("write {}", script.display()))?;
     let log = std::fs::File::create(folder.join(format!("{}.log", node.name)))?;
     let uid = node.uid.with_context(|| format!("node {} needs a uid in the demo's configuration", node.name))?;
     let mut command = this_program()?;
-    command.arg("node").arg("--pty").arg(&node.port).args(["--uid", &format!("{uid:016x}")]).arg("--script").arg(&script);
+    command
+        .arg("node")
+        .arg("--pty")
+        .arg(&node.port)
+        .args(["--uid", &format!("{uid:016x}")])
+        .arg("--script")
+        .arg(&script);
     command.args(["--door", &door.to_string(), "--smoke", &smoke.to_string(), "--sos", "0"]);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.spawn().with_context(|| format!("start node {}", node.name))

@@ -120,7 +120,10 @@ fn proven(model: &DeskModel, gateway: &Slug) -> Chapter {
         Some(proof) => {
             let detail = format!(
                 "events 1..{}, {} missing, {} duplicate(s), {} chain link(s) checked",
-                proof.last.unwrap_or(0), proof.missing.len(), proof.duplicates, proof.chain_links
+                proof.last.unwrap_or(0),
+                proof.missing.len(),
+                proof.duplicates,
+                proof.chain_links
             );
             Chapter { title, happened: proof.holds() && proof.received > 0, detail }
         }

@@ -165,7 +165,8 @@ fn draw_alarms(frame: &mut Frame<'_>, area: Rect, model: &DeskModel, now: Timest
     ];
     let header = Row::new(["报警 alarm", "状态 condition", "地点 place", "已持续 for", "时延 latency", "图片 picture"])
         .style(Style::new().add_modifier(Modifier::BOLD));
-    let title = picture_folder(model).map_or_else(|| "报警 alarms".to_owned(), |f| format!("报警 alarms · 图片 pictures in {f}"));
+    let title = picture_folder(model)
+        .map_or_else(|| "报警 alarms".to_owned(), |f| format!("报警 alarms · 图片 pictures in {f}"));
     frame.render_widget(Table::new(rows, widths).header(header).block(Block::bordered().title(title)), area);
 }
 

@@ -314,7 +314,7 @@ impl Session {
         }
         self.heard(now);
         match uplink {
-            Uplink::Hello(_) => {}
+            Uplink::Hello(_) | Uplink::Done(_) => {}
             Uplink::Event(event) => self.on_event(now, event),
             Uplink::Loss(loss) => self.on_loss(now, loss),
             Uplink::Heartbeat(heartbeat) => self.on_heartbeat(now, &heartbeat),

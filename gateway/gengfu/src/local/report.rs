@@ -211,7 +211,10 @@ fn findings(report: &Report) -> Vec<Finding> {
         say(text, "free space or replace the disk; nodes keep their events meanwhile and nothing is acknowledged");
     }
     if report.outbox.damaged > 0 {
-        say(format!("{} stored item(s) cannot be read", report.outbox.damaged), "save the data directory and replace the disk");
+        say(
+            format!("{} stored item(s) cannot be read", report.outbox.damaged),
+            "save the data directory and replace the disk",
+        );
     }
     if report.uplink.state != LinkState::Online {
         let uplink = &report.uplink;
@@ -233,7 +236,10 @@ fn findings(report: &Report) -> Vec<Finding> {
         say(format!("camera {}: {}", camera.camera, camera.state), &camera.remedy);
     }
     for lane in report.outbox.lanes.iter().filter(|lane| lane.dropped > 0) {
-        say(format!("{} {} item(s) were dropped undelivered", lane.dropped, lane.lane), "the uplink was away for longer than the lane's bound; see [outbox] in the configuration");
+        say(
+            format!("{} {} item(s) were dropped undelivered", lane.dropped, lane.lane),
+            "the uplink was away for longer than the lane's bound; see [outbox] in the configuration",
+        );
     }
     if report.gateway.clock == ClockQuality::Unsynced {
         say("the clock is not synchronised; alarms go out marked so".to_owned(), "check NTP: timedatectl status");

@@ -88,7 +88,9 @@ pub enum SocketError {
         source: std::io::Error,
     },
     /// Reaching the gateway.
-    #[error("no gateway answers on {path}: {source}; is it running (systemctl status gengfu)? Another socket: --socket")]
+    #[error(
+        "no gateway answers on {path}: {source}; is it running (systemctl status gengfu)? Another socket: --socket"
+    )]
     Connect {
         /// The socket.
         path: PathBuf,
