@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::slug::Slug;
 use crate::words::Text;
 
 /// What the centre asks of a gateway.
@@ -18,6 +19,12 @@ pub enum Command {
     Ack(AlarmCommand),
     /// `reset`: a human ends a latched alarm whose cause is gone.
     Reset(AlarmCommand),
+    /// `visit`: somebody is with a person, or the person is away; the clock of the home stands meanwhile.
+    Visit(VisitCommand),
+    /// `sounder`: let a node sound, or be silent.
+    Sounder(SounderCommand),
+    /// `test`: press a smoke head's test button, electrically.
+    Test(TestCommand),
 }
 
 /// Body of `receipt`.
@@ -34,6 +41,69 @@ pub struct Receipt {
 pub struct AlarmCommand {
     /// The alarm.
     pub alarm_id: String,
+    /// Who, as the centre names its people; opaque here.
+    pub operator: String,
+    /// When the command was given.
+    pub issued_at: Timestamp,
+    /// After this it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Body of `visit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VisitCommand {
+    /// The home, named by the magnet on its door.
+    pub door: Slug,
+    /// What is known of the person.
+    pub what: Whereabouts,
+    /// Until when; not for `back`. At most 24 h ahead, 90 days for `away`. `well` without it only begins to count anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// Who says so, as the centre names its people; opaque here.
+    pub operator: String,
+    /// When the command was given.
+    pub issued_at: Timestamp,
+    /// After this it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What the centre knows of a person whom the care rules watch over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Whereabouts {
+    /// Somebody is with the person.
+    Visited,
+    /// The person is away: hospital, family.
+    Away,
+    /// The person answered a call and is well.
+    Well,
+    /// The person is back, or the visit is over: the clock runs again, from nought.
+    Back,
+}
+
+/// Body of `sounder`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SounderCommand {
+    /// The node.
+    pub device: Slug,
+    /// For so many seconds from now, at most 3600; 0 stops it.
+    pub for_s: u32,
+    /// Who, as the centre names its people; opaque here.
+    pub operator: String,
+    /// When the command was given.
+    pub issued_at: Timestamp,
+    /// After this it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Body of `test`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TestCommand {
+    /// The smoke head.
+    pub device: Slug,
     /// Who, as the centre names its people; opaque here.
     pub operator: String,
     /// When the command was given.
@@ -75,7 +145,7 @@ pub enum Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// Not a verb of this version.
-    #[error("unknown verb \"{0}\": this gateway knows receipt, ack and reset")]
+    #[error("unknown verb \"{0}\": this gateway knows receipt, ack, reset, visit, sounder and test")]
     Verb(String),
     /// Body does not fit the verb.
     #[error("body of \"{verb}\" not understood: {source}")]
@@ -93,12 +163,39 @@ impl Command {
     /// # Errors
     /// [`CommandError`]: the text goes into the reply.
     pub fn parse(verb: &str, body: &[u8]) -> Result<Self, CommandError> {
-        let bad = |source| CommandError::Body { verb: verb.to_owned(), source };
-        match verb {
-            "receipt" => serde_json::from_slice(body).map(Command::Receipt).map_err(bad),
-            "ack" => serde_json::from_slice(body).map(Command::Ack).map_err(bad),
-            "reset" => serde_json::from_slice(body).map(Command::Reset).map_err(bad),
-            _ => Err(CommandError::Verb(verb.to_owned())),
+        let command = match verb {
+            "receipt" => serde_json::from_slice(body).map(Command::Receipt),
+            "ack" => serde_json::from_slice(body).map(Command::Ack),
+            "reset" => serde_json::from_slice(body).map(Command::Reset),
+            "visit" => serde_json::from_slice(body).map(Command::Visit),
+            "sounder" => serde_json::from_slice(body).map(Command::Sounder),
+            "test" => serde_json::from_slice(body).map(Command::Test),
+            _ => return Err(CommandError::Verb(verb.to_owned())),
+        };
+        command.map_err(|source| CommandError::Body { verb: verb.to_owned(), source })
+    }
+
+    /// After this it is refused.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        match self {
+            Command::Receipt(_) => None,
+            Command::Ack(it) | Command::Reset(it) => it.expires_at,
+            Command::Visit(it) => it.expires_at,
+            Command::Sounder(it) => it.expires_at,
+            Command::Test(it) => it.expires_at,
+        }
+    }
+
+    /// Who gave it; nobody in particular for a receipt.
+    #[must_use]
+    pub fn operator(&self) -> Option<&str> {
+        match self {
+            Command::Receipt(_) => None,
+            Command::Ack(it) | Command::Reset(it) => Some(&it.operator),
+            Command::Visit(it) => Some(&it.operator),
+            Command::Sounder(it) => Some(&it.operator),
+            Command::Test(it) => Some(&it.operator),
         }
     }
 }
@@ -116,6 +213,17 @@ mod tests {
         for junk in [&b""[..], b"\xff\xff", b"[]", b"null"] {
             assert!(Command::parse("receipt", junk).is_err());
         }
+    }
+
+    #[test]
+    fn the_words_of_a_visit_are_read() {
+        let body = br#"{"door":"door-301","what":"away","until":"2026-12-01T00:00:00Z","operator":"op","issued_at":"2026-11-22T08:00:00Z"}"#;
+        let command = Command::parse("visit", body).unwrap();
+        assert_eq!((command.operator(), command.expires_at()), (Some("op"), None));
+        let Command::Visit(visit) = command else { panic!("a visit") };
+        assert_eq!((visit.what, visit.door.as_str()), (Whereabouts::Away, "door-301"));
+        let wrong = Command::parse("visit", String::from_utf8_lossy(body).replace("away", "gone").as_bytes()).unwrap_err().to_string();
+        assert!(wrong.contains("gone") && wrong.contains("visited"), "{wrong}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cameras::{self, CameraStatus, CameraTask, Outlets};
 use crate::clock::Clock;
 use crate::config::{self, Config, DeviceClass, Lack};
-use crate::decide::{self, Channels, DecideStatus, Decider};
+use crate::decide::{self, Channels, DecideStatus, Decider, Wiring};
 use crate::link;
 use crate::local::report::Sources;
 use crate::local::{metrics as exporter, socket};
@@ -75,7 +75,8 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         gateway: config.gateway.name.clone(),
         evidence_dir: evidence_dir.clone(),
     };
-    let decider = Decider::start(identity, rules, outbox.clone(), board.clone(), clock.now(), clock.quality())?;
+    let decider =
+        Decider::start(identity, rules, wiring(&config), outbox.clone(), board.clone(), clock.now(), clock.quality())?;
     let uplink_config = uplink_config(&config, decider.boot())?;
 
     let (links_in, links) = mpsc::channel(LINK_BATCHES);
@@ -186,7 +187,8 @@ fn start_links(
 ) -> anyhow::Result<Vec<watch::Receiver<link::LinkStats>>> {
     let mut statuses = Vec::new();
     for node in &config.nodes {
-        let link_config = link_config(node);
+        let config::Attachment::Port(port) = &node.at else { continue };
+        let link_config = link_config(node, port);
         let saved = outbox.get(&link_config.cursor_key())?;
         let (status_in, status) = watch::channel(link::LinkStats::starting(&link_config, clock.now()));
         let run = link::run(link_config, saved, clock.clone(), to_decider.clone(), status_in, stop.clone());
@@ -199,10 +201,10 @@ fn start_links(
     Ok(statuses)
 }
 
-fn link_config(node: &config::Node) -> link::LinkConfig {
+fn link_config(node: &config::Node, port: &Path) -> link::LinkConfig {
     link::LinkConfig {
         node: node.name.clone(),
-        port: node.port.clone(),
+        port: port.to_owned(),
         baud: node.baud,
         expected_uid: node.uid,
         silence: node.silence,
@@ -413,7 +415,7 @@ fn rules(config: &Config) -> Rules {
             devices.insert(device.name.clone(), rule);
         }
     }
-    let timing = Timing { camera_fault_hold: config.vision.fault_hold, ..Timing::default() };
+    let timing = timing(config);
     for camera in &config.cameras {
         let rule = DeviceRule { class: RuleClass::Camera, location: place(&camera.location), ..DeviceRule::default() };
         devices.insert(camera.name.clone(), rule);
@@ -431,6 +433,35 @@ fn rules(config: &Config) -> Rules {
         }
     }
     Rules { gateway: config.gateway.name.clone(), devices, zones, codes, timing }
+}
+
+/// How devices hang on nodes.
+fn wiring(config: &Config) -> Wiring {
+    let mut wiring = Wiring::default();
+    for node in &config.nodes {
+        if node.sounder {
+            wiring.sounders.insert(node.name.clone(), node.dwelling.clone());
+        }
+        for (channel, device) in &node.channels {
+            wiring.channels.insert(device.name.clone(), (node.name.clone(), *channel));
+        }
+    }
+    wiring
+}
+
+fn timing(config: &Config) -> Timing {
+    let mut timing = Timing { camera_fault_hold: config.vision.fault_hold, ..Timing::default() };
+    timing.care.zone = config.care.zone.clone();
+    for device in config.nodes.iter().flat_map(|node| node.channels.values()) {
+        if let Some(care) = &device.care {
+            timing.care.homes.insert(device.name.clone(), care.clone());
+        }
+        if let Some(class) = device.supervision {
+            let supervised = timing.supervision.devices.entry(device.name.clone()).or_default();
+            supervised.class = Some(class);
+        }
+    }
+    timing
 }
 
 fn rule_class(class: DeviceClass) -> RuleClass {

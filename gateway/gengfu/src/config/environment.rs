@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Config;
+use super::{Attachment, Config};
 
 /// Something the configuration needs and the machine does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,7 +28,17 @@ pub(super) fn lacks(config: &Config) -> Vec<Lack> {
         }
     };
     for (n, node) in config.nodes.iter().enumerate() {
-        file(format!("node[{n}].port"), &node.port, "plug the node in, or name its port (ls -l /dev/serial/by-path)");
+        if let Attachment::Port(port) = &node.at {
+            file(format!("node[{n}].port"), port, "plug the node in, or name its port (ls -l /dev/serial/by-path)");
+        }
+    }
+    for (n, bus) in config.buses.iter().enumerate() {
+        file(format!("bus[{n}].port"), &bus.port, "plug the adapter in, or name its port (ls -l /dev/serial/by-path)");
+    }
+    for (key, line) in [("lamp", &config.annunciation.lamp), ("sounder", &config.annunciation.sounder)] {
+        if let Some(line) = line {
+            file(format!("annunciation.{key}.chip"), &line.chip, "name the GPIO chip (gpiodetect lists them)");
+        }
     }
     for (n, code) in config.gateway.codes.iter().enumerate() {
         file(format!("gateway.codes[{n}]"), code, "copy the code file there, or correct the path");

@@ -3,7 +3,12 @@
 //! Owns the file's keys, defaults and limits. [`Config::parse`] reports all faults with line, key path and remedy; [`Config::environment`] tells what the
 //! file names but this machine lacks. Secrets are read from files of their own and never printed. Refuses to start anything.
 
+mod cameras;
+mod care;
 mod environment;
+mod names;
+mod nodes;
+mod outputs;
 mod read;
 mod reader;
 
@@ -13,12 +18,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gengfu_alarm::observation::TrackKind;
+use gengfu_alarm::policy::{CareRule, SupervisionClass};
 use gengfu_contract::event::Location;
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::{AlarmKind, Lane};
 use gengfu_vision::source::SourceUrl;
 
+pub use care::CareDefaults;
 pub use environment::Lack;
+pub use outputs::{Annunciation, Line};
 pub use reader::{Fault, show_duration};
 
 /// A whole, valid configuration.
@@ -34,7 +42,13 @@ pub struct Config {
     pub local: Local,
     /// Detector and its library.
     pub vision: Vision,
-    /// Sensor nodes, each on a serial port of its own.
+    /// What all homes with care rules share.
+    pub care: CareDefaults,
+    /// Lamp and sounder of the box, and when they speak.
+    pub annunciation: Annunciation,
+    /// RS-485 buses that several nodes share.
+    pub buses: Vec<Bus>,
+    /// Sensor nodes, each on a serial port of its own or on a bus.
     pub nodes: Vec<Node>,
     /// Cameras.
     pub cameras: Vec<Camera>,
@@ -145,24 +159,61 @@ pub struct Vision {
     pub evidence_keep: Duration,
 }
 
+/// `[[bus]]`.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    /// The bus's device name: its troubles carry it.
+    pub name: Slug,
+    /// Serial port.
+    pub port: PathBuf,
+    /// Bits per second, the same for all its nodes.
+    pub baud: u32,
+    /// How long a node's answer may be under way besides its bytes: adapters, drivers.
+    pub turnaround: Duration,
+    /// Where its port is.
+    pub location: Location,
+}
+
+/// What a node is connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attachment {
+    /// A serial port of its own.
+    Port(PathBuf),
+    /// A bus.
+    Bus {
+        /// The bus's name.
+        bus: Slug,
+        /// The node's address on it, 1 to 247.
+        address: u8,
+    },
+}
+
 /// `[[node]]`.
 #[derive(Debug, Clone)]
 pub struct Node {
     /// The node's device name.
     pub name: Slug,
-    /// Serial port.
-    pub port: PathBuf,
-    /// Bits per second.
+    /// Where it hangs.
+    pub at: Attachment,
+    /// Bits per second; on a bus the bus's own hold.
     pub baud: u32,
     /// The node that is expected here, by unique id; any when absent.
     pub uid: Option<u64>,
     /// Not heard for this long means the link is down.
     pub silence: Duration,
+    /// Time between its heartbeats, told to it at each Hello; the node's own when absent.
+    pub heartbeat: Option<Duration>,
+    /// For how long a contact must be still, told to it at each Hello; the node's own when absent.
+    pub debounce: Option<Duration>,
+    /// Whether it has a sounder.
+    pub sounder: bool,
+    /// Home in which its sounder is heard.
+    pub dwelling: Option<String>,
     /// What hangs on it.
     pub channels: BTreeMap<u8, Device>,
 }
 
-/// `[[node.device]]`.
+/// `[[node.device]]`, and every other sensor.
 #[derive(Debug, Clone)]
 pub struct Device {
     /// The device's name.
@@ -171,10 +222,16 @@ pub struct Device {
     pub class: DeviceClass,
     /// Doors: open for longer is an alarm; never when absent.
     pub left_open_after: Option<Duration>,
+    /// The same at night; `left_open_after` when absent.
+    pub left_open_after_night: Option<Duration>,
     /// Home it belongs to: two smoke heads of one dwelling confirm each other.
     pub dwelling: Option<String>,
     /// Opaque reference on the centre's register.
     pub subject_ref: Option<String>,
+    /// How long it may be silent, when not as its class.
+    pub supervision: Option<SupervisionClass>,
+    /// Doors of people living alone: the rules that watch over them.
+    pub care: Option<CareRule>,
     /// Where it is.
     pub location: Location,
 }
@@ -199,6 +256,15 @@ impl DeviceClass {
             DeviceClass::Smoke => "smoke",
             DeviceClass::Sos => "sos",
         }
+    }
+
+    /// What may be written, for messages.
+    pub(crate) const WORDS: &str = "\"door\", \"smoke\" or \"sos\"";
+
+    /// The class of a word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [DeviceClass::Door, DeviceClass::Smoke, DeviceClass::Sos].into_iter().find(|class| class.as_str() == word)
     }
 }
 

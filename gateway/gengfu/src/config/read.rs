@@ -2,24 +2,20 @@
 //!
 //! Owns keys, defaults and bounds. Each function asks for its keys and calls `finish`, so a key that nobody asked for is a fault.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gengfu_alarm::observation::TrackKind;
 use gengfu_contract::event::Location;
-use gengfu_contract::slug::Slug;
-use gengfu_contract::words::{AlarmKind, Lane};
-use gengfu_vision::source::SourceUrl;
+use gengfu_contract::words::Lane;
 use toml::de::DeTable;
 
 use super::reader::{Fault, Faults, Section};
-use super::{
-    Camera, Config, Device, DeviceClass, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision, Zone,
-};
+use super::{Bus, Camera, Config, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision};
+use super::{cameras, care, names, nodes, outputs};
 
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
     let mut faults = Faults::new(text);
@@ -51,27 +47,33 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
     let section = root.section(f, "vision");
     let vision = vision(f, section, base, &data_dir);
     let place = gateway.as_ref().map(|g| g.location.clone()).unwrap_or_default();
-    let nodes: Vec<Node> = root.sections(f, "node").into_iter().filter_map(|s| node(f, s, base, &place)).collect();
+    let section = root.section(f, "care");
+    let care = care::district(f, section);
+    let section = root.section(f, "annunciation");
+    let annunciation = outputs::annunciation(f, section, base);
+    let buses: Vec<Bus> = root.sections(f, "bus").into_iter().filter_map(|s| nodes::bus(f, s, base, &place)).collect();
+    let nodes: Vec<Node> =
+        root.sections(f, "node").into_iter().filter_map(|s| nodes::node(f, s, base, &place, &care)).collect();
     let cameras: Vec<Camera> =
-        root.sections(f, "camera").into_iter().filter_map(|s| camera(f, s, base, &place)).collect();
-    unique_names(f, &root, &nodes, &cameras);
+        root.sections(f, "camera").into_iter().filter_map(|s| cameras::camera(f, s, base, &place)).collect();
+    names::check(f, &root, &buses, &nodes, &cameras);
     root.finish(f);
     let faults = faults.into_sorted();
     match (gateway, uplink.flatten()) {
         (Some(gateway), Some(uplink)) if faults.is_empty() => {
-            Ok(Config { gateway, uplink, outbox, local, vision, nodes, cameras })
+            Ok(Config { gateway, uplink, outbox, local, vision, care, annunciation, buses, nodes, cameras })
         }
         _ => Err(faults),
     }
 }
 
 /// A path of the file; relative ones start at the file's folder.
-fn path(f: &mut Faults, s: &mut Section, key: &'static str, base: &Path) -> Option<PathBuf> {
+pub(super) fn path(f: &mut Faults, s: &mut Section, key: &'static str, base: &Path) -> Option<PathBuf> {
     s.text(f, key).map(|p| resolve(base, &p))
 }
 
 /// `text` from the folder `base`, without detours over `..`: what people read in `status` and in messages.
-fn resolve(base: &Path, text: &str) -> PathBuf {
+pub(super) fn resolve(base: &Path, text: &str) -> PathBuf {
     use std::path::Component;
     let mut path = PathBuf::new();
     for part in base.join(text).components() {
@@ -218,120 +220,8 @@ fn vision(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path
     vision
 }
 
-fn node(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Option<Node> {
-    let name = s.slug(f, "name");
-    let name = s.required(f, "name", name, "\"node-301\"");
-    let port = path(f, &mut s, "port", base);
-    let port = s.required(f, "port", port, "\"/dev/serial/by-path/…\"");
-    let bauds = [9_600u32, 19_200, 38_400, 57_600, 115_200, 230_400, 460_800, 921_600];
-    let baud = s.parsed(f, "baud", "one of 9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600", |v| {
-        super::reader::number_of(v).and_then(|n| bauds.into_iter().find(|b| f64::from(*b) == n))
-    });
-    let uid = s.parsed(f, "uid", "the node's unique id, 16 hex digits in quotes", |v| {
-        v.as_str().filter(|t| t.len() == 16).and_then(|t| u64::from_str_radix(t, 16).ok())
-    });
-    let silence = s.duration(f, "silence", 5 * SECOND..=DAY).unwrap_or(90 * SECOND);
-    let mut channels = BTreeMap::new();
-    for section in s.sections(f, "device") {
-        let key = section.key("channel");
-        if let Some((channel, device, at)) = device(f, section, place)
-            && channels.insert(channel, device).is_some()
-        {
-            f.push(at, key, format!("channel {channel} has two devices"), "give each device a channel of its own");
-        }
-    }
-    s.finish(f);
-    Some(Node { name: name?, port: port?, baud: baud.unwrap_or(115_200), uid, silence, channels })
-}
-
-fn device(f: &mut Faults, mut s: Section, place: &Location) -> Option<(u8, Device, usize)> {
-    let at = s.at();
-    let channel = s.integer(f, "channel", 1..=31).and_then(|n| u8::try_from(n).ok());
-    let channel = s.required(f, "channel", channel, "1");
-    let name = s.slug(f, "name");
-    let name = s.required(f, "name", name, "\"door-301\"");
-    let classes = [("door", DeviceClass::Door), ("smoke", DeviceClass::Smoke), ("sos", DeviceClass::Sos)];
-    let class = s.one_of(f, "class", &classes);
-    let class = s.required(f, "class", class, "\"door\"");
-    let left_open_after = s.duration(f, "left_open_after", SECOND..=DAY);
-    if left_open_after.is_some() && class.is_some_and(|c| c != DeviceClass::Door) {
-        s.fault(f, "left_open_after", "only a door can be left open", "remove it, or set class = \"door\"");
-    }
-    let dwelling = s.text(f, "dwelling");
-    let subject_ref = s.text(f, "subject_ref");
-    let location = location(f, &mut s, place);
-    s.finish(f);
-    Some((channel?, Device { name: name?, class: class?, left_open_after, dwelling, subject_ref, location }, at))
-}
-
-fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Option<Camera> {
-    let name = s.slug(f, "name");
-    let name = s.required(f, "name", name, "\"cam-east\"");
-    let url = s.parsed(f, "url", "\"rtsp://host/path\" or a file's path", |v| {
-        v.as_str().filter(|u| !u.is_empty()).map(str::to_owned)
-    });
-    let url = s.required(f, "url", url, "\"rtsp://192.0.2.10/stream1\"");
-    let url = url
-        .map(|u| SourceUrl::new(if u.contains("://") { u } else { resolve(base, &u).to_string_lossy().into_owned() }));
-    let model = s.text(f, "model");
-    let all_frames = s.one_of(f, "decode", &[("key_frames", false), ("all_frames", true)]).unwrap_or(false);
-    let fps_max = s.number(f, "fps_max", 0.1..=30.0).unwrap_or(2.0);
-    let repeat = s.flag(f, "repeat", false);
-    let silence = s.duration(f, "silence", 2 * SECOND..=DAY).unwrap_or(10 * SECOND);
-    let location = location(f, &mut s, place);
-    let zones: Vec<Zone> = s.sections(f, "zone").into_iter().filter_map(|z| zone(f, z, &location)).collect();
-    let masks = s
-        .sections(f, "mask")
-        .into_iter()
-        .filter_map(|mut m| {
-            let polygon = m.polygon(f, "polygon");
-            let polygon = m.required(f, "polygon", polygon, "[[0, 0], [1, 0], [1, 0.1]]");
-            m.finish(f);
-            polygon
-        })
-        .collect();
-    let mut seen = BTreeSet::new();
-    for zone in &zones {
-        if !seen.insert(&zone.name) {
-            s.fault(f, "zone", format!("two zones are called \"{}\"", zone.name), "give each zone a name of its own");
-        }
-    }
-    s.finish(f);
-    Some(Camera { name: name?, url: url?, model, all_frames, fps_max, repeat, silence, location, zones, masks })
-}
-
-fn zone(f: &mut Faults, mut s: Section, place: &Location) -> Option<Zone> {
-    let name = s.slug(f, "name");
-    let name = s.required(f, "name", name, "\"no-parking-east\"");
-    let kinds = [("illegal_parking", AlarmKind::IllegalParking), ("fire_lane_blocked", AlarmKind::FireLaneBlocked)];
-    let kind = s.one_of(f, "kind", &kinds);
-    let kind = s.required(f, "kind", kind, "\"illegal_parking\"");
-    let limit = s.duration(f, "limit", SECOND..=DAY);
-    let limit = s.required(f, "limit", limit, "\"180s\"");
-    let polygon = s.polygon(f, "polygon");
-    let polygon = s.required(f, "polygon", polygon, "[[0.1, 0.5], [0.9, 0.5], [0.9, 1.0]]");
-    let vehicles = s.list(f, "vehicles", "\"car\", \"truck\", \"bus\" or \"motorcycle\"", |v| match v.as_str()? {
-        "car" => Some(TrackKind::Car),
-        "truck" => Some(TrackKind::Truck),
-        "bus" => Some(TrackKind::Bus),
-        "motorcycle" => Some(TrackKind::Motorcycle),
-        _ => None,
-    });
-    let all = vec![TrackKind::Car, TrackKind::Truck, TrackKind::Bus];
-    let location = location(f, &mut s, place);
-    s.finish(f);
-    Some(Zone {
-        name: name?,
-        kind: kind?,
-        limit: limit?,
-        polygon: polygon?,
-        vehicles: vehicles.unwrap_or(all),
-        location,
-    })
-}
-
 /// `location = { division = "440402", text = "…" }`; what is not said is inherited.
-fn location(f: &mut Faults, s: &mut Section, inherited: &Location) -> Location {
+pub(super) fn location(f: &mut Faults, s: &mut Section, inherited: &Location) -> Location {
     let mut place = inherited.clone();
     let Some(mut l) = s.section(f, "location") else { return place };
     let digits = |text: &str, n: usize| text.len() == n && text.bytes().all(|b| b.is_ascii_digit());
@@ -350,32 +240,6 @@ fn location(f: &mut Faults, s: &mut Section, inherited: &Location) -> Location {
     place.lat = l.number(f, "lat", -90.0..=90.0).or(place.lat);
     l.finish(f);
     place
-}
-
-fn unique_names(f: &mut Faults, root: &Section, nodes: &[Node], cameras: &[Camera]) {
-    let mut seen: BTreeSet<&Slug> = BTreeSet::new();
-    let devices = nodes.iter().flat_map(|n| std::iter::once(&n.name).chain(n.channels.values().map(|d| &d.name)));
-    for name in devices.chain(cameras.iter().map(|c| &c.name)) {
-        if !seen.insert(name) {
-            root.fault(
-                f,
-                "node",
-                format!("two devices are called \"{name}\""),
-                "nodes, devices and cameras need names of their own",
-            );
-        }
-    }
-    let mut ports: BTreeSet<&Path> = BTreeSet::new();
-    for node in nodes {
-        if !ports.insert(&node.port) {
-            root.fault(
-                f,
-                "node",
-                format!("two nodes on port {}", node.port.display()),
-                "give each node a port of its own",
-            );
-        }
-    }
 }
 
 fn host_port(text: &str) -> Option<(String, u16)> {

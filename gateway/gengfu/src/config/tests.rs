@@ -114,3 +114,89 @@ fn no_text_panics() {
         assert!(!faults(junk).is_empty(), "{junk}");
     }
 }
+
+const BUS: &str = r#"
+[[bus]]
+name = "bus-a"
+port = "/dev/ttyUSB1"
+[[node]]
+name = "node-b"
+bus = "bus-a"
+address = 3
+[[node]]
+name = "node-c"
+bus = "bus-a"
+address = 4
+"#;
+
+#[test]
+fn nodes_share_a_bus_by_address() {
+    let config = Config::parse(&format!("{GOOD}{BUS}"), Path::new("/base")).unwrap();
+    assert_eq!((config.buses[0].baud, config.buses[0].turnaround), (115_200, Duration::from_millis(25)));
+    let at = Attachment::Bus { bus: Slug::new("bus-a").unwrap(), address: 3 };
+    assert_eq!(config.nodes[1].at, at);
+}
+
+#[test]
+fn what_cannot_be_on_a_bus_is_refused() {
+    let wrong = |from: &str, to: &str, part: &str| {
+        let found = faults(&format!("{GOOD}{}", BUS.replacen(from, to, 1)));
+        assert!(found.iter().any(|f| f.to_string().contains(part)), "{part}: {found:?}");
+    };
+    wrong("address = 4", "address = 3", "have address 3 on bus bus-a");
+    wrong("address = 4", "address = 248", "from 1 to 247");
+    wrong("address = 4\n", "", "address: is missing");
+    wrong("bus = \"bus-a\"", "bus = \"bus-b\"", "which is not here");
+    wrong("/dev/ttyUSB1", "/dev/ttyUSB0", "both have port /dev/ttyUSB0");
+    wrong("address = 3", "address = 3\nport = \"/dev/ttyS0\"", "a port of its own or stands on a bus");
+    wrong("address = 3", "address = 3\nbaud = 9600", "the speed of the bus");
+    wrong("name = \"bus-a\"", "name = \"node-b\"", "two devices are called");
+}
+
+#[test]
+fn care_rules_are_read_and_must_make_sense() {
+    let home = |care: &str| {
+        let text = GOOD.replace("left_open_after = \"15m\"", &format!("left_open_after = \"15m\"\ncare = {care}"));
+        Config::parse(&format!("{text}\n[care]\ntime_zone = \"+08:00\"\n"), Path::new("/base"))
+    };
+    let rule = |care: &str| home(care).unwrap().nodes[0].channels[&1].care.clone().unwrap();
+    let hours = |h: u64| Duration::from_secs(3600 * h);
+    assert_eq!(rule("{}"), CareRule::default());
+    let own = rule("{ tier = \"low\", red = \"96h\", nights = false, adaptive = false }");
+    assert_eq!(
+        (own.limits().red, own.limits().yellow, own.night.is_some(), own.adaptive),
+        (hours(96), hours(36), false, false)
+    );
+    let soon = rule("{ orange = \"30h\", red = \"36h\" }").limits();
+    assert!(soon.yellow <= soon.longest_first && soon.longest_first < soon.red, "{soon:?}");
+    for (care, part) in [
+        ("{ tier = \"brave\" }", "\"high\" or \"standard\" or \"low\""),
+        ("{ yellow = \"40h\" }", "yellow < orange < red"),
+        ("{ longest_first = \"60h\" }", "longest_first < red"),
+        ("{ red = \"2h\" }", "\"12h\" to \"14d\""),
+    ] {
+        let found = home(care).unwrap_err();
+        assert!(found.iter().any(|f| f.to_string().contains(part)), "{care}: {found:?}");
+    }
+    let smoke = GOOD.replace("class = \"door\"\nleft_open_after = \"15m\"", "class = \"smoke\"\ncare = {}");
+    assert!(faults(&smoke).iter().any(|f| f.problem.contains("watch a door")));
+    for (night, part) in
+        [("begins = \"05:00\"", "no length"), ("ends = \"25:00\"", "a local time"), ("openings_min = 1", "2 to 100")]
+    {
+        let found = faults(&format!("{GOOD}\n[care.night]\n{night}\n"));
+        assert!(found.iter().any(|f| f.to_string().contains(part)), "{night}: {found:?}");
+    }
+    assert!(faults(&format!("{GOOD}\n[care]\ntime_zone = \"Mars/Olympus\"\n"))[0].remedy.contains("+08:00"));
+}
+
+#[test]
+fn lamp_and_sounder_name_their_lines() {
+    let text =
+        format!("{GOOD}\n[annunciation]\nreceipt_within = \"8s\"\nlamp = {{ chip = \"/dev/gpiochip0\", line = 17 }}\n");
+    let config = Config::parse(&text, Path::new("/base")).unwrap();
+    let lamp = Line { chip: "/dev/gpiochip0".into(), line: 17, active_low: false };
+    assert_eq!(config.annunciation.lamp, Some(lamp));
+    assert_eq!(config.annunciation.receipt_within, Duration::from_secs(8));
+    assert!(faults(&text.replace(", line = 17", "")).iter().any(|f| f.key == "annunciation.lamp.line"));
+    assert!(faults(&text.replace("8s", "2m")).iter().any(|f| f.key == "annunciation.receipt_within"));
+}

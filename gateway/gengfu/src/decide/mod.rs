@@ -3,19 +3,20 @@
 //! Owns the engine, the writing side of the outbox and the order *judge → append → sync → acknowledge*. One batch of inputs is one sync
 //! (group commit). It refuses to wait for anything but the disk: cameras, brokers and nodes are on the other side of bounded channels.
 
+mod commands;
 pub mod events;
 mod run;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use gengfu_alarm::engine::{Answer, Engine};
+use gengfu_alarm::engine::Engine;
 use gengfu_alarm::observation::{Observation, What};
 use gengfu_alarm::output::{NeedStill, Output, Transition};
 use gengfu_alarm::persist::StateChange;
 use gengfu_alarm::rules::Rules;
 use gengfu_contract::CONTRACT_VERSION;
-use gengfu_contract::command::{Command, Outcome, Reply};
+use gengfu_contract::command::{Outcome, Reply};
 use gengfu_contract::event::{AlarmData, ClockQuality, EventType, GatewayData};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::state::{AlarmSnapshot, DeviceState};
@@ -27,6 +28,7 @@ use tokio::sync::oneshot;
 
 use crate::link::LinkBatch;
 use crate::uplink::{Board, CommandRequest, EvidenceItem};
+pub use commands::{Action, Order, Wiring};
 use events::Author;
 pub use run::{Channels, DecideStatus, run};
 
@@ -36,8 +38,6 @@ const ENGINE_PREFIX: &[u8] = b"engine/";
 const BOOT_KEY: &[u8] = b"gateway/boot";
 /// A device's retained state is refreshed at least this often while only `last_heard_at` moves.
 const DEVICE_REFRESH: SignedDuration = SignedDuration::from_secs(60);
-/// Longest operator name or alarm id accepted in a command, bytes; longer ones are refused before they reach the journal.
-const COMMAND_TEXT_MAX_BYTES: usize = 128;
 
 /// What wakes the decider.
 #[derive(Debug)]
@@ -68,6 +68,8 @@ pub struct Effects {
     pub stills: Vec<NeedStill>,
     /// Answers to commands.
     pub replies: Vec<Reply>,
+    /// What nodes shall do.
+    pub orders: Vec<Order>,
 }
 
 /// Judges and journals. Synchronous: a simulator drives it in one thread, the daemon from a thread of its own.
@@ -76,6 +78,7 @@ pub struct Decider {
     author: Author,
     topics: Topics,
     rules: Rules,
+    wiring: Wiring,
     engine: Engine,
     outbox: Outbox,
     board: Board,
@@ -99,6 +102,7 @@ struct Judged {
     dones: Vec<oneshot::Sender<Result<(), String>>>,
     stills: Vec<NeedStill>,
     replies: Vec<Reply>,
+    orders: Vec<Order>,
     snapshots: Vec<AlarmSnapshot>,
 }
 
@@ -110,6 +114,7 @@ impl Decider {
     pub fn start(
         identity: Identity,
         rules: Rules,
+        wiring: Wiring,
         outbox: Outbox,
         board: Board,
         now: Timestamp,
@@ -124,6 +129,7 @@ impl Decider {
             author,
             topics,
             rules,
+            wiring,
             engine,
             outbox,
             board,
@@ -265,24 +271,8 @@ impl Decider {
         batch: &mut Batch,
         judged: &mut Judged,
     ) -> Result<(), OutboxError> {
-        let answer = match &request.command {
-            Command::Ack(order) | Command::Reset(order)
-                if order.operator.len() > COMMAND_TEXT_MAX_BYTES || order.alarm_id.len() > COMMAND_TEXT_MAX_BYTES =>
-            {
-                Answer {
-                    outcome: Outcome::Refused,
-                    reason: Some(Text {
-                        zh: "操作员或报警编号过长".into(),
-                        en: "operator or alarm id too long".into(),
-                    }),
-                    outputs: Vec::new(),
-                }
-            }
-            Command::Ack(order) => self.engine.acknowledge(now, order),
-            Command::Reset(order) => self.engine.reset(now, order),
-            // Receipts end in the uplink; one that strays here needs no answer.
-            Command::Receipt(_) => return Ok(()),
-        };
+        let carried = commands::carry_out(&mut self.engine, &self.wiring, now, &request.command, &mut judged.orders);
+        let Some(answer) = carried else { return Ok(()) };
         tracing::info!(hop = "commanded", cmd = %request.cmd_id, outcome = ?answer.outcome, "command of the centre");
         judged.replies.push(Reply { cmd_id: request.cmd_id, outcome: answer.outcome, reason: answer.reason, at: now });
         self.append(now, batch, answer.outputs, judged)
@@ -360,7 +350,7 @@ impl Decider {
             self.board.set(&self.topics.alarm(&alarm.alarm_id), body);
         }
         self.show_devices();
-        Effects { stills: judged.stills, replies: judged.replies }
+        Effects { stills: judged.stills, replies: judged.replies, orders: judged.orders }
     }
 
     /// The disk refused: what the engine decided never happened.
@@ -377,7 +367,7 @@ impl Decider {
         }
         let replies =
             judged.replies.into_iter().map(|reply| not_stored(reply.cmd_id, &error.to_string(), now)).collect();
-        Effects { stills: Vec::new(), replies }
+        Effects { replies, ..Effects::default() }
     }
 
     fn try_recover(&mut self, now: Timestamp) -> bool {

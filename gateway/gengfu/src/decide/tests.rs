@@ -7,7 +7,7 @@ use gengfu_alarm::codes::CodeTable;
 use gengfu_alarm::observation::{Link, Smoke};
 use gengfu_alarm::rules::{DeviceClass, DeviceRule, Timing};
 use gengfu_contract::chain;
-use gengfu_contract::command::AlarmCommand;
+use gengfu_contract::command::{AlarmCommand, Command};
 use gengfu_contract::event::{Event, Origin};
 use gengfu_contract::words::{AlarmKind, Condition};
 use gengfu_outbox::Options;
@@ -42,8 +42,16 @@ fn start(folder: &Path, seconds: i64) -> (Decider, Board, Outbox) {
     let outbox = Outbox::open(Options::new(folder.join("outbox"))).unwrap();
     let identity = Identity { site: slug("site"), gateway: slug("gw-1"), evidence_dir: folder.to_owned() };
     let board = Board::new();
-    let decider =
-        Decider::start(identity, rules(), outbox.clone(), board.clone(), at(seconds), ClockQuality::Synced).unwrap();
+    let decider = Decider::start(
+        identity,
+        rules(),
+        Wiring::default(),
+        outbox.clone(),
+        board.clone(),
+        at(seconds),
+        ClockQuality::Synced,
+    )
+    .unwrap();
     (decider, board, outbox)
 }
 

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use super::story;
-use crate::config::{Config, DeviceClass, Node};
+use crate::config::{Attachment, Config, DeviceClass, Node};
 
 /// A gateway that is told to stop drains its journal and says goodbye.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ impl Stage {
     pub(super) fn set(config: &Config, config_file: &Path, folder: &Path) -> anyhow::Result<Self> {
         let mut nodes = Vec::new();
         for node in &config.nodes {
-            println!("node     {} on {}", node.name, node.port.display());
+            println!("node     {} on {}", node.name, own_port(node)?.display());
             nodes.push(start_node(node, folder)?);
         }
         let log = folder.join("gateway.log");
@@ -72,6 +72,15 @@ fn describe(status: std::io::Result<std::process::ExitStatus>) -> String {
     status.map_or_else(|error| error.to_string(), |status| status.to_string())
 }
 
+fn own_port(node: &Node) -> anyhow::Result<&Path> {
+    match &node.at {
+        Attachment::Port(port) => Ok(port),
+        Attachment::Bus { .. } => {
+            anyhow::bail!("node {}: the demonstration gives each node a port of its own", node.name)
+        }
+    }
+}
+
 fn start_node(node: &Node, folder: &Path) -> anyhow::Result<Child> {
     let channel_of =
         |class| node.channels.iter().find(|(_, device)| device.class == class).map_or(0, |(channel, _)| *channel);
@@ -85,7 +94,7 @@ fn start_node(node: &Node, folder: &Path) -> anyhow::Result<Child> {
     command
         .arg("node")
         .arg("--pty")
-        .arg(&node.port)
+        .arg(own_port(node)?)
         .args(["--uid", &format!("{uid:016x}")])
         .arg("--script")
         .arg(&script);

@@ -4,5 +4,6 @@
 //! socket (0660) and on loopback, never on the network unless the installer's configuration says so.
 
 pub mod metrics;
+pub mod outputs;
 pub mod report;
 pub mod socket;

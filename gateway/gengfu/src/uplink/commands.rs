@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use gengfu_contract::command::{AlarmCommand, Command, Outcome, Receipt, Reply};
+use gengfu_contract::command::{Command, Outcome, Receipt, Reply};
 use gengfu_contract::event::ClockQuality;
 use gengfu_contract::words::Text;
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ const REMEMBERED: usize = 256;
 /// Longest command id accepted.
 const CMD_ID_BYTES_MAX: usize = 64;
 
-/// A command for the core: an acknowledgement or a reset, understood, in time, and given for the first time.
+/// A command for the core: understood, in time, and given for the first time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommandRequest {
     /// Names it in the [`Reply`] that the core owes.
@@ -67,7 +67,7 @@ impl Inbox {
             Some(None) => return Verdict::Ignore("the command was given before and is being carried out"),
             None => {}
         }
-        if let Some(expires_at) = expiry(&command).filter(|at| *at < now) {
+        if let Some(expires_at) = command.expires_at().filter(|at| *at < now) {
             // A clock that is not set must not refuse a person's acknowledgement.
             if clock == ClockQuality::Synced {
                 let text = Text {
@@ -110,19 +110,14 @@ impl Inbox {
     }
 }
 
-fn expiry(command: &Command) -> Option<Timestamp> {
-    match command {
-        Command::Ack(AlarmCommand { expires_at, .. }) | Command::Reset(AlarmCommand { expires_at, .. }) => *expires_at,
-        Command::Receipt(_) => None,
-    }
-}
-
 fn refused(cmd_id: &str, reason: Text, at: Timestamp) -> Reply {
     Reply { cmd_id: cmd_id.to_owned(), outcome: Outcome::Refused, reason: Some(reason), at }
 }
 
 #[cfg(test)]
 mod tests {
+    use gengfu_contract::command::AlarmCommand;
+
     use super::super::testing::at;
     use super::*;
 
