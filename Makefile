@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 # The steps of a verb follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
-.PHONY: district-year help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-power-cut test-soak
+.PHONY: district-year fuzz help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-power-cut test-soak
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
@@ -12,6 +12,8 @@ CARGO ?= cargo
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 # Rounds of the long runs below.
 ROUNDS ?= 1000
+# Seconds that `make fuzz` gives each decoder.
+FUZZ_SECONDS ?= 600
 
 help: ## list the verbs
 	@echo "Gengfu: make VERB"
@@ -63,6 +65,9 @@ lint: ## formatting and clippy, warnings are errors
 
 clean: ## remove all that was built and downloaded here
 	@$(CARGO) clean
+
+fuzz: setup-test ## fuzz every decoder for FUZZ_SECONDS each (not in CI; `make test` runs a short share)
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
 # The three long runs repeat a scenario of hil-tests/tests more often than `make test` does.
 test-kill: setup-test ## kill -9 the gateway ROUNDS times while events flow

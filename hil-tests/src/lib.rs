@@ -18,6 +18,7 @@
 //! | [`site`] | all of them, joined | |
 //! | [`process`] | any child process | captured output, never outlives the test |
 //! | [`ports`] | loopback ports nobody else takes | |
+//! | [`fuzz`] | every decoder of bytes from outside | any bytes |
 //! | [`skip`] | | "skipped, because ..." |
 //!
 //! The rig runs in real time, because its parts do. It never sleeps for a while hoping that something has
@@ -29,6 +30,7 @@ pub mod cable;
 pub mod clip;
 pub mod desk;
 pub mod disk;
+pub mod fuzz;
 pub mod gateway;
 pub mod node;
 pub mod ports;

@@ -46,7 +46,8 @@ impl Gateway {
                 return Ok(false);
             }
             let status = status(config).map_err(|e| e.to_string())?;
-            let seeing = status["cameras"].as_array().into_iter().flatten().filter(|c| c["state"] == "streaming").count();
+            let seeing =
+                status["cameras"].as_array().into_iter().flatten().filter(|c| c["state"] == "streaming").count();
             let ready = status["uplink"]["state"] == "online" && seeing == cameras;
             if ready { Ok(true) } else { Err(format!("{} {}", status["uplink"], status["cameras"])) }
         })?
