@@ -145,7 +145,7 @@ impl Device {
     pub fn state(&self, class: DeviceClass) -> String {
         let unknown = || "unknown".to_owned();
         match class {
-            DeviceClass::Node => match &self.link {
+            DeviceClass::Node | DeviceClass::Bus => match &self.link {
                 Some(Service::Good) => "up".to_owned(),
                 Some(Service::Out(_)) => "down".to_owned(),
                 None => unknown(),

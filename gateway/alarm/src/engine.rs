@@ -21,12 +21,12 @@ use crate::home::Homes;
 use crate::observation::{Camera, Link, Observation, Smoke, What};
 use crate::output::Output;
 use crate::persist::Unwritten;
-use crate::rule::{Decision, camera, care, door, equipment, lost, parking, smoke, sos, supervision};
+use crate::rule::{Decision, camera, door, equipment, lost, parking, smoke, sos, supervision};
 use crate::rules::{DeviceClass, Rules};
 use crate::spot::{Spots, View};
 use crate::supervise::Watch;
 use crate::time::after;
-use crate::watching::{self, homes_of};
+use crate::watching;
 
 /// The rules at work. See the module's head.
 #[derive(Debug, Clone)]
@@ -107,10 +107,7 @@ impl Engine {
         self.end_orphans(now, &mut out);
         let (_, mut decision) = decide(&self.rules, &mut self.book, now, &mut out);
         parking::tick(&mut decision, &mut self.spots);
-        let lost = supervision::tick(&mut decision, &mut self.watch);
-        for door in lost.iter().flat_map(|unit| homes_of(&self.rules, &self.watch, unit)) {
-            care::lose_sight(&mut decision, &door);
-        }
+        supervision::tick(&mut decision, &mut self.watch);
         let due = |device: &Device| device.next_due().is_some_and(|at| at <= now);
         let names: Vec<Slug> = self.devices.iter().filter(|(_, d)| due(d)).map(|(name, _)| name.clone()).collect();
         for name in names {
@@ -182,7 +179,7 @@ impl Engine {
             .filter(|alarm| alarm.subject.device == *name && alarm.subject.kind.is_trouble())
             .map(|alarm| alarm.subject.kind)
             .collect();
-        if parent.is_some_and(|parent| self.book.is_active(&Subject::of(parent, AlarmKind::SensorLost))) {
+        if supervision::is_carrier_lost(&self.rules, &self.book, name) {
             troubles.push(AlarmKind::SensorLost);
         }
         troubles.sort_unstable();
@@ -245,7 +242,12 @@ impl Engine {
                 watching::distrust(decision, &mut self.homes, &self.watch, &seen.device);
             }
             What::DeviceFault(faulty) => equipment::fault(decision, seen, *faulty),
-            What::Link(link) => lost::observe(decision, &mut device.link, seen, link),
+            What::Link(link) => {
+                if matches!((link, &device.link), (Link::Up, Some(Service::Out(_)))) {
+                    self.watch.excuse_carried_by(&seen.device, now);
+                }
+                lost::observe(decision, &mut device.link, seen, link);
+            }
             What::Camera(state) => {
                 if !matches!((state, &device.camera), (Camera::Streaming, Some(Service::Good))) {
                     self.views.entry(seen.device.clone()).or_default().interrupt();

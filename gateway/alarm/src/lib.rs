@@ -11,6 +11,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod annunciate;
 mod book;
 pub mod codes;
 pub mod condition;
@@ -35,6 +36,9 @@ mod tests;
 mod time;
 mod watching;
 
+pub use annunciate::{
+    AlarmInWait, Annunciator, LocalOutput, LocalPolicy, LocalState, OutputKind, Overdue, Pattern, Want,
+};
 pub use codes::{CodeError, CodeFile, CodeTable};
 pub use engine::{Answer, Engine};
 pub use home::{Pause, PauseKind};

@@ -14,7 +14,7 @@ use crate::engine::{Answer, Engine, done, refused};
 use crate::explain::Why;
 use crate::home::{Began, Home, Pause, PauseKind};
 use crate::output::Output;
-use crate::rule::{Decision, care};
+use crate::rule::{Decision, care, names, supervision};
 use crate::time::{ms, ms_between};
 use crate::watching::case;
 
@@ -162,11 +162,21 @@ impl Engine {
         let mut decision = Decision { rules: &self.rules, book: &mut self.book, now, out: &mut out };
         let clock = if trouble == Trouble::Clock && present { ClockQuality::Unsynced } else { ClockQuality::Synced };
         let subject = Subject::of(device, trouble.kind());
-        let news = News::at(now, clock, None, Why::new(trouble.rule(), detail.zh.clone(), detail.en.clone()));
+        let mut why = Why::new(trouble.rule(), detail.zh.clone(), detail.en.clone());
+        if trouble == Trouble::BusDown {
+            why = why.with("devices", names(self.rules.carried_by(device)));
+        }
+        let news = News::at(now, clock, None, why);
+        let was_active = decision.book.is_active(&subject);
         if present {
             decision.raise(&subject, now, news);
         } else {
             decision.clear(&subject, news);
+        }
+        if trouble == Trouble::BusDown && present && !was_active {
+            supervision::blind(&mut decision, device);
+        } else if trouble == Trouble::BusDown && !present && was_active {
+            self.watch.excuse_carried_by(device, now);
         }
         out
     }

@@ -224,7 +224,8 @@ impl Engine {
                     self.rules.zone(&subject.device, zone).is_some_and(|rule| rule.kind.alarm() == subject.kind)
                 }
                 None if is_care(subject.kind) => self.rules.timing.care.homes.contains_key(&subject.device),
-                None => self.rules.devices.contains_key(&subject.device),
+                // The gateway's own troubles are about itself.
+                None => subject.device == self.rules.gateway || self.rules.devices.contains_key(&subject.device),
             };
             // Without the clock that raised it, nothing would ever clear it.
             let clockless = subject.kind == AlarmKind::NotOpened

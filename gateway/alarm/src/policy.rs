@@ -13,7 +13,7 @@ use gengfu_contract::slug::Slug;
 use jiff::civil::Time;
 use jiff::tz::{TimeZone, offset};
 
-use crate::rules::DeviceClass;
+use crate::rules::{DeviceClass, DeviceRule};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -30,6 +30,19 @@ pub enum SupervisionClass {
 }
 
 impl SupervisionClass {
+    /// Every class, the strictest first.
+    pub const ALL: [SupervisionClass; 3] = [SupervisionClass::S1, SupervisionClass::S2, SupervisionClass::S3];
+
+    /// The word of a profile and on the wire: `S1`, `S2`, `S3`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SupervisionClass::S1 => "S1",
+            SupervisionClass::S2 => "S2",
+            SupervisionClass::S3 => "S3",
+        }
+    }
+
     /// The longest silence.
     #[must_use]
     pub fn interval(self) -> Duration {
@@ -40,14 +53,15 @@ impl SupervisionClass {
         }
     }
 
-    /// The class of a device that is not told otherwise; `None` for cameras, which have their own rule.
+    /// The class of a device that is not told otherwise; `None` for cameras, which have their own rule, and
+    /// for a bus, which is as quiet as what it carries.
     #[must_use]
     pub fn of(class: DeviceClass) -> Option<Self> {
         match class {
             DeviceClass::Smoke => Some(SupervisionClass::S1),
             DeviceClass::Door | DeviceClass::Sos => Some(SupervisionClass::S2),
             DeviceClass::Node => Some(SupervisionClass::S3),
-            DeviceClass::Camera => None,
+            DeviceClass::Camera | DeviceClass::Bus => None,
         }
     }
 }
@@ -55,11 +69,20 @@ impl SupervisionClass {
 /// What differs for one device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Supervised {
-    /// Its class, when it is not that of its kind.
+    /// Its class here, when it is neither that of its kind nor that of its profile (`DeviceRule::supervision`).
     pub class: Option<SupervisionClass>,
-    /// True for a device that must be heard itself although it has a parent: a radio sensor behind a coordinator. A
-    /// channel wired to a node (the default) is heard when its node is.
+    /// True for a device that must be heard itself although a node carries it: a radio sensor behind one. A channel wired
+    /// to a node (the default) is heard when its node is; what hangs on a bus must be heard itself anyway.
     pub by_itself: bool,
+}
+
+impl Supervision {
+    /// The class that holds for a device: what is told for it here, else by its profile, else by its kind.
+    #[must_use]
+    pub fn class_of(&self, device: &Slug, rule: &DeviceRule) -> Option<SupervisionClass> {
+        let special = self.devices.get(device).and_then(|special| special.class);
+        special.or(rule.supervision).or_else(|| SupervisionClass::of(rule.class))
+    }
 }
 
 /// Supervision of all devices.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codes::CodeTable;
 use crate::observation::TrackKind;
-use crate::policy::{Care, Supervision};
+use crate::policy::{Care, Supervision, SupervisionClass};
 
 /// Everything the engine is told at its start.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,8 +35,12 @@ pub struct Rules {
 pub struct DeviceRule {
     /// What it is.
     pub class: DeviceClass,
-    /// The node that carries it; when that node cannot be reached, this device is explained by the node's one trouble.
+    /// What carries it: a node, or a bus (a line, a broker). When that is lost, this device is explained by its one
+    /// trouble. What is wired to a node is heard when the node is; what hangs on a bus must be heard itself.
     pub parent: Option<Slug>,
+    /// How long it may be silent, when that is not what its class says: as its profile names it. On a bus: how long all
+    /// that hangs on it may be silent together; `None`: the bus is out only when its adapter says so.
+    pub supervision: Option<SupervisionClass>,
     /// Where it is.
     pub location: Option<Location>,
     /// Opaque reference to a person or home on the centre's register.
@@ -62,6 +66,9 @@ pub enum DeviceClass {
     Sos,
     /// Camera.
     Camera,
+    /// A line or a broker that carries devices which speak for themselves: an RS-485 line, a Zigbee or LoRaWAN broker. It is
+    /// heard when any of them is.
+    Bus,
 }
 
 impl DeviceClass {
@@ -74,6 +81,7 @@ impl DeviceClass {
             DeviceClass::Smoke => "smoke",
             DeviceClass::Sos => "sos",
             DeviceClass::Camera => "camera",
+            DeviceClass::Bus => "bus",
         }
     }
 }
@@ -140,6 +148,9 @@ pub struct Timing {
     pub camera_fault_hold: Duration,
     /// A link down this long is a trouble. Default 0: the link's own time-outs have waited already.
     pub link_down_hold: Duration,
+    /// A device on a bus that cannot be reached waits this long before it is told: perhaps it is the bus that is out, and
+    /// then that is the one trouble. Default 10 s.
+    pub bus_settle: Duration,
     /// A smoke head's test ends at the latest after this. Default 30 min.
     pub smoke_test_max: Duration,
     /// How long a scene alarm waits for its picture. Default 2 s.
@@ -169,6 +180,7 @@ impl Default for Timing {
         Self {
             camera_fault_hold: Duration::from_secs(10),
             link_down_hold: Duration::ZERO,
+            bus_settle: Duration::from_secs(10),
             smoke_test_max: Duration::from_secs(30 * 60),
             still_wait: Duration::from_secs(2),
             battery_recovery_mv: 100,
@@ -191,12 +203,20 @@ impl Rules {
         static UNKNOWN: DeviceRule = DeviceRule {
             class: DeviceClass::Node,
             parent: None,
+            supervision: None,
             location: None,
             subject_ref: None,
             dwelling: None,
             left_open_after: None,
         };
         self.devices.get(device).unwrap_or(&UNKNOWN)
+    }
+
+    /// Everything that carries `device`, the nearest first.
+    pub fn carriers_of<'a>(&'a self, device: &'a Slug) -> impl Iterator<Item = &'a Slug> {
+        // At most as many steps as devices: a ring in the configuration ends the walk, it does not hang it.
+        let parent = |at: &&'a Slug| self.device(at).parent.as_ref();
+        std::iter::successors(Some(device), parent).skip(1).take(self.devices.len())
     }
 
     /// The rule of a zone.
@@ -208,18 +228,7 @@ impl Rules {
     /// Every device carried by `node`, directly or through another.
     #[must_use]
     pub fn carried_by(&self, node: &Slug) -> Vec<&Slug> {
-        let carried = |device: &Slug| {
-            let mut parent = self.device(device).parent.as_ref();
-            // At most as many steps as devices: a ring in the configuration ends the walk, it does not hang it.
-            for _ in 0..self.devices.len() {
-                match parent {
-                    Some(at) if at == node => return true,
-                    Some(at) => parent = self.device(at).parent.as_ref(),
-                    None => return false,
-                }
-            }
-            false
-        };
+        let carried = |device: &Slug| self.carriers_of(device).any(|carrier| carrier == node);
         self.devices.keys().filter(|device| *device != node && carried(device)).collect()
     }
 }

@@ -72,9 +72,7 @@ impl Watch {
         }
         for (name, device) in rules.devices.iter().filter(|(_, device)| device.class != DeviceClass::Camera) {
             let unit = unit_of(rules, name);
-            let class = supervised(rules, name)
-                .and_then(|special| special.class)
-                .or_else(|| SupervisionClass::of(device.class));
+            let class = rules.timing.supervision.class_of(name, device);
             let limit = class.map(|class| (class, class.interval()));
             let entry = watch.units.entry(unit.clone()).or_insert_with(|| Unit {
                 limit: None,
@@ -200,16 +198,23 @@ impl Watch {
         self.change(name, |heard| heard.grace_ms = u64::try_from(ms_between(heard.at, now)).unwrap_or(0).max(1));
     }
 
-    /// A carrier is heard again: what it carries has a whole interval to be heard too.
+    /// A carrier is there again: what it carries, directly or through another, has a whole interval to be heard too.
     pub fn excuse_carried_by(&mut self, carrier: &Slug, now: Timestamp) {
-        let carried = |unit: &Unit| {
-            unit.carrier.as_ref() == Some(carrier) && unit.heard.as_ref().is_some_and(|heard| !heard.lost)
+        let carried = |name: &Slug, unit: &Unit| {
+            self.carriers(name).any(|above| above == carrier) && unit.heard.as_ref().is_some_and(|heard| !heard.lost)
         };
         let names: Vec<Slug> =
-            self.units.iter().filter(|(_, unit)| carried(unit)).map(|(name, _)| name.clone()).collect();
+            self.units.iter().filter(|(name, unit)| carried(name, unit)).map(|(name, _)| name.clone()).collect();
         for name in names {
             self.excuse(&name, now);
         }
+    }
+
+    /// The units that carry a unit, the nearest first.
+    pub fn carriers<'a>(&'a self, name: &'a Slug) -> impl Iterator<Item = &'a Slug> {
+        let carrier = |at: &&'a Slug| self.units.get(*at)?.carrier.as_ref();
+        // A ring in the configuration ends the walk, it does not hang it.
+        std::iter::successors(Some(name), carrier).skip(1).take(self.units.len())
     }
 
     fn change(&mut self, name: &Slug, change: impl FnOnce(&mut Heard)) {
@@ -286,8 +291,8 @@ impl Watch {
     }
 }
 
-fn supervised<'a>(rules: &'a Rules, device: &Slug) -> Option<&'a crate::policy::Supervised> {
-    rules.timing.supervision.devices.get(device)
+pub(crate) fn is_bus(rules: &Rules, device: &Slug) -> bool {
+    rules.device(device).class == DeviceClass::Bus
 }
 
 /// The device that is heard for this one: the first on the way up that must be heard itself, or the top.
@@ -295,12 +300,13 @@ fn unit_of(rules: &Rules, device: &Slug) -> Slug {
     let mut at = device;
     // At most as many steps as devices: a ring in the configuration ends the walk, it does not hang it.
     for _ in 0..rules.devices.len() {
-        if supervised(rules, at).is_some_and(|special| special.by_itself) {
+        let by_itself = rules.timing.supervision.devices.get(at).is_some_and(|special| special.by_itself);
+        if by_itself || is_bus(rules, at) {
             break;
         }
         match rules.device(at).parent.as_ref().filter(|parent| rules.devices.contains_key(*parent)) {
-            Some(parent) => at = parent,
-            None => break,
+            Some(parent) if !is_bus(rules, parent) => at = parent,
+            _ => break,
         }
     }
     at.clone()

@@ -3,6 +3,7 @@
 //! Owns the order: first the clock is advanced by what the sign proves, then the observation is judged, then the homes are. Refuses
 //! decisions: they are the rules'.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gengfu_contract::event::ClockQuality;
@@ -19,7 +20,7 @@ use crate::policy::SupervisionClass;
 use crate::rule::care::{self, Case};
 use crate::rule::{Decision, supervision};
 use crate::rules::Rules;
-use crate::supervise::Watch;
+use crate::supervise::{Watch, is_bus};
 
 impl Engine {
     /// Takes in a sign of life of the device at hand. Returns its unit, and whether that one had been lost.
@@ -53,11 +54,19 @@ impl Engine {
         let mut decision = Decision { rules: &self.rules, book: &mut self.book, now, out };
         if was_lost {
             // A link that is down by the gateway's own knowledge clears when it is up, not by a stray word.
-            let down = self.devices.get(unit).is_some_and(|device| matches!(device.link, Some(Service::Out(_))));
-            if !down {
+            if !is_down(&self.devices, unit) {
                 supervision::heard(&mut decision, unit, seen);
             }
             self.watch.excuse_carried_by(unit, now);
+        }
+        // A bus is heard when anything on it is.
+        let buses: Vec<Slug> = self.watch.carriers(unit).filter(|name| is_bus(&self.rules, name)).cloned().collect();
+        for bus in buses {
+            let heard = self.watch.hear(now, &bus);
+            if heard.is_some_and(|(.., was_lost)| was_lost) && !is_down(&self.devices, &bus) {
+                supervision::heard(&mut decision, &bus, seen);
+                self.watch.excuse_carried_by(&bus, now);
+            }
         }
         if is_trigger(&seen.what) {
             supervision::triggered(&mut decision, &mut self.watch, seen);
@@ -67,6 +76,11 @@ impl Engine {
             judge(&mut decision, &mut self.homes, &self.watch, &door, seen.clock);
         }
     }
+}
+
+/// True when the gateway knows by itself that the way to the device is down.
+fn is_down(devices: &BTreeMap<Slug, Device>, name: &Slug) -> bool {
+    devices.get(name).is_some_and(|device| matches!(device.link, Some(Service::Out(_))))
 }
 
 fn is_trigger(what: &What) -> bool {
@@ -133,8 +147,8 @@ pub(crate) fn homes_of(rules: &Rules, watch: &Watch, unit: &Slug) -> Vec<Slug> {
 
 /// Two signs of life no further apart than this cover the time between them: the interval of the door's own class.
 fn coverage_limit(rules: &Rules, door: &Slug) -> Duration {
-    let special = rules.timing.supervision.devices.get(door).and_then(|special| special.class);
-    special.unwrap_or(SupervisionClass::S2).interval()
+    let class = rules.timing.supervision.class_of(door, rules.device(door));
+    class.unwrap_or(SupervisionClass::S2).interval()
 }
 
 /// True when the door or its node is faulty or torn off.

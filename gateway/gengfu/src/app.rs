@@ -411,6 +411,7 @@ fn rules(config: &Config) -> Rules {
                 subject_ref: device.subject_ref.clone(),
                 dwelling: device.dwelling.clone(),
                 left_open_after: device.left_open_after,
+                ..DeviceRule::default()
             };
             devices.insert(device.name.clone(), rule);
         }

@@ -2,7 +2,8 @@
 //!
 //! Prints false calls, false visits, detection delays and coverage against the budget, as the Markdown table of
 //! `docs/district-year.md`, and ends with 1 when the budget is not met. Arguments: number of homes (default 1000), seed
-//! (default 1). Every household, failure and answer comes from the seed.
+//! (default 1), how many of the columns (default all; 1 is the product alone). Every household, failure and answer comes
+//! from the seed.
 
 mod district;
 mod figures;
@@ -22,11 +23,11 @@ fn main() -> ExitCode {
         Some(Ok(number)) => Ok(number),
         Some(Err(_)) => Err(format!("{what} must be a whole number")),
     };
-    let (homes, seed) = match number(1000, "the number of homes").and_then(|homes| Ok((homes, number(1, "the seed")?)))
-    {
-        Ok(both) => both,
-        Err(problem) => {
-            eprintln!("{problem}: district_year [HOMES] [SEED]");
+    let mut asked = || Ok((number(1000, "the number of homes")?, number(1, "the seed")?, number(9, "the columns")?));
+    let (homes, seed, columns): (u64, u64, u64) = match asked() {
+        Ok(all) => all,
+        Err::<_, String>(problem) => {
+            eprintln!("{problem}: district_year [HOMES] [SEED] [COLUMNS]");
             return ExitCode::from(2);
         }
     };
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         ("nobody ever answers a call", Variant { adaptive: true, calls_answered: false, rubbish: true }),
     ];
     let mut runs = Vec::new();
-    for (name, variant) in variants {
+    for (name, variant) in variants.into_iter().take(usize::try_from(columns.max(1)).unwrap_or(usize::MAX)) {
         let began = Instant::now();
         eprint!("{name}: {homes} homes, one year, seed {seed} …");
         let figures = district::run(seed, homes, variant);

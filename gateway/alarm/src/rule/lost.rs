@@ -5,14 +5,16 @@
 use std::time::Duration;
 
 use gengfu_contract::slug::Slug;
-use gengfu_contract::words::AlarmKind;
 use jiff::Timestamp;
 
+use super::supervision::{self, blind, is_carrier_lost};
 use super::{Decision, names, news};
-use crate::book::{News, Subject};
+use crate::book::News;
 use crate::device::{Outage, Service, Timer};
 use crate::explain::Why;
 use crate::observation::{Link, Observation};
+use crate::rules::Timing;
+use crate::supervise::is_bus;
 use crate::time::{ms_between, spoken};
 
 const RULE: &str = "link.down";
@@ -26,7 +28,7 @@ pub(crate) fn observe(decision: &mut Decision, service: &mut Option<Service>, se
         }
         (Link::Down(_), Some(Service::Out(_))) => {}
         (Link::Down(detail), _) => {
-            let hold = decision.rules.timing.link_down_hold;
+            let hold = hold(decision, &seen.device);
             let mut outage = Outage {
                 since: seen.sensed_at,
                 hold: Some(Timer::start(decision.now, decision.now, hold)),
@@ -49,8 +51,22 @@ pub(crate) fn tick(decision: &mut Decision, service: &mut Option<Service>, devic
     let Some(due_at) = outage.hold.as_ref().filter(|timer| timer.is_due(decision.now)).map(|timer| timer.due_at) else {
         return;
     };
+    if is_carrier_lost(decision.rules, decision.book, device) {
+        // Explained; looked at again, in case it is still out when its carrier is back.
+        let again = hold(decision, device);
+        outage.hold = Some(Timer::start(decision.now, decision.now, again));
+        return;
+    }
     outage.hold = None;
     lost(decision, device, outage, due_at);
+}
+
+/// How long it must be out before it is told: at once, or after what gives its carrier the time to be the one that is out.
+fn hold(decision: &Decision, device: &Slug) -> Duration {
+    let Timing { link_down_hold, bus_settle, .. } = decision.rules.timing;
+    let on_a_bus = decision.rules.carriers_of(device).any(|carrier| is_bus(decision.rules, carrier));
+    let explained = is_carrier_lost(decision.rules, decision.book, device);
+    if on_a_bus || explained { link_down_hold.max(bus_settle) } else { link_down_hold }
 }
 
 /// The trouble of a device that is not heard any more.
@@ -67,16 +83,14 @@ fn lost(decision: &mut Decision, device: &Slug, outage: &Outage, sensed_at: Time
     );
     let why =
         why.with("down_since", outage.since.to_string()).with("devices", carried).with("detail", outage.detail.clone());
-    decision.raise(
-        &Subject::of(device, AlarmKind::SensorLost),
-        outage.since,
-        News::at(sensed_at, outage.clock, None, why),
-    );
+    let news = News::at(sensed_at, outage.clock, None, why);
+    decision.raise(&supervision::lost(decision.rules, device), outage.since, news);
+    blind(decision, device);
 }
 
 /// It is heard again.
 fn heard(decision: &mut Decision, seen: &Observation) {
-    let subject = Subject::of(&seen.device, AlarmKind::SensorLost);
+    let subject = supervision::lost(decision.rules, &seen.device);
     let Some(alarm) = decision.book.find(&subject) else { return };
     let lost_ms = ms_between(alarm.data.since, seen.sensed_at).max(0);
     let lasted = spoken(lost_ms);

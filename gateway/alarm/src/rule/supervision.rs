@@ -9,36 +9,31 @@ use gengfu_contract::slug::Slug;
 use gengfu_contract::words::AlarmKind;
 use jiff::Timestamp;
 
-use super::{Decision, names, news};
-use crate::book::{News, Subject};
+use super::{Decision, care, names, news};
+use crate::book::{Book, News, Subject};
 use crate::explain::Why;
 use crate::observation::Observation;
 use crate::rules::{DeviceClass, Rules};
-use crate::supervise::{Watch, limit_ms};
+use crate::supervise::{Watch, is_bus, limit_ms};
 use crate::time::{has_lasted, ms, ms_between, spoken};
 
 const RULE: &str = "supervision.silent";
 const QUIET_RULE: &str = "supervision.never_triggered";
 
-/// Tells the loss of every unit that is due; returns what was lost.
-pub(crate) fn tick(decision: &mut Decision, watch: &mut Watch) -> Vec<Slug> {
+/// Tells the loss of every unit that is due.
+pub(crate) fn tick(decision: &mut Decision, watch: &mut Watch) {
     let due = watch.due(decision.now);
-    let mut lost = Vec::new();
     for name in due {
-        let carrier = watch.get(&name).and_then(|unit| unit.carrier.clone());
-        let explained = carrier.is_some_and(|carrier| {
-            watch.is_silent(&carrier, decision.now)
-                || decision.book.is_active(&Subject::of(&carrier, AlarmKind::SensorLost))
-        });
+        let explained = watch.carriers(&name).any(|carrier| watch.is_silent(carrier, decision.now))
+            || is_carrier_lost(decision.rules, decision.book, &name);
         if explained {
             watch.excuse(&name, decision.now);
             continue;
         }
         silent(decision, watch, &name);
         watch.is_lost(&name);
-        lost.push(name);
+        blind(decision, &name);
     }
-    lost
 }
 
 fn silent(decision: &mut Decision, watch: &Watch, name: &Slug) {
@@ -59,11 +54,7 @@ fn silent(decision: &mut Decision, watch: &Watch, name: &Slug) {
         format!("已 {} 未收到该设备的任何消息，请检查供电、电池和线路{zh}", lasted.zh),
         format!("Nothing was heard of the device for {}: check its power, battery and line{en}", lasted.en),
     );
-    let class = unit.limit.map_or("", |(class, _)| match class {
-        crate::policy::SupervisionClass::S1 => "S1",
-        crate::policy::SupervisionClass::S2 => "S2",
-        crate::policy::SupervisionClass::S3 => "S3",
-    });
+    let class = unit.limit.map_or("", |(class, _)| class.as_str());
     let why = why
         .with("limit_ms", limit_ms)
         .with("class", class)
@@ -72,12 +63,32 @@ fn silent(decision: &mut Decision, watch: &Watch, name: &Slug) {
         .with("ever_heard", heard.ever)
         .with("devices", names(carried));
     let news = News::at(decision.now, ClockQuality::Synced, None, why);
-    decision.raise(&Subject::of(name, AlarmKind::SensorLost), heard.at, news);
+    decision.raise(&lost(decision.rules, name), heard.at, news);
+}
+
+/// The trouble of a device that is not heard any more: a bus has its own.
+pub(crate) fn lost(rules: &Rules, device: &Slug) -> Subject {
+    Subject::of(device, if is_bus(rules, device) { AlarmKind::BusDown } else { AlarmKind::SensorLost })
+}
+
+/// True when something that carries `device` is lost: that explains it.
+pub(crate) fn is_carrier_lost(rules: &Rules, book: &Book, device: &Slug) -> bool {
+    rules.carriers_of(device).any(|carrier| book.is_active(&lost(rules, carrier)))
+}
+
+/// Nobody can tell any more what the doors would say that hang on a lost device.
+pub(crate) fn blind(decision: &mut Decision, device: &Slug) {
+    let mut doors = decision.rules.carried_by(device);
+    doors.push(device);
+    let homes = &decision.rules.timing.care.homes;
+    for door in doors.into_iter().filter(|door| homes.contains_key(*door)) {
+        care::lose_sight(decision, door);
+    }
 }
 
 /// A lost unit is heard again.
 pub(crate) fn heard(decision: &mut Decision, name: &Slug, seen: &Observation) {
-    let subject = Subject::of(name, AlarmKind::SensorLost);
+    let subject = lost(decision.rules, name);
     let Some(alarm) = decision.book.find(&subject) else { return };
     let lost_ms = ms_between(alarm.data.since, decision.now).max(0);
     let lasted = spoken(lost_ms);
@@ -98,7 +109,7 @@ fn quiet_limit(rules: &Rules, member: &Slug) -> Option<Duration> {
         DeviceClass::Door if rules.timing.care.homes.contains_key(member) => None,
         DeviceClass::Door => supervision.door_never_triggered,
         DeviceClass::Smoke | DeviceClass::Sos => supervision.head_never_triggered,
-        DeviceClass::Node | DeviceClass::Camera => None,
+        DeviceClass::Node | DeviceClass::Camera | DeviceClass::Bus => None,
     }
     .filter(|_| supervision.enabled)
 }

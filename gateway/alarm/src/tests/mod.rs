@@ -21,6 +21,7 @@ use crate::{
     ZoneRule,
 };
 
+mod annunciate;
 mod care;
 mod random;
 mod restore;
@@ -47,6 +48,7 @@ pub(super) fn rules() -> Rules {
         subject_ref: Some("s-17".into()),
         dwelling: dwelling.map(str::to_owned),
         left_open_after: (class == DeviceClass::Door).then_some(Duration::from_secs(60)),
+        ..DeviceRule::default()
     };
     let top = |class| DeviceRule { class, ..DeviceRule::default() };
     Rules {
