@@ -3,8 +3,8 @@
 //! Owns the sources of both and their order: the counter in the EEPROM; where that fails, a cell of RAM that outlives a reset; after a
 //! power cut, the noise of the ADC. Refuses to hide which: a node without its counter says so at each boot.
 
-use gengfu_node::Identity;
-use gengfu_node::wire::{ADDRESS_POINT_TO_POINT, FirmwareVersion, Uid};
+use gengfu_node::wire::{FirmwareVersion, Uid};
+use gengfu_node::{Identity, Wiring};
 use gengfu_node_board::boot::{self, CounterError};
 
 use crate::adc;
@@ -30,7 +30,7 @@ pub fn take(bus: &mut Bus) -> (Identity, Option<CounterError>) {
         uid: Uid(uid),
         boot: boot::boot_id(uid, counter),
         firmware: VERSION,
-        address: ADDRESS_POINT_TO_POINT,
+        wiring: Wiring::PointToPoint,
     };
     (identity, counted.err())
 }

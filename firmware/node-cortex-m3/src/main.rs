@@ -25,6 +25,7 @@ mod wire;
 
 use cortex_m_rt::entry;
 use gengfu_node::contact::{self, Contact};
+use gengfu_node::heat::NoThermometer;
 use gengfu_node::input::Input;
 use gengfu_node::smoke::{Lines, Smoke};
 use gengfu_node::sos::Sos;
@@ -41,7 +42,8 @@ struct Evaluation;
 impl Board for Evaluation {
     type Pin = pins::Input;
     type Gauge = battery::Gauge;
-    type Sounder = pins::Output;
+    type Output = pins::Output;
+    type Thermometer = NoThermometer;
     type Watch = ();
 }
 

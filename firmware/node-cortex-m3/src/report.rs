@@ -34,7 +34,7 @@ impl Report {
         let restart = restart.map(|line| (Severity::Error, line));
         let counter = counter.map(|error| (Severity::Warning, text(error.text())));
         let lines = restart.into_iter().chain(counter).collect();
-        Self { boot: identity.boot, address: identity.address, lines, is_heard: false }
+        Self { boot: identity.boot, address: identity.wiring.address(), lines, is_heard: false }
     }
 
     /// Bytes came from the gateway.

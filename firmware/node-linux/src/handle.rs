@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use gengfu_node::{Timing, contact};
-use gengfu_wire::{ADDRESS_POINT_TO_POINT, EventKind, NODE_CHANNEL, Uid};
+use gengfu_node::{Timing, Wiring, contact};
+use gengfu_wire::{EventKind, NODE_CHANNEL, Uid};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::port::{Port, PortError, Wire};
@@ -31,8 +31,8 @@ pub struct Options {
     pub uid: Uid,
     /// Its boot id; `None` takes a random one, as it must be outside of tests (W11).
     pub boot: Option<u32>,
-    /// Its address; 0 on a point-to-point wire.
-    pub address: u8,
+    /// Alone on its wire, or at an address on a bus.
+    pub wiring: Wiring,
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: u32,
     /// Channel of the door contact.
@@ -59,7 +59,7 @@ impl Options {
             port,
             uid,
             boot: None,
-            address: ADDRESS_POINT_TO_POINT,
+            wiring: Wiring::PointToPoint,
             heartbeat_ms: Timing::default().heartbeat_ms,
             contact: Some(1),
             smoke: Some(2),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use gengfu_node::battery::Limits;
 use gengfu_node::contact::Contact;
+use gengfu_node::heat::NoThermometer;
 use gengfu_node::input::Input;
 use gengfu_node::smoke::{Lines, Smoke};
 use gengfu_node::sos::Sos;
@@ -34,7 +35,8 @@ struct LinuxBoard;
 impl Board for LinuxBoard {
     type Pin = SimPin;
     type Gauge = SimBattery;
-    type Sounder = SimSounder;
+    type Output = SimSounder;
+    type Thermometer = NoThermometer;
     type Watch = Seen;
 }
 
@@ -115,7 +117,7 @@ fn build(options: &Options, pins: &Pins, watch: Seen) -> Result<Node<LinuxBoard>
             uid: options.uid,
             boot: options.boot.map_or_else(random_boot, Ok)?,
             firmware: FirmwareVersion { major: 0, minor: 1, patch: 0 },
-            address: options.address,
+            wiring: options.wiring,
         },
         timing: Timing { heartbeat_ms: options.heartbeat_ms, battery: Limits::default() },
         sensors: all.into_iter().flatten().collect(),

@@ -4,6 +4,7 @@
 //! every look for `debounce_ms`; each other look starts the time anew, so a bouncing switch is never an event.
 
 use embedded_hal::digital::InputPin;
+use gengfu_wire::EventKind;
 
 /// An input pin and which of its levels means "so" (open, smoke, pressed).
 #[derive(Debug)]
@@ -104,9 +105,9 @@ impl Default for FaultWatch {
 
 impl FaultWatch {
     /// Takes a look; gives the event when the fault has come or gone.
-    pub fn look(&mut self, now_ms: u64, faulty: bool) -> Option<gengfu_wire::EventKind> {
-        use gengfu_wire::EventKind::{FaultCleared, FaultRaised};
-        self.debounce.look(now_ms, faulty).map(|faulty| if faulty { FaultRaised } else { FaultCleared })
+    pub fn look(&mut self, now_ms: u64, faulty: bool) -> Option<EventKind> {
+        let event = |faulty| if faulty { EventKind::FaultRaised } else { EventKind::FaultCleared };
+        self.debounce.look(now_ms, faulty).map(event)
     }
 
     /// Whether the sensor is broken.
@@ -120,4 +121,62 @@ impl FaultWatch {
     pub fn due_at_ms(&self) -> Option<u64> {
         self.debounce.due_at_ms()
     }
+}
+
+/// One line whose settled level is a sensor's, and whether it can be read at all. A door, a lid and a button differ only in what its edges mean.
+#[derive(Debug)]
+pub struct Watched<P> {
+    input: Input<P>,
+    level: Debounce,
+    fault: FaultWatch,
+}
+
+impl<P: InputPin> Watched<P> {
+    /// A line of which nothing is known yet.
+    pub fn unknown(input: Input<P>, debounce_ms: u32) -> Self {
+        Self { input, level: Debounce::unknown(debounce_ms), fault: FaultWatch::default() }
+    }
+
+    /// A line that is taken for inactive until it is seen otherwise.
+    pub fn at_rest(input: Input<P>, debounce_ms: u32) -> Self {
+        Self { level: Debounce::from(false, debounce_ms), ..Self::unknown(input, debounce_ms) }
+    }
+
+    /// Looks at the pin; gives at most one event a call. `event` says what a level that has just settled means, and is told whether one was
+    /// known before.
+    pub fn poll(&mut self, now_ms: u64, event: impl FnOnce(bool, bool) -> Option<EventKind>) -> Option<EventKind> {
+        let active = self.input.is_active();
+        let was_known = self.level.level().is_some();
+        let settled = active.and_then(|active| self.level.look(now_ms, active));
+        let edge = settled.and_then(|active| event(active, was_known));
+        edge.or_else(|| self.fault.look(now_ms, active.is_none()))
+    }
+
+    /// The settled level, once there is one.
+    #[must_use]
+    pub fn level(&self) -> Option<bool> {
+        self.level.level()
+    }
+
+    /// Whether the line cannot be read.
+    #[must_use]
+    pub fn is_faulty(&self) -> bool {
+        self.fault.is_faulty()
+    }
+
+    /// When to look again at the latest, if nothing changes.
+    #[must_use]
+    pub fn due_at_ms(&self) -> Option<u64> {
+        earliest(self.level.due_at_ms(), self.fault.due_at_ms())
+    }
+
+    /// Another stillness from now on.
+    pub fn set_debounce_ms(&mut self, debounce_ms: u32) {
+        self.level.set_debounce_ms(debounce_ms);
+    }
+}
+
+/// The earlier of two times, where there is one.
+pub(crate) fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    a.into_iter().chain(b).min()
 }

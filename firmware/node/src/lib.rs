@@ -10,14 +10,16 @@
 //! it flash; [`gengfu_wire::Capabilities::DURABLE_OUTBOX`] will say so). The gateway reports what a reboot is known to have lost.
 //!
 //! ```text
-//! pin -> contact, smoke, sos, tamper, battery -> outbox (numbers, keeps) -> uplink (window, resend) -> bytes
+//! pin -> contact, smoke, sos, tamper, heat, battery -> outbox (numbers, keeps) -> uplink (window, resend) -> bus (its turn) -> bytes
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod battery;
+pub mod bus;
 pub mod contact;
+pub mod heat;
 pub mod input;
 pub mod node;
 pub mod outbox;
@@ -25,8 +27,11 @@ pub mod sensor;
 pub mod smoke;
 pub mod sos;
 pub mod tamper;
+pub mod time;
+pub mod tmp1xx;
 pub mod uplink;
 
+pub use bus::{BusAddress, Wiring};
 pub use gengfu_wire as wire;
 pub use node::{Board, Identity, Node, Parts, SetupError, Stats, Timing, Watch};
 pub use sensor::Sensor;

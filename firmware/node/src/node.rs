@@ -5,14 +5,18 @@
 
 use embedded_hal::digital::{InputPin, OutputPin};
 use gengfu_wire::{
-    CHANNEL_MAX, Capabilities, ChannelLevel, Configure, Decoder, Downlink, Event, EventKind, FirmwareVersion,
-    Heartbeat, Hello, LEVELS_MAX, Levels, Message, NODE_CHANNEL, Pong, Uid, Uplink,
+    ADDRESS_EVERYONE, CHANNEL_MAX, Capabilities, ChannelLevel, Configure, Decoder, Done, Downlink, Event, EventKind,
+    FirmwareVersion, Heartbeat, Hello, LEVELS_MAX, Levels, Log, Message, NODE_CHANNEL, Pong, Severity, Text, Uid,
+    Uplink,
 };
 
 use crate::battery::{BatteryGauge, BatteryWatch, Limits};
-use crate::contact::earliest;
+use crate::bus::{BusAddress, Counted, Turn, Wiring};
+use crate::heat::Thermometer;
+use crate::input::earliest;
 use crate::outbox::Outbox;
 use crate::sensor::Sensor;
+use crate::time::GatewayTime;
 use crate::uplink::{Stream, Transmit, send};
 
 /// Most sensors of a node.
@@ -20,6 +24,8 @@ pub const SENSORS_MAX: usize = LEVELS_MAX;
 
 /// A full wire is tried again after this, in milliseconds.
 const WIRE_FULL_RETRY_MS: u64 = 10;
+/// On a bus, with nothing to wait for but a poll, the node wants to be looked after this often, in milliseconds.
+const IDLE_MS: u64 = 1_000;
 
 /// What a board is made of.
 pub trait Board {
@@ -27,8 +33,10 @@ pub trait Board {
     type Pin: InputPin;
     /// Its battery gauge ([`crate::battery::NoGauge`] where there is none).
     type Gauge: BatteryGauge;
-    /// Its sounder's pin.
-    type Sounder: OutputPin;
+    /// Its output pins (sounder, a head's test input); one type, as type-erased pins of a HAL are.
+    type Output: OutputPin;
+    /// Its thermometer ([`crate::heat::NoThermometer`] where there is none).
+    type Thermometer: Thermometer;
     /// Who wants to know what the node does; `()` for nobody.
     type Watch: Watch;
 }
@@ -54,8 +62,8 @@ pub struct Identity {
     pub boot: u32,
     /// Version of the image.
     pub firmware: FirmwareVersion,
-    /// Address on a bus; [`gengfu_wire::ADDRESS_POINT_TO_POINT`] where there is one node.
-    pub address: u8,
+    /// Alone on its wire, or at an address on a bus.
+    pub wiring: Wiring,
 }
 
 /// Timing that the gateway may change ([`Downlink::Configure`]).
@@ -74,18 +82,18 @@ impl Default for Timing {
     }
 }
 
-/// Everything a node is built from.
-pub struct Parts<B: Board> {
+/// Everything a node is built from. `SENSORS` is how many it has room for; a small board says fewer and saves its RAM.
+pub struct Parts<B: Board, const SENSORS: usize = SENSORS_MAX> {
     /// Who it is.
     pub identity: Identity,
     /// When it does what.
     pub timing: Timing,
     /// Its sensors with their channels, 0 to [`CHANNEL_MAX`]; 0 is for the case's own switch.
-    pub sensors: heapless::Vec<(u8, Sensor<B::Pin>), SENSORS_MAX>,
+    pub sensors: heapless::Vec<(u8, Sensor<B>), SENSORS>,
     /// Its battery, where it can be measured.
     pub gauge: Option<B::Gauge>,
     /// Its sounder, where there is one.
-    pub sounder: Option<B::Sounder>,
+    pub sounder: Option<B::Output>,
     /// Its onlooker.
     pub watch: B::Watch,
 }
@@ -104,7 +112,7 @@ pub enum SetupError {
 pub struct Stats {
     /// Received frames that were broken.
     pub broken_frames: u32,
-    /// Received frames for others, or that made no sense (W10).
+    /// Received frames that were for none of its kind, or made no sense (W10). On a bus those for other nodes are not counted.
     pub ignored_frames: u32,
     /// How often events were sent again for want of an Ack.
     pub resends: u32,
@@ -115,12 +123,12 @@ pub struct Stats {
 }
 
 /// A sensor node.
-pub struct Node<B: Board> {
+pub struct Node<B: Board, const SENSORS: usize = SENSORS_MAX> {
     identity: Identity,
     heartbeat_ms: u32,
-    sensors: heapless::Vec<(u8, Sensor<B::Pin>), SENSORS_MAX>,
+    sensors: heapless::Vec<(u8, Sensor<B>), SENSORS>,
     battery: Option<BatteryWatch<B::Gauge>>,
-    sounder: Option<B::Sounder>,
+    sounder: Option<B::Output>,
     sound_until_ms: u64,
     watch: B::Watch,
     outbox: Outbox,
@@ -130,17 +138,22 @@ pub struct Node<B: Board> {
     heartbeat_at_ms: u64,
     levels_told: usize,
     pong: Option<u32>,
+    log: Option<(Severity, Text)>,
+    time: GatewayTime,
+    turn: Option<Turn>,
+    assigned: Option<BusAddress>,
     wire_full: bool,
     broken_frames: u32,
     ignored_frames: u32,
 }
 
-impl<B: Board> Node<B> {
+impl<B: Board, const SENSORS: usize> Node<B, SENSORS> {
     /// A node at the moment of its boot.
     ///
     /// # Errors
     /// [`SetupError`] when two sensors share a channel or a channel is out of range.
-    pub fn new(parts: Parts<B>) -> Result<Self, SetupError> {
+    pub fn new(parts: Parts<B, SENSORS>) -> Result<Self, SetupError> {
+        const { assert!(SENSORS <= SENSORS_MAX, "a heartbeat has room for so many levels") };
         for (index, (channel, _)) in parts.sensors.iter().enumerate() {
             if *channel > CHANNEL_MAX {
                 return Err(SetupError::ChannelRange(*channel));
@@ -163,6 +176,10 @@ impl<B: Board> Node<B> {
             heartbeat_at_ms: 0,
             levels_told: 0,
             pong: None,
+            log: None,
+            time: GatewayTime::default(),
+            turn: None,
+            assigned: None,
             wire_full: false,
             broken_frames: 0,
             ignored_frames: 0,
@@ -176,7 +193,36 @@ impl<B: Board> Node<B> {
     pub fn poll(&mut self, now_ms: u64, tx: &mut impl Transmit) {
         self.sense(now_ms);
         self.sound(now_ms);
-        self.wire_full = !self.transmit(now_ms, tx);
+        self.wire_full = match self.identity.wiring {
+            Wiring::PointToPoint => !self.transmit(now_ms, tx),
+            Wiring::Bus(_) => !self.answer(now_ms, tx),
+        };
+    }
+
+    /// On a bus: what the poll allows, and the `Done` behind it (W30). False when the wire has not taken all of it.
+    fn answer(&mut self, now_ms: u64, tx: &mut impl Transmit) -> bool {
+        let Some(turn) = self.turn.take_if(|turn| !turn.is_over(now_ms)) else {
+            self.turn = None;
+            return true;
+        };
+        let mut counted = Counted::new(tx, turn.left);
+        self.transmit(now_ms, &mut counted);
+        let (left, is_full) = (counted.left, counted.is_full);
+        let done = Done { boot: self.identity.boot, more: self.has_more(now_ms) };
+        if is_full || !send(tx, self.identity.wiring.address(), Uplink::Done(done)) {
+            self.turn = Some(turn.with_left(left));
+            return false;
+        }
+        true
+    }
+
+    /// Whether anything waits for another poll.
+    fn has_more(&self, now_ms: u64) -> bool {
+        self.hello_due
+            || self.pong.is_some()
+            || self.log.is_some()
+            || now_ms >= self.heartbeat_at_ms
+            || self.stream.has_more(now_ms, &self.outbox)
     }
 
     fn sense(&mut self, now_ms: u64) {
@@ -215,7 +261,7 @@ impl<B: Board> Node<B> {
 
     /// Hello, then the stream, then everything that only informs. False when the wire is full.
     fn transmit(&mut self, now_ms: u64, tx: &mut impl Transmit) -> bool {
-        let address = self.identity.address;
+        let address = self.identity.wiring.address();
         if self.hello_due {
             if !send(tx, address, Uplink::Hello(self.hello(now_ms))) {
                 return false;
@@ -237,6 +283,13 @@ impl<B: Board> Node<B> {
                 return false;
             }
             self.heartbeat_at_ms = now_ms.saturating_add(u64::from(self.heartbeat_ms));
+        }
+        if let Some((severity, text)) = &self.log {
+            let log = Log { boot: self.identity.boot, uptime_ms: now_ms, severity: *severity, text: text.clone() };
+            if !send(tx, address, Uplink::Log(log)) {
+                return false;
+            }
+            self.log = None;
         }
         true
     }
@@ -280,12 +333,47 @@ impl<B: Board> Node<B> {
                 None => {}
                 Some(Err(_)) => self.broken_frames = self.broken_frames.saturating_add(1),
                 Some(Ok(frame)) => match frame.message {
-                    Message::Down(downlink) if frame.address == self.identity.address => {
-                        self.on_downlink(now_ms, downlink);
-                    }
-                    Message::Down(_) | Message::Up(_) => self.ignore(),
+                    Message::Down(downlink) => self.on_frame(now_ms, frame.address, downlink),
+                    // On a bus a node hears the others, and perhaps itself.
+                    Message::Up(_) if matches!(self.identity.wiring, Wiring::Bus(_)) => {}
+                    Message::Up(_) => self.ignore(),
                 },
             }
+        }
+    }
+
+    /// A downlink to `address`: is it for this node?
+    fn on_frame(&mut self, now_ms: u64, address: u8, downlink: Downlink) {
+        let own = match self.identity.wiring {
+            Wiring::PointToPoint if address == self.identity.wiring.address() => {
+                return self.on_downlink(now_ms, downlink);
+            }
+            Wiring::PointToPoint => return self.ignore(),
+            Wiring::Bus(own) => own,
+        };
+        // Whoever is spoken to: the gateway speaks again, so an answer that is not whole would collide.
+        self.turn = None;
+        let is_own = own.is_some_and(|own| own.get() == address);
+        let is_everyones = address == ADDRESS_EVERYONE;
+        match downlink {
+            Downlink::Assign(assign) if assign.uid == self.identity.uid && (is_own || is_everyones) => {
+                self.move_to(assign.address);
+            }
+            Downlink::Assign(_) => {}
+            Downlink::Poll(poll) if is_own => self.turn = Some(Turn::new(now_ms, poll.frames)),
+            // An Ack speaks of one node's numbers; the other two ask for an answer, which nobody may give.
+            Downlink::Ack(_) | Downlink::Ping(_) | Downlink::Poll(_) if is_everyones => self.ignore(),
+            downlink if is_own || (is_everyones && own.is_some()) => self.on_downlink(now_ms, downlink),
+            _ => {}
+        }
+    }
+
+    fn move_to(&mut self, address: u8) {
+        let Some(address) = BusAddress::new(address) else { return self.ignore() };
+        if self.identity.wiring != Wiring::Bus(Some(address)) {
+            self.identity.wiring = Wiring::Bus(Some(address));
+            self.assigned = Some(address);
+            self.hello_due = true;
         }
     }
 
@@ -306,14 +394,14 @@ impl<B: Board> Node<B> {
                 self.sound_until_ms = now_ms.saturating_add(u64::from(sounder.for_ms));
             }
             Downlink::Configure(configure) => self.configure(configure),
-            Downlink::Test { channel } => match self.sensors.iter_mut().find(|(other, _)| *other == channel) {
-                Some((_, Sensor::Smoke(smoke))) => smoke.begin_test(now_ms),
-                _ => self.ignore(),
-            },
-            // The node keeps no time of day: the gateway turns its uptime into time.
-            Downlink::Time(_) | Downlink::Ack(_) | Downlink::Sounder(_) | Downlink::Poll(_) | Downlink::Assign(_) => {
-                self.ignore();
+            Downlink::Test { channel } => {
+                let sensor = self.sensors.iter_mut().find(|(other, _)| *other == channel);
+                if !sensor.is_some_and(|(_, sensor)| sensor.begin_test(now_ms)) {
+                    self.ignore();
+                }
             }
+            Downlink::Time(time) => self.time.on_time(now_ms, time),
+            Downlink::Ack(_) | Downlink::Sounder(_) | Downlink::Poll(_) | Downlink::Assign(_) => self.ignore(),
         }
     }
 
@@ -338,19 +426,50 @@ impl<B: Board> Node<B> {
         }
     }
 
+    /// Tells the technician a line behind everything else, once. False while an earlier one waits: try again after the next poll.
+    pub fn log(&mut self, severity: Severity, text: Text) -> bool {
+        let is_free = self.log.is_none();
+        if is_free {
+            self.log = Some((severity, text));
+        }
+        is_free
+    }
+
+    /// The address that the gateway has assigned since the last call (W34), for the board to keep over its next boot.
+    pub fn take_assigned(&mut self) -> Option<BusAddress> {
+        self.assigned.take()
+    }
+
+    /// The gateway's time at uptime `now_ms`, in milliseconds since 1970-01-01 UTC; `None` while it is not known. For display only.
+    #[must_use]
+    pub fn time(&self, now_ms: u64) -> Option<u64> {
+        self.time.at(now_ms)
+    }
+
     /// When to poll again at the latest, if neither a pin changes nor a byte comes. Never earlier than `now_ms`.
     #[must_use]
     pub fn due_at_ms(&self, now_ms: u64) -> u64 {
         if self.wire_full {
             return now_ms.saturating_add(WIRE_FULL_RETRY_MS);
         }
+        let speech = match self.identity.wiring {
+            Wiring::PointToPoint => self.speech_due_at_ms(now_ms),
+            // Only a poll makes a node on a bus speak, and a poll comes as bytes.
+            Wiring::Bus(_) => self.turn.map_or(now_ms.saturating_add(IDLE_MS), |_| now_ms),
+        };
         let sensors = self.sensors.iter().filter_map(|(_, sensor)| sensor.due_at_ms()).min();
         let battery = self.battery.as_ref().and_then(BatteryWatch::due_at_ms);
-        let stream = self.stream.due_at_ms(now_ms, &self.outbox);
         let sounder = (self.sounder.is_some() && self.sound_until_ms > now_ms).then_some(self.sound_until_ms);
-        let at_once = (self.hello_due || self.pong.is_some()).then_some(now_ms);
-        let due = [sensors, battery, stream, sounder, at_once].into_iter().fold(None, earliest);
-        due.map_or(self.heartbeat_at_ms, |due| due.min(self.heartbeat_at_ms)).max(now_ms)
+        let due = [sensors, battery, sounder].into_iter().fold(Some(speech), earliest);
+        due.map_or(speech, |due| due.min(speech)).max(now_ms)
+    }
+
+    fn speech_due_at_ms(&self, now_ms: u64) -> u64 {
+        if self.hello_due || self.pong.is_some() || self.log.is_some() {
+            return now_ms;
+        }
+        let stream = self.stream.due_at_ms(now_ms, &self.outbox);
+        stream.map_or(self.heartbeat_at_ms, |due| due.min(self.heartbeat_at_ms))
     }
 
     /// Counters for the technician.

@@ -6,43 +6,28 @@
 use embedded_hal::digital::InputPin;
 use gengfu_wire::EventKind;
 
-use crate::contact::earliest;
-use crate::input::{Debounce, FaultWatch, Input};
+use crate::input::{Input, Watched};
 
 /// Short, so that a weak hand's tap counts, in milliseconds.
 pub const DEBOUNCE_MS: u32 = 30;
 
 /// An emergency button.
 #[derive(Debug)]
-pub struct Sos<P> {
-    input: Input<P>,
-    pressed: Debounce,
-    fault: FaultWatch,
-}
+pub struct Sos<P>(Watched<P>);
 
 impl<P: InputPin> Sos<P> {
     /// `input` is active while the button is down.
     pub fn new(input: Input<P>) -> Self {
-        Self { input, pressed: Debounce::from(false, DEBOUNCE_MS), fault: FaultWatch::default() }
+        Self(Watched::at_rest(input, DEBOUNCE_MS))
     }
 
     /// Looks at the pin; gives at most one event a call.
     pub fn poll(&mut self, now_ms: u64) -> Option<EventKind> {
-        let active = self.input.is_active();
-        let settled = active.and_then(|down| self.pressed.look(now_ms, down));
-        let press = settled.filter(|down| *down).map(|_| EventKind::SosPressed);
-        press.or_else(|| self.fault.look(now_ms, active.is_none()))
+        self.0.poll(now_ms, |down, _| down.then_some(EventKind::SosPressed))
     }
 
-    /// Whether the button cannot be read.
-    #[must_use]
-    pub fn is_faulty(&self) -> bool {
-        self.fault.is_faulty()
-    }
-
-    /// When to look again at the latest, if nothing changes.
-    #[must_use]
-    pub fn due_at_ms(&self) -> Option<u64> {
-        earliest(self.pressed.due_at_ms(), self.fault.due_at_ms())
+    /// The line behind it.
+    pub(crate) fn watched(&self) -> &Watched<P> {
+        &self.0
     }
 }

@@ -2,6 +2,10 @@
 //! Method: simulated pins, simulated time, and the frames it hands to the wire.
 extern crate std;
 
+mod bus;
+mod heads;
+mod time;
+
 use core::cell::Cell;
 use core::convert::Infallible;
 use std::collections::BTreeSet;
@@ -16,13 +20,14 @@ use rand::{Rng, SeedableRng};
 
 use crate::battery::{BatteryGauge, Limits};
 use crate::contact::Contact;
+use crate::heat::{Heat, Thermometer};
 use crate::input::Input;
 use crate::outbox::{EVENTS_MAX, Entry, Outbox};
 use crate::smoke::{Lines, Smoke, TEST_HOLD_MS};
 use crate::sos::Sos;
 use crate::tamper::Tamper;
 use crate::uplink::{RESEND_FIRST_MS, RESEND_MAX_MS};
-use crate::{Board, Identity, Node, Parts, Sensor, SetupError, Timing, Watch};
+use crate::{Board, BusAddress, Identity, Node, Parts, Sensor, SetupError, Timing, Watch, Wiring};
 
 /// A pin: high, low, or not readable.
 #[derive(Clone, Default, Debug)]
@@ -81,6 +86,15 @@ impl BatteryGauge for Cell2 {
     }
 }
 
+/// Thousandths of a degree, or no answer.
+#[derive(Clone, Default)]
+struct Glass(Rc<Cell<Option<i32>>>);
+impl Thermometer for Glass {
+    fn millicelsius(&mut self) -> Option<i32> {
+        self.0.get()
+    }
+}
+
 #[derive(Default, Clone)]
 struct Seen(Rc<std::cell::RefCell<Vec<u32>>>);
 impl Watch for Seen {
@@ -93,7 +107,8 @@ struct Bench;
 impl Board for Bench {
     type Pin = Pin;
     type Gauge = Cell2;
-    type Sounder = Horn;
+    type Output = Horn;
+    type Thermometer = Glass;
     type Watch = Seen;
 }
 
@@ -140,7 +155,7 @@ fn parts(rig_pins: [&Pin; 7], cell: &Cell2, horn: &Horn, lost: &Seen) -> Parts<B
             uid: Uid([9; 8]),
             boot: BOOT,
             firmware: FirmwareVersion { major: 0, minor: 1, patch: 0 },
-            address: 0,
+            wiring: Wiring::PointToPoint,
         },
         timing: Timing { heartbeat_ms: 10_000, battery: Limits::default() },
         sensors,
@@ -152,10 +167,16 @@ fn parts(rig_pins: [&Pin; 7], cell: &Cell2, horn: &Horn, lost: &Seen) -> Parts<B
 
 impl Rig {
     fn new() -> Rig {
+        Rig::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Parts<Bench>)) -> Rig {
         let [door, smoke, test, hush, fault, sos, lid] = core::array::from_fn(|_| Pin::low());
         let (cell, horn, lost) = (Cell2::default(), Horn::default(), Seen::default());
         cell.0.set(Some(3_000));
-        let node = Node::new(parts([&door, &smoke, &test, &hush, &fault, &sos, &lid], &cell, &horn, &lost)).unwrap();
+        let mut parts = parts([&door, &smoke, &test, &hush, &fault, &sos, &lid], &cell, &horn, &lost);
+        change(&mut parts);
+        let node = Node::new(parts).unwrap();
         Rig {
             node,
             now_ms: 0,
@@ -210,8 +231,12 @@ impl Rig {
     }
 
     fn down(&mut self, downlink: Downlink) {
+        self.down_to(0, downlink);
+    }
+
+    fn down_to(&mut self, address: u8, downlink: Downlink) {
         let mut buffer = [0; FRAME_BYTES_MAX];
-        self.node.on_bytes(self.now_ms, encode(&Frame::down(0, downlink), &mut buffer).unwrap());
+        self.node.on_bytes(self.now_ms, encode(&Frame::down(address, downlink), &mut buffer).unwrap());
     }
 
     fn ack(&mut self, through: u32) {

@@ -11,10 +11,11 @@ use gengfu_alarm::observation::{Observation, What};
 use gengfu_contract::event::ClockQuality;
 use gengfu_node_linux::node::battery::{Limits, NoGauge};
 use gengfu_node_linux::node::contact::Contact;
+use gengfu_node_linux::node::heat::NoThermometer;
 use gengfu_node_linux::node::input::Input;
 use gengfu_node_linux::node::smoke::{Lines, Smoke};
 use gengfu_node_linux::node::sos::Sos;
-use gengfu_node_linux::node::{Board, Identity, Node, Parts, Sensor, Timing, Watch};
+use gengfu_node_linux::node::{Board, Identity, Node, Parts, Sensor, Timing, Watch, Wiring};
 use gengfu_node_linux::pins::{SimPin, SimSounder};
 use gengfu_wire::{Event, EventKind, FRAME_BYTES_MAX, FirmwareVersion, Uid, encode};
 use rand::rngs::StdRng;
@@ -98,7 +99,8 @@ struct SimBoard;
 impl Board for SimBoard {
     type Pin = SimPin;
     type Gauge = NoGauge;
-    type Sounder = SimSounder;
+    type Output = SimSounder;
+    type Thermometer = NoThermometer;
     type Watch = Onlooker;
 }
 
@@ -135,7 +137,7 @@ fn node(boot: u32, pins: [&SimPin; 3], truth: &Rc<RefCell<Truth>>, now_ms: &Rc<R
     ];
     let firmware = FirmwareVersion { major: 0, minor: 1, patch: 0 };
     let parts = Parts {
-        identity: Identity { uid: Uid([7; 8]), boot, firmware, address: 0 },
+        identity: Identity { uid: Uid([7; 8]), boot, firmware, wiring: Wiring::PointToPoint },
         timing: Timing { heartbeat_ms: 2_000, battery: Limits::default() },
         sensors: sensors.into_iter().collect(),
         gauge: None,
