@@ -50,6 +50,8 @@ pub enum Trouble {
     BusDown,
     /// The gateway's clock is not synchronised.
     Clock,
+    /// The centre did not confirm a life-safety alarm of this device in time.
+    TxOverdue,
 }
 
 impl Trouble {
@@ -61,6 +63,7 @@ impl Trouble {
             Trouble::Contaminated => AlarmKind::Contaminated,
             Trouble::BusDown => AlarmKind::BusDown,
             Trouble::Clock => AlarmKind::ClockTrouble,
+            Trouble::TxOverdue => AlarmKind::TxOverdue,
         }
     }
 
@@ -70,6 +73,7 @@ impl Trouble {
             Trouble::Contaminated => "smoke.contaminated",
             Trouble::BusDown => "bus.down",
             Trouble::Clock => "gateway.clock",
+            Trouble::TxOverdue => "delivery.overdue",
         }
     }
 }

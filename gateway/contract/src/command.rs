@@ -222,7 +222,9 @@ mod tests {
         assert_eq!((command.operator(), command.expires_at()), (Some("op"), None));
         let Command::Visit(visit) = command else { panic!("a visit") };
         assert_eq!((visit.what, visit.door.as_str()), (Whereabouts::Away, "door-301"));
-        let wrong = Command::parse("visit", String::from_utf8_lossy(body).replace("away", "gone").as_bytes()).unwrap_err().to_string();
+        let wrong = Command::parse("visit", String::from_utf8_lossy(body).replace("away", "gone").as_bytes())
+            .unwrap_err()
+            .to_string();
         assert!(wrong.contains("gone") && wrong.contains("visited"), "{wrong}");
     }
 

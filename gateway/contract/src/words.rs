@@ -101,6 +101,8 @@ words! {
         BusDown = "bus_down",
         /// The gateway's clock cannot be trusted (trouble).
         ClockTrouble = "clock_trouble",
+        /// The centre did not confirm a life-safety alarm in time, and the people on site were told so (trouble; `TX_OVERDUE`).
+        TxOverdue = "tx_overdue",
         /// A device is heard but has never triggered since long: is it mounted where it should be (trouble, a hint)?
         NeverTriggered = "never_triggered",
     }
@@ -257,7 +259,7 @@ impl AlarmKind {
             Smoke => Lane::Fire,
             Sos => Lane::Emergency,
             Tamper | SensorLost | LowBattery | DeviceFault | EventsLost | CameraFault | EndOfLife | Contaminated
-            | BusDown | ClockTrouble | NeverTriggered => Lane::Trouble,
+            | BusDown | ClockTrouble | TxOverdue | NeverTriggered => Lane::Trouble,
             DoorLeftOpen | NotOpened | NightExit | NightFrequency => Lane::Care,
             IllegalParking | FireLaneBlocked => Lane::City,
         }
@@ -283,9 +285,8 @@ impl AlarmKind {
             Smoke => (Urgency::Immediate, Severity::Extreme, Certainty::Likely, Category::Fire),
             Sos => (Urgency::Immediate, Severity::Severe, Certainty::Observed, Category::Rescue),
             DoorLeftOpen => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Safety),
-            Tamper | SensorLost | DeviceFault | EventsLost | CameraFault | Contaminated | BusDown | ClockTrouble => {
-                (Urgency::Expected, Severity::Moderate, Certainty::Observed, Category::Infra)
-            }
+            Tamper | SensorLost | DeviceFault | EventsLost | CameraFault | Contaminated | BusDown | ClockTrouble
+            | TxOverdue => (Urgency::Expected, Severity::Moderate, Certainty::Observed, Category::Infra),
             LowBattery | EndOfLife => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Infra),
             NeverTriggered => (Urgency::Future, Severity::Minor, Certainty::Possible, Category::Infra),
             NotOpened => {
@@ -323,6 +324,7 @@ impl AlarmKind {
             Contaminated => ("烟感积灰", "Smoke alarm contaminated"),
             BusDown => ("总线故障", "Bus down"),
             ClockTrouble => ("时钟异常", "Clock not trusted"),
+            TxOverdue => ("报警未获中心回执", "Alarm not confirmed by the centre"),
             NeverTriggered => ("传感器从未触发", "Sensor never triggered"),
         };
         Text { zh: zh.into(), en: en.into() }

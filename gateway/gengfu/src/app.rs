@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use gengfu_alarm::codes::{CodeFile, CodeTable};
 use gengfu_alarm::rules::{DeviceClass as RuleClass, DeviceRule, Rules, Timing, ZoneKind, ZoneRule};
+use gengfu_alarm::{LocalOutput, LocalPolicy, OutputKind};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::AlarmKind;
 use gengfu_outbox::{Options, Outbox};
@@ -50,6 +51,9 @@ const COMMANDS: usize = 64;
 const REPLIES: usize = 64;
 /// Pictures wanted. When it is full alarms go out without them.
 const STILLS: usize = 16;
+/// Names of the box's own outputs among all that can sound or shine; no device may have them.
+const LAMP: &str = "gateway-lamp";
+const SOUNDER: &str = "gateway-sounder";
 /// Figures for metrics are taken this often.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
 /// Pictures past their time are looked for this often.
@@ -438,10 +442,31 @@ fn rules(config: &Config) -> Rules {
 
 /// How devices hang on nodes.
 fn wiring(config: &Config) -> Wiring {
-    let mut wiring = Wiring::default();
+    let said = &config.annunciation;
+    let mut wiring = Wiring {
+        policy: LocalPolicy {
+            receipt_within: said.receipt_within,
+            silence_max: said.silence_for,
+            sound_on_alarm: said.sound_at_once,
+            ..LocalPolicy::default()
+        },
+        ..Wiring::default()
+    };
+    for (name, kind, line) in [(LAMP, OutputKind::Lamp, &said.lamp), (SOUNDER, OutputKind::Sounder, &said.sounder)] {
+        if line.is_some() {
+            let name = Slug::new(name).expect("a constant that is a slug");
+            wiring.outputs.push(LocalOutput { name, kind, node: None, dwelling: None });
+        }
+    }
     for node in &config.nodes {
         if node.sounder {
             wiring.sounders.insert(node.name.clone(), node.dwelling.clone());
+            wiring.outputs.push(LocalOutput {
+                name: node.name.clone(),
+                kind: OutputKind::Sounder,
+                node: Some(node.name.clone()),
+                dwelling: node.dwelling.clone(),
+            });
         }
         for (channel, device) in &node.channels {
             wiring.channels.insert(device.name.clone(), (node.name.clone(), *channel));

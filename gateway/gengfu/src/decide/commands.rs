@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gengfu_alarm::engine::{Answer, Engine};
-use gengfu_alarm::{Pause, PauseKind};
+use gengfu_alarm::{LocalOutput, LocalPolicy, Pause, PauseKind};
 use gengfu_contract::command::{Command, Outcome, SounderCommand, TestCommand, VisitCommand, Whereabouts};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Text;
@@ -25,6 +25,10 @@ pub struct Wiring {
     pub channels: BTreeMap<Slug, (Slug, u8)>,
     /// Nodes with a sounder, and the dwelling in which it is heard.
     pub sounders: BTreeMap<Slug, Option<String>>,
+    /// Everything that can be heard or seen on site.
+    pub outputs: Vec<LocalOutput>,
+    /// How it behaves.
+    pub policy: LocalPolicy,
 }
 
 /// What a node shall do.
@@ -171,6 +175,7 @@ mod tests {
         let wiring = Wiring {
             channels: [(slug("smoke-301"), (slug("node-301"), 2))].into(),
             sounders: [(slug("node-301"), None)].into(),
+            ..Wiring::default()
         };
         let mut orders = Vec::new();
         let answer = carry_out(engine, &wiring, at(1), command, &mut orders).unwrap();

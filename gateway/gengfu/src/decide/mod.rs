@@ -5,11 +5,14 @@
 
 mod commands;
 pub mod events;
+mod on_site;
 mod run;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use gengfu_alarm::Want;
 use gengfu_alarm::engine::Engine;
 use gengfu_alarm::observation::{Observation, What};
 use gengfu_alarm::output::{NeedStill, Output, Transition};
@@ -30,6 +33,7 @@ use crate::link::LinkBatch;
 use crate::uplink::{Board, CommandRequest, EvidenceItem};
 pub use commands::{Action, Order, Wiring};
 use events::Author;
+use on_site::OnSite;
 pub use run::{Channels, DecideStatus, run};
 
 /// State keys of the engine in the outbox.
@@ -70,6 +74,8 @@ pub struct Effects {
     pub replies: Vec<Reply>,
     /// What nodes shall do.
     pub orders: Vec<Order>,
+    /// What shall sound and shine on site; all else shall not.
+    pub wanted: Vec<Want>,
 }
 
 /// Judges and journals. Synchronous: a simulator drives it in one thread, the daemon from a thread of its own.
@@ -79,6 +85,7 @@ pub struct Decider {
     topics: Topics,
     rules: Rules,
     wiring: Wiring,
+    on_site: OnSite,
     engine: Engine,
     outbox: Outbox,
     board: Board,
@@ -103,6 +110,8 @@ struct Judged {
     stills: Vec<NeedStill>,
     replies: Vec<Reply>,
     orders: Vec<Order>,
+    /// Life-safety events of this batch.
+    calls: Vec<String>,
     snapshots: Vec<AlarmSnapshot>,
 }
 
@@ -129,6 +138,7 @@ impl Decider {
             author,
             topics,
             rules,
+            on_site: OnSite::restore(wiring.outputs.clone(), wiring.policy, &outbox)?,
             wiring,
             engine,
             outbox,
@@ -157,13 +167,19 @@ impl Decider {
     /// When [`Self::process`] should be called even if nothing comes in.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
-        [self.engine.next_due(), self.recover_due].into_iter().flatten().min()
+        [self.engine.next_due(), self.on_site.next_due(), self.recover_due].into_iter().flatten().min()
     }
 
     /// The wall clock was set by `by`; running timers move with it.
     pub fn clock_stepped(&mut self, by: SignedDuration) {
         tracing::warn!(?by, "the clock was set; running timers move with it");
         self.engine.clock_stepped(by);
+        self.on_site.clock_stepped(by);
+    }
+
+    /// Somebody on site silences the sounders of a dwelling, or all, for the alarms there are now.
+    pub fn silence(&mut self, now: Timestamp, dwelling: Option<&str>, lasts: Duration) {
+        self.on_site.silence(now, dwelling, lasts);
     }
 
     /// Alarms that are open now.
@@ -185,7 +201,9 @@ impl Decider {
         if let Health::Poisoned { reason } = self.outbox.health()
             && !self.try_recover(now)
         {
-            return refuse(inputs, &format!("the gateway's disk does not take anything: {reason}"), now);
+            let why = format!("the gateway's disk does not take anything: {reason}");
+            // What sounds goes on sounding: nothing was confirmed.
+            return Effects { wanted: self.on_site.wanted().to_vec(), ..refuse(inputs, &why, now) };
         }
         let outbox = self.outbox.clone();
         let mut batch = outbox.batch();
@@ -200,6 +218,11 @@ impl Decider {
         if let Err(error) = self.append(now, &mut batch, outputs, &mut judged) {
             fault.get_or_insert(error);
         }
+        let outputs = self.on_site.update(now, &mut self.engine, &self.outbox, &judged.calls);
+        if let Err(error) = self.append(now, &mut batch, outputs, &mut judged) {
+            fault.get_or_insert(error);
+        }
+        self.on_site.put(&mut batch);
         for StateChange { key, value } in self.engine.take_changes() {
             let key = [ENGINE_PREFIX, key.as_slice()].concat();
             match value {
@@ -301,6 +324,10 @@ impl Decider {
                     let appended = batch.append(lane_of(lane), &id, now.as_millisecond(), |place| {
                         self.author.journal(now, &place, draft)
                     })?;
+                    self.on_site.appended(now, &transition, &id);
+                    if lane.is_life_safety() {
+                        judged.calls.push(id);
+                    }
                     judged.snapshots.push(AlarmSnapshot { sequence: appended.sequence, alarm: transition.alarm });
                 }
             }
@@ -349,8 +376,10 @@ impl Decider {
             let body = if alarm.condition.is_open() { to_json(snapshot) } else { None };
             self.board.set(&self.topics.alarm(&alarm.alarm_id), body);
         }
+        self.on_site.committed();
         self.show_devices();
-        Effects { stills: judged.stills, replies: judged.replies, orders: judged.orders }
+        let wanted = self.on_site.wanted().to_vec();
+        Effects { stills: judged.stills, replies: judged.replies, orders: judged.orders, wanted }
     }
 
     /// The disk refused: what the engine decided never happened.
@@ -367,7 +396,8 @@ impl Decider {
         }
         let replies =
             judged.replies.into_iter().map(|reply| not_stored(reply.cmd_id, &error.to_string(), now)).collect();
-        Effects { replies, ..Effects::default() }
+        self.on_site.fall_back();
+        Effects { replies, wanted: self.on_site.wanted().to_vec(), ..Effects::default() }
     }
 
     fn try_recover(&mut self, now: Timestamp) -> bool {
