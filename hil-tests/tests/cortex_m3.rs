@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use gengfu::clock::{Clock, SystemClock};
 use gengfu::config::DeviceClass;
-use gengfu::link::{LinkBatch, LinkConfig, LinkStats, run};
+use gengfu::link::{LinkBatch, LinkStats, NodeConfig, PortConfig, PortEnds, run};
 use gengfu_alarm::Observation;
 use gengfu_alarm::observation::{Link, Smoke, What};
 use gengfu_node_linux::wire::{Downlink, Hello, Uplink};
@@ -101,10 +101,13 @@ impl Bench {
         }
         let config = link_config(&self.chip.port(), self.chip.uid(), channels)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (stats_in, stats) = watch::channel(LinkStats::starting(&config, clock.now()));
-        let (batches_in, batches) = mpsc::channel(4);
-        let saved = self.disk().cursor.clone();
-        let link = self.runtime.spawn(run(config, saved, clock, batches_in, stats_in, CancellationToken::new()));
+        let (stats_in, stats) = watch::channel(LinkStats::starting(&config, &config.nodes()[0], clock.now()));
+        let (observed, batches) = mpsc::channel(4);
+        let saved = vec![self.disk().cursor.clone()];
+        let (_, commands) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        let ends = PortEnds { saved, clock, observed, stats: vec![stats_in], commands, stop };
+        let link = self.runtime.spawn(run(config, ends));
         let decider = self.runtime.spawn(decide(batches, self.disk.clone()));
         self.gateway = Some(Gateway { link, decider, stats });
         Ok(())
@@ -268,16 +271,17 @@ fn link_config(
     port: &Path,
     uid: u64,
     channels: BTreeMap<u8, (gengfu_contract::slug::Slug, DeviceClass)>,
-) -> Result<LinkConfig> {
-    let silence = Duration::from_secs(3);
-    Ok(LinkConfig {
+) -> Result<PortConfig> {
+    let node = NodeConfig {
         node: slug("node")?,
-        port: port.to_owned(),
-        baud: 115_200,
+        address: 0,
         expected_uid: Some(uid),
-        silence,
+        silence: Duration::from_secs(3),
+        heartbeat_ms: None,
+        debounce_ms: None,
         channels,
-    })
+    };
+    Ok(PortConfig::point_to_point(port.to_owned(), 115_200, node))
 }
 
 /// The decider: one batch after the other onto the disk, observations and cursor together.

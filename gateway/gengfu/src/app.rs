@@ -3,7 +3,7 @@
 //! Owns every channel, task and thread of the daemon, what happens when a channel is full, and the order of stopping. No other file creates any (a test checks).
 //!
 //! ```text
-//! link (a task per node) ─┐  waits: the node keeps its events
+//! link (a task per port) ─┐  waits: the node keeps its events
 //!                         ├─> decide (a thread: judge, journal, sync, acknowledge) ──> outbox ──> uplink (a task) ──> broker
 //! cameras (a task and a  ─┘  scenes shed                     │   ^                                   │
 //! process per camera) <──────────────── pictures wanted ─────┘   └───────────── commands ────────────┘
@@ -43,6 +43,8 @@ use crate::uplink::{self, Board, BrokerConfig, Limits, Secret, TlsFiles, UplinkC
 
 /// Link batches waiting for the decider. When it is full the links wait and the nodes keep their events.
 const LINK_BATCHES: usize = 256;
+/// Orders waiting for a port's task. When it is full the asker is told so at once.
+const LINK_ORDERS: usize = 16;
 /// Camera observations waiting for the decider. When it is full scenes are shed; states and pictures wait.
 const CAMERA_OBSERVATIONS: usize = 64;
 /// Commands waiting for the decider. When it is full the uplink answers "busy".
@@ -96,7 +98,8 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
 
     // What must not end: if one does, the gateway stops and is started again by systemd.
     let mut producers: JoinSet<&'static str> = JoinSet::new();
-    let link_status = start_links(&config, &outbox, &mut producers, &links_in, &clock, &stop_producers)?;
+    let (link_status, _link_inlets) =
+        start_links(&config, &outbox, &mut producers, &links_in, &clock, &stop_producers)?;
     let camera_status =
         start_cameras(&config, &evidence_dir, &mut producers, &seen_in, stills, &clock, &stop_producers)?;
     drop((links_in, seen_in));
@@ -188,30 +191,66 @@ fn start_links(
     to_decider: &mpsc::Sender<link::LinkBatch>,
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
-) -> anyhow::Result<Vec<watch::Receiver<link::LinkStats>>> {
+) -> anyhow::Result<(Vec<watch::Receiver<link::LinkStats>>, link::LinkInlets)> {
     let mut statuses = Vec::new();
-    for node in &config.nodes {
-        let config::Attachment::Port(port) = &node.at else { continue };
-        let link_config = link_config(node, port);
-        let saved = outbox.get(&link_config.cursor_key())?;
-        let (status_in, status) = watch::channel(link::LinkStats::starting(&link_config, clock.now()));
-        let run = link::run(link_config, saved, clock.clone(), to_decider.clone(), status_in, stop.clone());
+    let mut inlets = link::LinkInlets::default();
+    for port in link_ports(config)? {
+        let (commands_in, commands) = mpsc::channel(LINK_ORDERS);
+        inlets.add(&port, &commands_in);
+        let mut ends = link::PortEnds {
+            saved: Vec::new(),
+            clock: clock.clone(),
+            observed: to_decider.clone(),
+            stats: Vec::new(),
+            commands,
+            stop: stop.clone(),
+        };
+        for node in port.nodes() {
+            ends.saved.push(outbox.get(&node.cursor_key())?);
+            let (status_in, status) = watch::channel(link::LinkStats::starting(&port, node, clock.now()));
+            ends.stats.push(status_in);
+            statuses.push(status);
+        }
         tasks.spawn(async move {
-            run.await;
+            link::run(port, ends).await;
             "a link"
         });
-        statuses.push(status);
     }
-    Ok(statuses)
+    Ok((statuses, inlets))
 }
 
-fn link_config(node: &config::Node, port: &Path) -> link::LinkConfig {
-    link::LinkConfig {
+/// One port for each node that has its own, and one for each bus.
+fn link_ports(config: &Config) -> Result<Vec<link::PortConfig>, link::PortConfigError> {
+    let mut ports = Vec::new();
+    for node in &config.nodes {
+        if let config::Attachment::Port(port) = &node.at {
+            ports.push(link::PortConfig::point_to_point(port.clone(), node.baud, link_node(node, 0)));
+        }
+    }
+    for bus in &config.buses {
+        let on_it = |node: &config::Node| match &node.at {
+            config::Attachment::Bus { bus: name, address } if *name == bus.name => Some(link_node(node, *address)),
+            _ => None,
+        };
+        let nodes: Vec<link::NodeConfig> = config.nodes.iter().filter_map(on_it).collect();
+        let settings = link::BusConfig { turnaround: bus.turnaround };
+        if !nodes.is_empty() {
+            ports.push(link::PortConfig::bus(bus.port.clone(), bus.baud, settings, nodes)?);
+        }
+    }
+    Ok(ports)
+}
+
+fn link_node(node: &config::Node, address: u8) -> link::NodeConfig {
+    // The configuration allows an hour.
+    let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    link::NodeConfig {
         node: node.name.clone(),
-        port: port.to_owned(),
-        baud: node.baud,
+        address,
         expected_uid: node.uid,
         silence: node.silence,
+        heartbeat_ms: node.heartbeat.map(ms),
+        debounce_ms: node.debounce.map(ms),
         channels: node
             .channels
             .iter()

@@ -7,7 +7,7 @@ use gengfu_alarm::observation::{Smoke, What};
 use gengfu_contract::slug::Slug;
 use gengfu_wire::{EventKind, Level, NODE_CHANNEL};
 
-use super::LinkConfig;
+use super::NodeConfig;
 use super::stats::Discard;
 use crate::config::DeviceClass;
 
@@ -15,7 +15,7 @@ use crate::config::DeviceClass;
 ///
 /// # Errors
 /// [`Discard::UnknownChannel`] or [`Discard::WrongClass`].
-pub fn device(config: &LinkConfig, channel: u8, kind: EventKind) -> Result<&Slug, Discard> {
+pub fn device(config: &NodeConfig, channel: u8, kind: EventKind) -> Result<&Slug, Discard> {
     // The case and the battery are the node's own; every node has them.
     let (device, class) = match config.channels.get(&channel) {
         Some((device, class)) => (device, Some(*class)),

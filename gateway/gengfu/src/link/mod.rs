@@ -1,61 +1,44 @@
-//! The gateway's end of the wire to a sensor node.
+//! The gateway's end of the wire to its sensor nodes.
 //!
-//! Owns the serial port ([`serial`]) and the protocol's gateway side ([`session`]): frames in, observations out, an `Ack` back only when the
-//! decider's disk has them. Refuses to judge what was seen, and to queue: what the decider does not take stays with the node.
+//! Owns the serial ports ([`serial`]) and the protocol's gateway side ([`session`], [`bus`]): frames in, observations out, an `Ack` back only when
+//! the decider's disk has them. Refuses to judge what was seen, and to queue: what the decider does not take stays with the node.
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`config`] | what hangs on a port: one node, or a bus of several |
 //! | [`session`] | one node's protocol: duplicates, gaps, boots, levels, silence; sans-I/O |
+//! | [`bus`] | several sessions on one pair: whose turn it is, and for how long to wait; sans-I/O |
+//! | [`downlinks`] | what is to be said to a node, and again |
+//! | [`orders`] | what other parts of the gateway may ask of a node |
 //! | [`cursor`] | what must survive a restart of the gateway: how far each boot was taken |
 //! | [`node_clock`] | a node's uptime in the gateway's time |
 //! | [`mapping`] | a node's events as observations of named devices |
+//! | [`problem`] | why a link does not work, and what to do |
 //! | [`stats`] | what a technician sees of a link |
-//! | [`serial`] | the port: open, read, write, reopen |
+//! | [`serial`] | a port's task: bytes, batches, orders |
+//! | [`port`] | the operating system's port: open, lock, read, write |
 
+pub mod bus;
+pub mod config;
 pub mod cursor;
+pub mod downlinks;
 pub mod mapping;
 pub mod node_clock;
+pub mod orders;
+pub mod port;
+pub mod problem;
 pub mod serial;
 pub mod session;
 pub mod stats;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
-
 use gengfu_alarm::Observation;
-use gengfu_contract::slug::Slug;
 use tokio::sync::oneshot;
 
-use crate::config::DeviceClass;
-pub use serial::run;
+pub use config::{BusConfig, NodeConfig, PortConfig, PortConfigError};
+pub use orders::{LinkCommand, LinkInlets, Order, Refusal};
+pub use problem::Problem;
+pub use serial::{PortEnds, run};
 pub use stats::{LinkStats, twins};
-
-/// One node on a serial port.
-#[derive(Debug, Clone)]
-pub struct LinkConfig {
-    /// The node's device name.
-    pub node: Slug,
-    /// The port.
-    pub port: PathBuf,
-    /// Bits per second.
-    pub baud: u32,
-    /// The node that is expected here, as the 16 hex digits of its unique id; any when absent.
-    pub expected_uid: Option<u64>,
-    /// Not heard for this long means the link is down. Three heartbeats are a good measure.
-    pub silence: Duration,
-    /// What hangs on the node's channels.
-    pub channels: BTreeMap<u8, (Slug, DeviceClass)>,
-}
-
-impl LinkConfig {
-    /// Key under which the link's cursor is stored. One for each node's name, not for each unique id: two nodes that claim one
-    /// id do not overwrite each other's.
-    #[must_use]
-    pub fn cursor_key(&self) -> Vec<u8> {
-        format!("link/{}", self.node).into_bytes()
-    }
-}
 
 /// Observations to be journaled with one sync, together with the cursor that says they were taken.
 #[derive(Debug)]

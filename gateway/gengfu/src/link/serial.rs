@@ -1,152 +1,266 @@
-//! The port: bytes between one serial device and its session.
+//! A port's task: bytes between one serial device and the sessions of its nodes.
 //!
-//! Owns opening with retries, reading, writing, hang-ups, and the batch on its way to the decider. Refuses to wait for the disk while bytes
-//! arrive, and to flush: tcdrain(3) blocks as long as the far end does not read.
-//!
-//! A serial device that is gone reads as end of file for ever; that, an error, and a node that is silent are different states. The port
-//! is locked by flock(2), which ends with the process, and not by TIOCEXCL, which on a pseudo-terminal outlives a killed gateway.
+//! Owns when the port is opened again, the batches on their way to the decider, and the orders that come from elsewhere. Refuses to wait for the disk
+//! while bytes arrive: a decider that is busy leaves events with the nodes, and no node of a bus waits for another one's batch.
 
+use std::future::{Future, poll_fn};
 use std::io;
-use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use gengfu_wire::{FRAME_BYTES_MAX, encode};
 use rand::Rng;
-use rustix::fs::{FlockOperation, flock};
-use std::os::fd::{AsRawFd, BorrowedFd};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tokio_serial::{SerialPort, SerialPortBuilderExt, SerialStream};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, PollSender};
 
+use super::bus::{Bus, Moment};
+use super::port::Port;
 use super::session::Session;
-use super::stats::{LinkStats, Problem};
-use super::{LinkBatch, LinkConfig};
+use super::stats::LinkStats;
+use super::{LinkBatch, LinkCommand, PortConfig, Problem, Refusal};
 use crate::clock::Clock;
 
 /// First and longest wait before a port is tried again.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// How often the session is told the time.
+/// How often the sessions are told the time, and their figures are shown.
 const TICK: Duration = Duration::from_millis(250);
 /// Bytes that may wait to be written. A node that does not read is not there; what is beyond is dropped, and all of it is repeated.
 const OUT_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 
-type Pending = oneshot::Receiver<Result<(), String>>;
+/// What a port's task is joined to. `saved` and `stats` are in the order of [`PortConfig::nodes`].
+pub struct PortEnds {
+    /// What is stored under each node's [`super::NodeConfig::cursor_key`].
+    pub saved: Vec<Option<Vec<u8>>>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// To the decider. When it is full nodes keep their events; when it is closed nobody judges any more, and the task ends.
+    pub observed: mpsc::Sender<LinkBatch>,
+    /// What is shown of each node.
+    pub stats: Vec<watch::Sender<LinkStats>>,
+    /// Orders for the port's nodes. May be closed.
+    pub commands: mpsc::Receiver<LinkCommand>,
+    /// Ends the task.
+    pub stop: CancellationToken,
+}
 
-/// Serves one link until `stop`. `saved` is the value stored under [`LinkConfig::cursor_key`]. When `observed` is full it waits, and so does the
-/// node; when it is closed nobody judges any more, and it ends.
-pub async fn run(
-    config: LinkConfig,
-    saved: Option<Vec<u8>>,
-    clock: Arc<dyn Clock>,
-    observed: mpsc::Sender<LinkBatch>,
-    stats: watch::Sender<LinkStats>,
-    stop: CancellationToken,
-) {
-    let session = Session::new(config.clone(), saved.as_deref(), clock.now());
-    let mut link = SerialLink {
-        config,
-        session,
-        clock,
-        reader: None,
-        writer: None,
-        out: Vec::new(),
-        pending: None,
-        retry_at: Instant::now(),
-        retry_after: RETRY_FIRST,
-    };
+/// Serves one port and all nodes on it until `stop`.
+pub async fn run(config: PortConfig, ends: PortEnds) {
+    let PortEnds { saved, clock, observed, stats, mut commands, stop } = ends;
+    let mut task = PortTask::new(config, saved, clock);
+    let mut observed = PollSender::new(observed);
+    let mut answers: FuturesUnordered<Pending> = FuturesUnordered::new();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut buffer = [0_u8; 512];
+    let mut takes_orders = true;
     loop {
-        link.fill_out();
-        link.publish(&stats);
-        let has_batch = link.pending.is_none() && link.session.has_batch();
+        task.fill();
+        let has_batch = task.next_batch().is_some();
+        let wake_at = task.wake_at();
+        let (reader, writer) = task.port.split();
         tokio::select! {
             () = stop.cancelled() => break,
-            read = read(&mut link.reader, &mut buffer) => link.on_read(read, &buffer),
-            written = write(&mut link.writer, &link.out), if !link.out.is_empty() => link.on_written(written),
-            done = answer(&mut link.pending) => link.on_done(done),
-            permit = observed.reserve(), if has_batch => match permit {
-                Ok(permit) => link.hand_over(permit),
+            read = reader.read(&mut buffer) => task.on_read(read, &buffer),
+            written = writer.write(&task.out), if !task.out.is_empty() => task.on_written(written),
+            Some((node, done)) = answers.next() => task.on_done(node, done),
+            // The place in the queue is kept from one turn of this loop to the next.
+            ready = poll_fn(|cx| observed.poll_reserve(cx)), if has_batch => match ready {
+                Ok(()) => {
+                    if let Some((batch, pending)) = task.take_batch() {
+                        answers.push(pending);
+                        if observed.send_item(batch).is_err() {
+                            break;
+                        }
+                    }
+                }
                 Err(_) => break,
             },
-            () = sleep_until(link.retry_at), if link.reader.is_none() => link.open(),
-            _ = ticks.tick() => link.session.tick(link.clock.now(), link.clock.quality()),
+            command = commands.recv(), if takes_orders => match command {
+                Some(command) => task.on_command(command),
+                None => takes_orders = false,
+            },
+            () = wake(wake_at) => task.on_due(),
+            _ = ticks.tick() => {
+                task.tick();
+                task.publish(&stats);
+            }
         }
     }
-    link.publish(&stats);
+    task.publish(&stats);
 }
 
-struct SerialLink {
-    config: LinkConfig,
-    session: Session,
+async fn wake(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A batch of one node at the decider.
+struct Pending {
+    node: usize,
+    done: oneshot::Receiver<Result<(), String>>,
+}
+
+impl Future for Pending {
+    type Output = (usize, Result<(), String>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let node = self.node;
+        Pin::new(&mut self.done)
+            .poll(cx)
+            .map(|done| (node, done.unwrap_or_else(|_| Err("the decider gave no answer".into()))))
+    }
+}
+
+/// One node alone, or a bus.
+enum Line {
+    Alone(Box<Session>),
+    Bus(Bus),
+}
+
+impl Line {
+    fn sessions(&self) -> &[Session] {
+        match self {
+            Line::Alone(session) => std::slice::from_ref(session),
+            Line::Bus(bus) => bus.sessions(),
+        }
+    }
+
+    fn sessions_mut(&mut self) -> &mut [Session] {
+        match self {
+            Line::Alone(session) => std::slice::from_mut(session),
+            Line::Bus(bus) => bus.sessions_mut(),
+        }
+    }
+}
+
+struct PortTask {
+    config: PortConfig,
+    line: Line,
     clock: Arc<dyn Clock>,
-    /// Both ends of the open port, or neither.
-    reader: Option<ReadHalf<SerialStream>>,
-    writer: Option<WriteHalf<SerialStream>>,
+    started: Instant,
+    port: Port,
     out: Vec<u8>,
-    pending: Option<Pending>,
+    /// The node whose batch was handed over last; the next one goes first.
+    last_batch: usize,
     retry_at: Instant,
     retry_after: Duration,
 }
 
-async fn read(port: &mut Option<ReadHalf<SerialStream>>, buffer: &mut [u8]) -> io::Result<usize> {
-    match port {
-        Some(port) => port.read(buffer).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn write(port: &mut Option<WriteHalf<SerialStream>>, bytes: &[u8]) -> io::Result<usize> {
-    match port {
-        Some(port) => port.write(bytes).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn answer(pending: &mut Option<Pending>) -> Result<(), String> {
-    match pending {
-        Some(done) => done.await.unwrap_or_else(|_| Err("the decider gave no answer".into())),
-        None => std::future::pending().await,
-    }
-}
-
-impl SerialLink {
-    fn publish(&self, stats: &watch::Sender<LinkStats>) {
-        stats.send_if_modified(|shown| {
-            let is_news = shown != self.session.stats();
-            if is_news {
-                shown.clone_from(self.session.stats());
-            }
-            is_news
-        });
+impl PortTask {
+    fn new(config: PortConfig, saved: Vec<Option<Vec<u8>>>, clock: Arc<dyn Clock>) -> Self {
+        let now = clock.now();
+        let saved = saved.into_iter().chain(std::iter::repeat(None));
+        let mut sessions: Vec<Session> = (config.nodes().iter().zip(saved))
+            .map(|(node, saved)| Session::new(&config, node.clone(), saved.as_deref(), now))
+            .collect();
+        let line = match config.as_bus() {
+            Some(_) => Line::Bus(Bus::new(&config, sessions)),
+            None => Line::Alone(Box::new(sessions.pop().expect("PortConfig has at least one node"))),
+        };
+        let started = Instant::now();
+        Self {
+            config,
+            line,
+            clock,
+            started,
+            port: Port::default(),
+            out: Vec::new(),
+            last_batch: 0,
+            retry_at: started,
+            retry_after: RETRY_FIRST,
+        }
     }
 
-    fn fill_out(&mut self) {
-        let now = self.clock.now();
-        let mut buffer = [0; FRAME_BYTES_MAX];
-        while self.writer.is_some() && self.out.len() < OUT_BYTES_MAX {
-            let Some(frame) = self.session.take_send(now) else { break };
-            match encode(&frame, &mut buffer) {
-                Ok(bytes) => self.out.extend_from_slice(bytes),
-                Err(error) => {
-                    tracing::error!(node = %self.config.node, %error, ?frame, "a frame of our own cannot be sent")
+    fn now(&self) -> Moment {
+        Moment { at: self.clock.now(), quality: self.clock.quality(), uptime: self.started.elapsed() }
+    }
+
+    fn publish(&self, stats: &[watch::Sender<LinkStats>]) {
+        for (session, shown) in self.line.sessions().iter().zip(stats) {
+            shown.send_if_modified(|shown| {
+                let is_news = shown != session.stats();
+                if is_news {
+                    shown.clone_from(session.stats());
+                }
+                is_news
+            });
+        }
+    }
+
+    fn fill(&mut self) {
+        if !self.port.is_open() {
+            return;
+        }
+        let now = self.now();
+        match &mut self.line {
+            Line::Bus(bus) => {
+                if self.out.is_empty() {
+                    bus.fill(now, &mut self.out);
                 }
             }
+            Line::Alone(session) => {
+                let mut buffer = [0; FRAME_BYTES_MAX];
+                while self.out.len() < OUT_BYTES_MAX {
+                    let Some(frame) = session.take_send(now.at) else { break };
+                    match encode(&frame, &mut buffer) {
+                        Ok(bytes) => self.out.extend_from_slice(bytes),
+                        Err(error) => tracing::error!(%error, ?frame, "a frame of our own cannot be sent"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// When the port is tried again, or the bus has something to do; not while its question is still being written.
+    fn wake_at(&self) -> Option<Instant> {
+        match &self.line {
+            _ if !self.port.is_open() => Some(self.retry_at),
+            Line::Bus(bus) if self.out.is_empty() => bus.due_at().map(|uptime| self.started + uptime),
+            _ => None,
+        }
+    }
+
+    fn on_due(&mut self) {
+        if self.port.is_open() {
+            let now = self.now();
+            if let Line::Bus(bus) = &mut self.line {
+                // What else is due is done by filling the buffer.
+                bus.is_over(now);
+            }
+        } else {
+            self.open();
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.now();
+        match &mut self.line {
+            Line::Alone(session) => session.tick(now.at, now.quality),
+            Line::Bus(bus) => bus.tick(now),
         }
     }
 
     fn on_read(&mut self, read: io::Result<usize>, buffer: &[u8]) {
         match read {
             Ok(0) => self.lose(Problem::HungUp),
-            Ok(length) => self.session.on_bytes(self.clock.now(), self.clock.quality(), &buffer[..length]),
+            Ok(length) => {
+                let (now, bytes) = (self.now(), &buffer[..length]);
+                match &mut self.line {
+                    Line::Alone(session) => session.on_bytes(now.at, now.quality, bytes),
+                    Line::Bus(bus) => bus.on_bytes(now, bytes),
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
-                tracing::info!(node = %self.config.node, %error, "read");
+                tracing::info!(port = %self.config.port().display(), %error, "read");
                 self.lose(Problem::HungUp);
             }
         }
@@ -154,43 +268,71 @@ impl SerialLink {
 
     fn on_written(&mut self, written: io::Result<usize>) {
         match written {
-            Ok(length) => drop(self.out.drain(..length)),
+            Ok(length) => {
+                self.out.drain(..length);
+                let now = self.now();
+                if let Line::Bus(bus) = &mut self.line
+                    && self.out.is_empty()
+                {
+                    bus.written(now);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
-                tracing::info!(node = %self.config.node, %error, "write");
+                tracing::info!(port = %self.config.port().display(), %error, "write");
                 self.lose(Problem::HungUp);
             }
         }
     }
 
-    fn hand_over(&mut self, permit: mpsc::Permit<'_, LinkBatch>) {
-        if let Some(batch) = self.session.take_batch() {
-            let (done, pending) = oneshot::channel();
-            let cursor = (self.config.cursor_key(), batch.cursor.to_bytes());
-            self.pending = Some(pending);
-            permit.send(LinkBatch { observations: batch.observations, cursor, done });
-        }
+    /// The node whose batch goes next, each in turn.
+    fn next_batch(&self) -> Option<usize> {
+        let sessions = self.line.sessions();
+        (1..=sessions.len())
+            .map(|offset| (self.last_batch + offset) % sessions.len())
+            .find(|node| sessions[*node].has_batch())
     }
 
-    fn on_done(&mut self, done: Result<(), String>) {
-        self.pending = None;
+    fn take_batch(&mut self) -> Option<(LinkBatch, Pending)> {
+        let node = self.next_batch()?;
+        self.last_batch = node;
+        let session = &mut self.line.sessions_mut()[node];
+        let batch = session.take_batch()?;
+        let cursor = (session.config().cursor_key(), batch.cursor.to_bytes());
+        let (answer, done) = oneshot::channel();
+        Some((LinkBatch { observations: batch.observations, cursor, done: answer }, Pending { node, done }))
+    }
+
+    fn on_done(&mut self, node: usize, done: Result<(), String>) {
+        let session = &mut self.line.sessions_mut()[node];
         match done {
-            Ok(()) => self.session.committed(),
+            Ok(()) => session.committed(),
             Err(why) => {
-                tracing::error!(node = %self.config.node, %why, "not stored, so not acknowledged; the node keeps its events");
-                self.session.failed();
+                let node = &session.config().node;
+                tracing::error!(%node, %why, "not stored, so not acknowledged; the node keeps its events");
+                session.failed();
             }
         }
     }
 
+    fn on_command(&mut self, command: LinkCommand) {
+        let session = self.line.sessions_mut().iter_mut().find(|session| session.config().node == command.node);
+        let taken = session.map_or(Err(Refusal::UnknownNode), |session| session.order(&command.order));
+        tracing::info!(node = %command.node, order = ?command.order, ?taken, "order");
+        // Who asked may have gone.
+        let _ = command.answer.send(taken);
+    }
+
     fn open(&mut self) {
-        match open(&self.config.port, self.config.baud) {
-            Ok(stream) => {
-                let (reader, writer) = tokio::io::split(stream);
-                (self.reader, self.writer) = (Some(reader), Some(writer));
+        match self.port.open(self.config.port(), self.config.baud()) {
+            Ok(()) => {
                 self.retry_after = RETRY_FIRST;
-                self.session.port_opened(self.clock.now());
-                tracing::info!(node = %self.config.node, port = %self.config.port.display(), "port open");
+                let now = self.now();
+                match &mut self.line {
+                    Line::Alone(session) => session.port_opened(now.at),
+                    Line::Bus(bus) => bus.port_opened(now),
+                }
+                tracing::info!(port = %self.config.port().display(), "port open");
             }
             Err(problem) => self.lose(problem),
         }
@@ -198,40 +340,15 @@ impl SerialLink {
 
     /// Closes the port and sets when it is tried again: later each time, and never all links of a gateway at once.
     fn lose(&mut self, problem: Problem) {
-        (self.reader, self.writer) = (None, None);
+        self.port.close();
         self.out.clear();
-        tracing::info!(node = %self.config.node, port = %self.config.port.display(), problem = %problem.text().en, "port closed");
-        self.session.port_lost(self.clock.now(), problem);
+        tracing::info!(port = %self.config.port().display(), problem = %problem.text().en, "port closed");
+        let now = self.now();
+        match &mut self.line {
+            Line::Alone(session) => session.port_lost(now.at, problem),
+            Line::Bus(bus) => bus.port_lost(now, &problem),
+        }
         self.retry_at = Instant::now() + self.retry_after.mul_f64(rand::rng().random_range(0.75..1.25));
         self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
     }
-}
-
-fn open(path: &Path, baud: u32) -> Result<SerialStream, Problem> {
-    // Asked first, because the serial library's errors do not tell these apart.
-    if let Err(error) = std::fs::metadata(path) {
-        return Err(match error.kind() {
-            io::ErrorKind::NotFound => Problem::NoPort,
-            io::ErrorKind::PermissionDenied => Problem::Permission,
-            _ => Problem::Port(error.to_string()),
-        });
-    }
-    let name = path.to_str().ok_or_else(|| Problem::Port("its path is not UTF-8".into()))?;
-    let stream =
-        tokio_serial::new(name, baud).exclusive(false).open_native_async().map_err(|error| match error.kind() {
-            tokio_serial::ErrorKind::Io(io::ErrorKind::NotFound) => Problem::NoPort,
-            tokio_serial::ErrorKind::Io(io::ErrorKind::PermissionDenied) => Problem::Permission,
-            tokio_serial::ErrorKind::Io(io::ErrorKind::WouldBlock) | tokio_serial::ErrorKind::NoDevice => Problem::Busy,
-            _ => Problem::Port(error.to_string()),
-        })?;
-    // SAFETY: the descriptor belongs to `stream`, which outlives this borrow.
-    let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
-    match flock(fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(Problem::Busy),
-        Err(error) => return Err(Problem::Port(error.to_string())),
-    }
-    // What arrived while nobody listened is old; the node keeps what matters and sends it again.
-    stream.clear(tokio_serial::ClearBuffer::Input).map_err(|error| Problem::Port(error.to_string()))?;
-    Ok(stream)
 }

@@ -11,7 +11,8 @@ use gengfu_contract::words::Text;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::LinkConfig;
+use super::problem::Problem;
+use super::{NodeConfig, PortConfig};
 
 /// Why something that was received went no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub enum Discard {
     Direction,
     /// Another node's address.
     Address,
+    /// On a bus: a frame of a node that was not asked. It answers too late, another master asked it, or two collided; it comes again.
+    Unasked,
     /// A run of the node that has not introduced itself yet; it was asked to.
     UnknownBoot,
     /// Another node than the configured one.
@@ -50,6 +53,7 @@ impl Discard {
             Discard::Version => "version",
             Discard::Direction => "direction",
             Discard::Address => "address",
+            Discard::Unasked => "unasked",
             Discard::UnknownBoot => "unknown_boot",
             Discard::WrongUid => "wrong_uid",
             Discard::Duplicate => "duplicate",
@@ -61,96 +65,17 @@ impl Discard {
     }
 }
 
-/// Why a link does not work, as far as is known. The first that applies is shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Problem {
-    /// There is no such port.
-    NoPort,
-    /// The port may not be opened.
-    Permission,
-    /// Another program has the port.
-    Busy,
-    /// The port was there and hung up.
-    HungUp,
-    /// The port cannot be used.
-    Port(String),
-    /// The node speaks another protocol version.
-    Version {
-        /// The node's.
-        node: u8,
-    },
-    /// Another node answers than the configured one.
-    WrongUid {
-        /// Expected, hex.
-        expected: String,
-        /// Heard, hex.
-        heard: String,
-    },
-    /// Nothing is heard.
-    Silent,
-}
-
-impl Problem {
-    /// What is wrong.
-    #[must_use]
-    pub fn text(&self) -> Text {
-        let (zh, en) = match self {
-            Problem::NoPort => ("串口不存在".into(), "the port does not exist".into()),
-            Problem::Permission => ("没有打开串口的权限".into(), "no permission to open the port".into()),
-            Problem::Busy => ("串口被其他程序占用".into(), "another program has the port".into()),
-            Problem::HungUp => ("串口已断开".into(), "the port hung up".into()),
-            Problem::Port(why) => (format!("串口无法使用：{why}"), format!("the port cannot be used: {why}")),
-            Problem::Version { node } => (
-                format!("节点的协议版本是 {node}，网关是 {}", gengfu_wire::PROTOCOL_VERSION),
-                format!("the node speaks protocol version {node}, the gateway {}", gengfu_wire::PROTOCOL_VERSION),
-            ),
-            Problem::WrongUid { expected, heard } => (
-                format!("应答的是节点 {heard}，配置的是 {expected}"),
-                format!("node {heard} answers, node {expected} is configured"),
-            ),
-            Problem::Silent => ("收不到节点的信号".into(), "nothing is heard from the node".into()),
-        };
-        Text { zh, en }
-    }
-
-    /// What to do.
-    #[must_use]
-    pub fn remedy(&self) -> Text {
-        let (zh, en) = match self {
-            Problem::NoPort => (
-                "检查节点或转换器是否插好，以及配置中的端口（ls -l /dev/serial/by-path）",
-                "plug in the node or its adapter, or correct the port in the configuration (ls -l /dev/serial/by-path)",
-            ),
-            Problem::Permission => (
-                "把网关的用户加入 dialout 组后重新启动",
-                "add the gateway's user to the group dialout and start it again",
-            ),
-            Problem::Busy => {
-                ("结束占用串口的程序（fuser 端口）", "end the program that has it (fuser PORT shows which)")
-            }
-            Problem::HungUp => {
-                ("检查接线和转换器；网关会自动重连", "check cable and adapter; the gateway opens it again by itself")
-            }
-            Problem::Port(_) => ("检查它是否是串口，以及波特率", "check that it is a serial port and knows this speed"),
-            Problem::Version { .. } => ("升级较旧的一方", "update the older of the two"),
-            Problem::WrongUid { .. } => {
-                ("换回原来的节点，或修改配置中的 uid", "put the right node back, or change uid in the configuration")
-            }
-            Problem::Silent => {
-                ("检查节点的电源、接线和波特率", "check the node's power, the cable (RX to TX) and the speed")
-            }
-        };
-        Text { zh: zh.into(), en: en.into() }
-    }
-}
-
 /// Something that works and still needs a hand.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Warning {
     /// What is odd.
     pub text: String,
+    /// The same in Chinese.
+    pub text_zh: String,
     /// What to do.
     pub remedy: String,
+    /// The same in Chinese.
+    pub remedy_zh: String,
 }
 
 /// What is known of a link.
@@ -160,6 +85,8 @@ pub struct LinkStats {
     pub node: Slug,
     /// The port.
     pub port: String,
+    /// The node's address on a bus.
+    pub address: Option<u8>,
     /// Whether the node is heard.
     up: bool,
     /// The state in words.
@@ -168,6 +95,8 @@ pub struct LinkStats {
     pub state_zh: String,
     /// What to do; empty when nothing.
     pub remedy: String,
+    /// The same in Chinese.
+    pub remedy_zh: String,
     /// Since when it is so.
     pub since: Timestamp,
     /// Odd things that do not stop the link.
@@ -200,19 +129,28 @@ pub struct LinkStats {
     pub refused: u64,
     /// Times that the port was opened.
     pub opened: u64,
+    /// On a bus: how often the node was polled.
+    pub polls: u64,
+    /// On a bus: how often it did not answer, or not understandably.
+    pub unanswered: u64,
+    /// What is shown, so that it is put into words only when it changes.
+    #[serde(skip)]
+    shown: Option<Problem>,
 }
 
 impl LinkStats {
     /// Before anything was heard.
     #[must_use]
-    pub fn starting(config: &LinkConfig, now: Timestamp) -> Self {
+    pub fn starting(port: &PortConfig, node: &NodeConfig, now: Timestamp) -> Self {
         Self {
-            node: config.node.clone(),
-            port: config.port.display().to_string(),
+            node: node.node.clone(),
+            port: port.port().display().to_string(),
+            address: port.as_bus().map(|_| node.address),
             up: false,
             state: "starting".into(),
             state_zh: "正在启动".into(),
             remedy: "wait a few seconds".into(),
+            remedy_zh: "请稍候".into(),
             since: now,
             warnings: Vec::new(),
             uid: None,
@@ -229,6 +167,9 @@ impl LinkStats {
             boots: 0,
             refused: 0,
             opened: 0,
+            polls: 0,
+            unanswered: 0,
+            shown: None,
         }
     }
 
@@ -245,36 +186,60 @@ impl LinkStats {
     }
 
     pub(super) fn show_up(&mut self, now: Timestamp) {
-        self.show(true, now, Text { zh: "正常".into(), en: "up".into() }, String::new());
+        if self.up {
+            return;
+        }
+        self.shown = None;
+        let nothing = Text { zh: String::new(), en: String::new() };
+        self.show(true, now, Text { zh: "正常".into(), en: "up".into() }, nothing);
     }
 
     pub(super) fn show_problem(&mut self, now: Timestamp, problem: &Problem) {
-        self.show(false, now, problem.text(), problem.remedy().en);
+        if self.shown.as_ref() == Some(problem) {
+            return;
+        }
+        self.shown = Some(problem.clone());
+        self.show(false, now, problem.text(), problem.remedy());
     }
 
-    fn show(&mut self, up: bool, now: Timestamp, text: Text, remedy: String) {
+    fn show(&mut self, up: bool, now: Timestamp, text: Text, remedy: Text) {
         if self.up != up || self.state != text.en {
             self.since = now;
         }
-        (self.up, self.state, self.state_zh, self.remedy) = (up, text.en, text.zh, remedy);
+        (self.up, self.state, self.state_zh) = (up, text.en, text.zh);
+        (self.remedy, self.remedy_zh) = (remedy.en, remedy.zh);
     }
 
     /// Counts a discard; true for the 1st, 2nd, 4th, 8th ... of its reason, which are worth a line in the log.
     pub(super) fn count(&mut self, reason: Discard) -> bool {
-        let count = self.discards.entry(reason.as_str().to_owned()).or_default();
-        *count += 1;
+        let count = add_one(&mut self.discards, reason.as_str());
         count.is_power_of_two()
     }
 
-    pub(super) fn warn(&mut self, text: String, remedy: &str) {
+    /// Counts a frame that the decoder refused.
+    pub(super) fn count_broken(&mut self, fault: &str) {
+        add_one(&mut self.broken, fault);
+    }
+
+    pub(super) fn warn(&mut self, text: Text, remedy: Text) {
         /// More would only hide the first.
         const WARNINGS_MAX: usize = 16;
-        let warning = Warning { text, remedy: remedy.to_owned() };
+        let warning = Warning { text: text.en, text_zh: text.zh, remedy: remedy.en, remedy_zh: remedy.zh };
         if self.warnings.len() < WARNINGS_MAX && !self.warnings.contains(&warning) {
             tracing::warn!(node = %self.node, remedy = warning.remedy, "{}", warning.text);
             self.warnings.push(warning);
         }
     }
+}
+
+/// Counts without allocating for a name that was counted before.
+fn add_one(counts: &mut BTreeMap<String, u64>, name: &str) -> u64 {
+    if let Some(count) = counts.get_mut(name) {
+        *count += 1;
+        return *count;
+    }
+    counts.insert(name.to_owned(), 1);
+    1
 }
 
 /// Two links on which nodes claim the same unique id (W28).

@@ -11,7 +11,7 @@ use std::time::Duration;
 use gengfu_contract::slug::Slug;
 use jiff::{SignedDuration, Timestamp};
 
-use super::LinkConfig;
+use super::{NodeConfig, PortConfig};
 use crate::config::DeviceClass;
 
 /// Where simulated time begins.
@@ -28,14 +28,20 @@ fn slug(name: &str) -> Slug {
 }
 
 /// A node with a door (1), a head (2) and a button (3).
-fn config() -> LinkConfig {
+fn config() -> NodeConfig {
     let channels = [("door", DeviceClass::Door), ("smoke", DeviceClass::Smoke), ("sos", DeviceClass::Sos)];
-    LinkConfig {
+    NodeConfig {
         node: slug("node"),
-        port: "/dev/ttyS9".into(),
-        baud: 115_200,
+        address: 0,
         expected_uid: None,
         silence: Duration::from_secs(30),
+        heartbeat_ms: None,
+        debounce_ms: None,
         channels: (1..).zip(channels.map(|(name, class)| (slug(name), class))).collect::<BTreeMap<_, _>>(),
     }
+}
+
+/// This node alone on its line.
+fn alone(node: NodeConfig) -> PortConfig {
+    PortConfig::point_to_point("/dev/ttyS9".into(), 115_200, node)
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{LinkBatch, LinkConfig, LinkStats, run};
+use super::super::{LinkBatch, LinkInlets, LinkStats, NodeConfig, PortConfig, PortEnds, run};
 use super::config;
 use crate::clock::{Clock, SystemClock};
 
@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Gateway {
     batches: mpsc::Receiver<LinkBatch>,
     stats: watch::Receiver<LinkStats>,
+    inlets: LinkInlets,
     stop: CancellationToken,
     task: JoinHandle<()>,
     saved: Option<Vec<u8>>,
@@ -31,13 +32,19 @@ struct Gateway {
 
 impl Gateway {
     fn start(port: &Path, saved: Option<Vec<u8>>) -> Gateway {
-        let config = LinkConfig { port: port.to_owned(), silence: Duration::from_secs(2), ..config() };
+        let node = NodeConfig { silence: Duration::from_secs(2), ..config() };
+        let config = PortConfig::point_to_point(port.to_owned(), 115_200, node);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (stats_in, stats) = watch::channel(LinkStats::starting(&config, clock.now()));
-        let (batches_in, batches) = mpsc::channel(4);
+        let (stats_in, stats) = watch::channel(LinkStats::starting(&config, &config.nodes()[0], clock.now()));
+        let (observed, batches) = mpsc::channel(4);
+        let (commands_in, commands) = mpsc::channel(4);
+        let mut inlets = LinkInlets::default();
+        inlets.add(&config, &commands_in);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(config, saved.clone(), clock, batches_in, stats_in, stop.clone()));
-        Gateway { batches, stats, stop, task, saved, seen: VecDeque::new() }
+        let (saved_too, stats_in, stop_too) = (vec![saved.clone()], vec![stats_in], stop.clone());
+        let ends = PortEnds { saved: saved_too, clock, observed, stats: stats_in, commands, stop: stop_too };
+        let task = tokio::spawn(run(config, ends));
+        Gateway { batches, stats, inlets, stop, task, saved, seen: VecDeque::new() }
     }
 
     async fn batch(&mut self) -> LinkBatch {

@@ -6,10 +6,11 @@ use gengfu_contract::event::ClockQuality;
 use gengfu_wire::*;
 
 use super::super::cursor::Cursor;
+use super::super::problem::Problem;
 use super::super::session::Session;
-use super::super::stats::{Discard, Problem};
-use super::super::{LinkConfig, twins};
-use super::{after_ms, config, slug};
+use super::super::stats::Discard;
+use super::super::{NodeConfig, twins};
+use super::{after_ms, alone, config, slug};
 use crate::config::DeviceClass;
 
 const UID: Uid = Uid([0xab; 8]);
@@ -18,12 +19,12 @@ struct Bench {
     session: Session,
     now_ms: u64,
     stored: Vec<u8>,
-    config: LinkConfig,
+    config: NodeConfig,
 }
 
 impl Bench {
-    fn with(config: LinkConfig) -> Bench {
-        let mut session = Session::new(config.clone(), None, after_ms(0));
+    fn with(config: NodeConfig) -> Bench {
+        let mut session = Session::new(&alone(config.clone()), config.clone(), None, after_ms(0));
         session.port_opened(after_ms(0));
         Bench { session, now_ms: 0, stored: Cursor::default().to_bytes(), config }
     }
@@ -94,7 +95,12 @@ impl Bench {
         self.store().into_iter().filter_map(|it| Some(it.origin?.sequence)).collect()
     }
 
+    /// What was sent, but for the time, which goes out at each Hello.
     fn sent(&mut self) -> Vec<Downlink> {
+        self.sent_all().into_iter().filter(|it| !matches!(it, Downlink::Time(_))).collect()
+    }
+
+    fn sent_all(&mut self) -> Vec<Downlink> {
         let now = after_ms(self.now_ms);
         let frames = std::iter::from_fn(|| self.session.take_send(now));
         frames
@@ -114,7 +120,8 @@ impl Bench {
 
     /// The gateway's process dies and starts again with what the disk has.
     fn restarts(&mut self) {
-        self.session = Session::new(self.config.clone(), Some(&self.stored), after_ms(self.now_ms));
+        self.session =
+            Session::new(&alone(self.config.clone()), self.config.clone(), Some(&self.stored), after_ms(self.now_ms));
         self.session.port_opened(after_ms(self.now_ms));
     }
 }
@@ -464,7 +471,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 
 #[test]
 fn another_node_than_the_configured_one_is_not_believed() {
-    let mut bench = Bench::with(LinkConfig { expected_uid: Some(0x0102_0304_0506_0708), ..config() });
+    let mut bench = Bench::with(NodeConfig { expected_uid: Some(0x0102_0304_0506_0708), ..config() });
     bench.hello(1, 1, 1);
     bench.door(1, 1);
     assert_eq!(bench.store(), []);
@@ -502,7 +509,7 @@ fn w28_two_nodes_with_one_uid_on_one_wire_are_told_and_both_served() {
 
 #[test]
 fn w28_two_nodes_with_one_uid_on_two_wires_are_found() {
-    let (mut a, mut b) = (Bench::up(), Bench::with(LinkConfig { node: slug("other"), ..config() }));
+    let (mut a, mut b) = (Bench::up(), Bench::with(NodeConfig { node: slug("other"), ..config() }));
     assert_eq!(twins([a.session.stats(), b.session.stats()]), []);
     b.hello(9, 1, 1);
     let found = twins([a.session.stats(), b.session.stats()]);
@@ -612,6 +619,6 @@ fn a_stored_cursor_comes_back_as_it_was_and_a_broken_one_is_told() {
         assert!(Cursor::from_bytes(&bytes[..length]).is_err(), "{length} bytes");
     }
     assert!(Cursor::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
-    let session = Session::new(config(), Some(&[9, 9, 9]), after_ms(0));
+    let session = Session::new(&alone(config()), config(), Some(&[9, 9, 9]), after_ms(0));
     assert!(session.stats().warnings[0].text.contains("begun anew"));
 }

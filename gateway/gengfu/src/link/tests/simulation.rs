@@ -22,7 +22,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::super::session::{Batch, Session};
-use super::{after_ms, config, slug};
+use super::{after_ms, alone, config, slug};
 
 const STEP_MS: u64 = 10;
 
@@ -159,7 +159,7 @@ impl World {
         };
         let (truth, shared_now_ms) = (Rc::default(), Rc::default());
         let [door, smoke, sos] = std::array::from_fn(|_| SimPin::default());
-        let mut session = Session::new(config(), None, after_ms(0));
+        let mut session = Session::new(&alone(config()), config(), None, after_ms(0));
         session.port_opened(after_ms(0));
         World {
             seed,
@@ -289,6 +289,7 @@ impl World {
         }
         self.up.bytes.clear();
         self.session = Session::new(
+            &alone(config()),
             config(),
             Some(&self.stored_cursor).filter(|it| !it.is_empty()).map(Vec::as_slice),
             after_ms(self.now_ms),
