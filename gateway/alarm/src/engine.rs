@@ -185,6 +185,11 @@ impl Engine {
         troubles.sort_unstable();
         troubles.dedup();
         let pressed = rule.class == DeviceClass::Sos && self.book.is_active(&Subject::of(name, AlarmKind::Sos));
+        let home = self.homes.homes.get(name);
+        let heard_at = self.watch.heard_at(name);
+        let coverage = home.and_then(|home| home.coverage.percent(self.last_now.max(heard_at)?, heard_at?));
+        let supervision = &self.rules.timing.supervision;
+        let class = supervision.class_of(name, rule).filter(|_| supervision.enabled);
         let parent_heard = parent.and_then(|parent| self.devices.get(parent)).and_then(|parent| parent.last_heard_at);
         DeviceState {
             device: name.clone(),
@@ -193,6 +198,8 @@ impl Engine {
             last_heard_at: device.last_heard_at.max(parent_heard),
             battery_mv: device.battery_mv,
             troubles,
+            supervision: class.map(|class| class.as_str().to_owned()),
+            coverage_percent: coverage,
         }
     }
 

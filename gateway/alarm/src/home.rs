@@ -14,6 +14,7 @@ use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::coverage::Coverage;
 use crate::rhythm::Rhythm;
 use crate::time::{ms_between, shifted};
 
@@ -78,6 +79,8 @@ pub(crate) struct Home {
     pub pause: Option<Pause>,
     #[serde(default)]
     pub night: Night,
+    #[serde(default)]
+    pub coverage: Coverage,
 }
 
 /// The present night.
@@ -109,24 +112,34 @@ impl Home {
             level: None,
             pause: None,
             night: Night::default(),
+            coverage: Coverage::new(now),
         }
     }
 
-    /// The sensor gave a sign of life at `now`, the last before at `heard_before`. True when something to keep changed.
-    pub fn heard(&mut self, now: Timestamp, heard_before: Timestamp, limit: Duration, hidden: bool) -> bool {
+    /// The sensor gave a sign of life at `now`, the last before at `heard_before`; `faulty`: it is not believed. A door that
+    /// stands open hides who passes. True when something to keep changed.
+    pub fn heard(&mut self, now: Timestamp, heard_before: Timestamp, limit: Duration, faulty: bool) -> bool {
+        let hidden = faulty || self.open == Some(true);
         let lapsed = ms_between(heard_before, now) > i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
         match self.watched_from {
             Some(from) if hidden || lapsed => {
-                self.night.whole = false;
+                // A passage is what a night is made of, and no hole in it.
+                self.night.whole &= !(lapsed || faulty);
                 self.stretches.push_back((from, heard_before));
                 if self.stretches.len() > STRETCHES_MAX {
                     self.stretches.pop_front();
                 }
                 self.watched_from = (!hidden).then_some(now);
+                match (hidden, lapsed) {
+                    (false, _) => self.coverage.sees(heard_before, now),
+                    (true, true) => self.coverage.goes_blind(heard_before),
+                    (true, false) => self.coverage.goes_blind(now),
+                }
                 true
             }
             None if !hidden => {
                 self.watched_from = Some(now);
+                self.coverage.sees(now, now);
                 true
             }
             _ => false,
@@ -171,6 +184,7 @@ impl Home {
         self.stretches.iter_mut().for_each(|(from, to)| (*from, *to) = ((*from).min(now), (*to).min(now)));
         self.night.passage = None;
         self.night.opened_at = self.night.opened_at.map(|at| at.min(now));
+        self.coverage.rein(now);
     }
 
     fn shift(&mut self, by: SignedDuration) {
@@ -180,6 +194,7 @@ impl Home {
         self.stretches.iter_mut().for_each(|(from, to)| (*from, *to) = (shifted(*from, by), shifted(*to, by)));
         self.night.passage = self.night.passage.map(|(from, to)| (shifted(from, by), shifted(to, by)));
         self.night.opened_at = self.night.opened_at.map(|at| shifted(at, by));
+        self.coverage.shift(by);
     }
 
     fn is_ahead_of(&self, now: Timestamp) -> bool {

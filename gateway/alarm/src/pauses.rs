@@ -29,6 +29,9 @@ pub struct CareState {
     pub elapsed_ms: i64,
     /// How much of it was watched, ms.
     pub covered_ms: i64,
+    /// Share of the last week in which an opening of the door would have been noticed, in whole per cent; `None` in the
+    /// first moments.
+    pub coverage_percent: Option<u8>,
     /// First level of the running gap, ms of covered time.
     pub first_ms: u64,
     /// Whether that was learned.
@@ -144,6 +147,7 @@ impl Engine {
             since: home.since,
             elapsed_ms: ms_between(home.since, now).max(0),
             covered_ms: home.covered_ms(now, heard_at),
+            coverage_percent: home.coverage.percent(now, heard_at),
             first_ms: ms(limits.first),
             learned: limits.learned,
             learned_days: rhythm.days,

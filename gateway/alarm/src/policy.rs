@@ -10,10 +10,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gengfu_contract::slug::Slug;
-use jiff::civil::Time;
+use jiff::Timestamp;
+use jiff::civil::{Date, Time};
 use jiff::tz::{TimeZone, offset};
 
 use crate::rules::{DeviceClass, DeviceRule};
+use crate::time::after;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -180,6 +182,55 @@ impl Default for NightRule {
     }
 }
 
+/// For how long a home's door may stand open, where [`crate::DeviceRule::left_open_after`] does not say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftOpen {
+    /// By day. Default 15 min.
+    pub day: Duration,
+    /// At night, in the hours of the [`NightRule`] (23:00 to 05:00 when the home has none). Default 5 min. A door that was
+    /// opened before the night is told when it is night and this has passed.
+    pub night: Duration,
+}
+
+impl Default for LeftOpen {
+    fn default() -> Self {
+        Self { day: Duration::from_secs(15 * 60), night: Duration::from_secs(5 * 60) }
+    }
+}
+
+impl LeftOpen {
+    /// How long a door that was opened at `opened_at` may stand open.
+    #[must_use]
+    pub fn limit(&self, zone: &TimeZone, night: &NightRule, opened_at: Timestamp) -> Duration {
+        let soonest = after(opened_at, self.night);
+        if self.night >= self.day || night.night_of(zone, soonest).is_some() {
+            return self.night.min(self.day);
+        }
+        let today = zone.to_datetime(soonest).date();
+        let begins = [Some(today), today.tomorrow().ok()].into_iter().flatten();
+        let begins = begins.filter_map(|date| zone.to_timestamp(date.to_datetime(night.begins)).ok());
+        let until_night = begins.filter(|at| *at > soonest).map(|at| at.duration_since(opened_at)).min();
+        let until_night = until_night.and_then(|span| Duration::try_from(span).ok());
+        until_night.map_or(self.day, |span| span.min(self.day))
+    }
+}
+
+impl NightRule {
+    /// The evening's date of the night that `at` lies in; `None` by day.
+    #[must_use]
+    pub fn night_of(&self, zone: &TimeZone, at: Timestamp) -> Option<Date> {
+        let local = zone.to_datetime(at);
+        let (date, time) = (local.date(), local.time());
+        if self.begins <= self.ends {
+            return (self.begins <= time && time < self.ends).then_some(date);
+        }
+        if time >= self.begins {
+            return Some(date);
+        }
+        (time < self.ends).then(|| date.yesterday().unwrap_or(date))
+    }
+}
+
 /// What is watched for one home.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CareRule {
@@ -191,11 +242,14 @@ pub struct CareRule {
     pub adaptive: bool,
     /// Night rules; `None`: nights are not watched.
     pub night: Option<NightRule>,
+    /// How long the door may stand open; `None`: it may stand open. Default 15 min by day and 5 min at night.
+    pub left_open: Option<LeftOpen>,
 }
 
 impl Default for CareRule {
     fn default() -> Self {
-        Self { tier: RiskTier::Standard, limits: None, adaptive: true, night: Some(NightRule::default()) }
+        let (night, left_open) = (Some(NightRule::default()), Some(LeftOpen::default()));
+        Self { tier: RiskTier::Standard, limits: None, adaptive: true, night, left_open }
     }
 }
 

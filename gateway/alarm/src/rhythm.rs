@@ -95,6 +95,12 @@ impl Rhythm {
         self.nights.count(bin, NIGHT_BINS);
     }
 
+    /// Whole nights learned, for tests.
+    #[cfg(test)]
+    pub fn nights_learned(&self) -> u32 {
+        self.nights.total()
+    }
+
     /// So many openings in one night are unusual; `None` before enough nights were watched.
     pub fn unusual_openings(&self) -> Option<u32> {
         if self.nights.total() < DAYS_MIN {

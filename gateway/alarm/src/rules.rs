@@ -151,7 +151,7 @@ pub struct Timing {
     /// A device on a bus that cannot be reached waits this long before it is told: perhaps it is the bus that is out, and
     /// then that is the one trouble. Default 10 s.
     pub bus_settle: Duration,
-    /// A smoke head's test ends at the latest after this. Default 30 min.
+    /// A smoke head's test ends at the latest after this. Default 30 min, and never more.
     pub smoke_test_max: Duration,
     /// How long a scene alarm waits for its picture. Default 2 s.
     pub still_wait: Duration,

@@ -34,8 +34,8 @@ impl Engine {
             }
             let limit = coverage_limit(&self.rules, &door);
             let Some(home) = self.homes.homes.get_mut(&door) else { continue };
-            let hidden = care::is_hidden(&self.book, home, &door, &unit);
-            if home.heard(now, before, limit, hidden) {
+            let faulty = is_faulty(&self.book, &door) || is_faulty(&self.book, &unit);
+            if home.heard(now, before, limit, faulty) {
                 self.homes.changed(&door);
             }
         }

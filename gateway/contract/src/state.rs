@@ -69,6 +69,12 @@ pub struct DeviceState {
     /// Open troubles of this device.
     #[serde(default)]
     pub troubles: Vec<AlarmKind>,
+    /// How long it may be silent before it is lost: "S1" 300 s, "S2" 2 h, "S3" 25 h; absent when its silence is not watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervision: Option<String>,
+    /// For a door with a care rule: the share of the last week in which an opening would have been noticed, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage_percent: Option<u8>,
 }
 
 /// Body of `statement`: what a centre needs to prove that it has everything.

@@ -10,14 +10,13 @@ use gengfu_contract::words::{AlarmKind, CareLevel};
 use jiff::Timestamp;
 
 use super::{Decision, night};
-use crate::book::{Book, News, Subject};
+use crate::book::{News, Subject};
 use crate::explain::Why;
 use crate::home::{Began, Home, PauseKind};
 use crate::observation::Observation;
 use crate::policy::CareRule;
 use crate::rhythm::Rhythm;
 use crate::time::{ms, ms_between, spoken};
-use crate::watching::is_faulty;
 
 const RULE: &str = "care.not_opened";
 /// A gap with less than this not covered is still a whole one to learn from.
@@ -198,9 +197,4 @@ pub(crate) fn paused(decision: &mut Decision, case: &mut Case, kind: PauseKind, 
         let why = Why::new("care.pause", zh, en).with("until", until.to_string());
         decision.clear(&subject, News::at(decision.now, case.clock, None, why));
     }
-}
-
-/// A door that stands open hides who passes; so does a sensor that is faulty or torn off.
-pub(crate) fn is_hidden(book: &Book, home: &Home, door: &Slug, unit: &Slug) -> bool {
-    home.open == Some(true) || is_faulty(book, door) || is_faulty(book, unit)
 }

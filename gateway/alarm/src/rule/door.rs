@@ -1,6 +1,8 @@
 //! Doors left open. Owns the time a door stands open against the limit of that door, by the times the sensor saw, so that the
 //! result does not depend on when the news came. Refuses to say who went where: a magnet cannot tell exit from entry.
 
+use std::time::Duration;
+
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::AlarmKind;
 use jiff::Timestamp;
@@ -10,6 +12,7 @@ use crate::book::{News, Subject};
 use crate::device::{Door, Timer};
 use crate::explain::Why;
 use crate::observation::Observation;
+use crate::rules::Rules;
 use crate::time::{after, has_lasted, ms, ms_between, spoken};
 
 const RULE: &str = "door.left_open";
@@ -25,7 +28,7 @@ pub(crate) fn observe(
     if door.as_ref().is_some_and(|door| door.open == open) {
         return;
     }
-    let limit = decision.rules.device(&seen.device).left_open_after;
+    let limit = limit(decision.rules, &seen.device, seen.sensed_at);
     if let Some(before) = door.as_ref().filter(|_| !open) {
         closed(decision, before, seen);
     }
@@ -43,7 +46,7 @@ pub(crate) fn observe(
 
 fn closed(decision: &mut Decision, before: &Door, seen: &Observation) {
     let subject = Subject::of(&seen.device, AlarmKind::DoorLeftOpen);
-    let limit = decision.rules.device(&seen.device).left_open_after;
+    let limit = limit(decision.rules, &seen.device, before.changed_at);
     if before.limit.is_some()
         && let Some(limit) = limit
         && has_lasted(before.changed_at, seen.sensed_at, limit)
@@ -58,20 +61,29 @@ fn closed(decision: &mut Decision, before: &Door, seen: &Observation) {
     decision.clear(&subject, news(seen, why.with("open_ms", open_ms).with("closed_at", seen.sensed_at.to_string())));
 }
 
+/// How long a door that was opened at `opened_at` may stand open: its own limit, else that of its home by day or night.
+fn limit(rules: &Rules, door: &Slug, opened_at: Timestamp) -> Option<Duration> {
+    rules.device(door).left_open_after.or_else(|| {
+        let home = rules.timing.care.homes.get(door)?;
+        let hours = home.night.clone().unwrap_or_default();
+        Some(home.left_open?.limit(&rules.timing.care.zone, &hours, opened_at))
+    })
+}
+
 /// Raises when the limit has passed.
 pub(crate) fn tick(decision: &mut Decision, door: &mut Door, device: &Slug) {
     let Some(due_at) = door.limit.as_ref().filter(|timer| timer.is_due(decision.now)).map(|timer| timer.due_at) else {
         return;
     };
     door.limit = None;
-    if decision.rules.device(device).left_open_after.is_some() {
+    if limit(decision.rules, device, door.changed_at).is_some() {
         left_open(decision, device, door, due_at);
     }
 }
 
 fn left_open(decision: &mut Decision, device: &Slug, door: &Door, at: Timestamp) {
     let subject = Subject::of(device, AlarmKind::DoorLeftOpen);
-    let limit_ms = ms(decision.rules.device(device).left_open_after.unwrap_or_default());
+    let limit_ms = ms(limit(decision.rules, device, door.changed_at).unwrap_or_default());
     let spoken_limit = spoken(i64::try_from(limit_ms).unwrap_or(i64::MAX));
     let why = Why::new(
         RULE,

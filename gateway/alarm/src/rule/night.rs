@@ -5,7 +5,6 @@
 use gengfu_contract::words::AlarmKind;
 use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
 
 use super::Decision;
 use super::care::Case;
@@ -18,23 +17,10 @@ use crate::time::{has_lasted, ms, ms_between, spoken};
 const EXIT_RULE: &str = "care.night_exit";
 const FREQUENCY_RULE: &str = "care.night_frequency";
 
-/// The evening's date of the night that `at` lies in; `None` by day.
-pub(crate) fn night_of(zone: &TimeZone, rule: &NightRule, at: Timestamp) -> Option<Date> {
-    let local = zone.to_datetime(at);
-    let (date, time) = (local.date(), local.time());
-    if rule.begins <= rule.ends {
-        return (rule.begins <= time && time < rule.ends).then_some(date);
-    }
-    if time >= rule.begins {
-        return Some(date);
-    }
-    (time < rule.ends).then(|| date.yesterday().unwrap_or(date))
-}
-
 /// The door moved at `at`.
 pub(crate) fn moved(decision: &mut Decision, case: &mut Case, at: Timestamp, open: bool) {
     let Some(rule) = &case.rule.night else { return };
-    let at_night = night_of(&decision.rules.timing.care.zone, rule, at);
+    let at_night = rule.night_of(&decision.rules.timing.care.zone, at);
     if open {
         case.home.night.passage = None;
         let why = Why::new(EXIT_RULE, "门再次打开", "The door was opened again").with("opened_at", at.to_string());
@@ -100,7 +86,7 @@ pub(crate) fn judge(decision: &mut Decision, case: &mut Case) -> bool {
             not_again(decision, case, rule, opened_at, closed_at);
         }
     }
-    let tonight = night_of(&decision.rules.timing.care.zone, rule, now);
+    let tonight = rule.night_of(&decision.rules.timing.care.zone, now);
     let mut learned = false;
     if case.home.night.date.is_some() && case.home.night.date != tonight {
         learned = case.home.night.whole;

@@ -4,6 +4,8 @@
 //!
 //! Sources: GB 20517-2025 (a hushed head that still senses smoke is in alarm), CAP 1.2 (status Test, certainty Observed).
 
+use std::time::Duration;
+
 use gengfu_contract::event::ClockQuality;
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::{AlarmKind, CapStatus, Certainty};
@@ -19,6 +21,8 @@ use crate::time::{ms, ms_between, spoken};
 const RULE: &str = "smoke.head";
 const TEST_RULE: &str = "smoke.test";
 const CONFIRMED_RULE: &str = "smoke.two_heads";
+/// No test is longer, whatever is configured: a head must not stay a test while it may burn.
+const TEST_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 fn fire(device: &Slug) -> Subject {
     Subject::of(device, AlarmKind::Smoke)
@@ -62,7 +66,8 @@ fn burn(decision: &mut Decision, head: &mut SmokeHead, seen: &Observation, readi
     let subject = fire(&seen.device);
     let news = news(seen, why.with("reading", state));
     if decision.book.is_active(&subject) {
-        decision.update(&subject, news);
+        // Smoke sounds again after a hush: if a human had acknowledged it, he is asked again.
+        if reading == Smoke::Alarm { decision.worsen(&subject, news) } else { decision.update(&subject, news) }
     } else {
         decision.raise(&subject, seen.sensed_at, news);
         confirm(decision, seen);
@@ -114,7 +119,7 @@ fn begin_test(decision: &mut Decision, head: &mut SmokeHead, seen: &Observation)
     if head.test.is_some() {
         return;
     }
-    let longest = decision.rules.timing.smoke_test_max;
+    let longest = decision.rules.timing.smoke_test_max.min(TEST_LIMIT);
     head.test = Some(Timer::start(decision.now, decision.now, longest));
     let why =
         Why::new(TEST_RULE, "烟感测试按钮被按下，这是测试", "The smoke head's test button was pressed; this is a test");

@@ -13,7 +13,8 @@ fn homes(rule: CareRule) -> Rules {
     rules.devices.retain(|name, _| matches!(name.as_str(), "node" | "door" | "radio-a"));
     rules.devices.get_mut(&slug("door")).unwrap().left_open_after = None;
     rules.devices.get_mut(&slug("radio-a")).unwrap().parent = None;
-    rules.timing.care.homes.insert(slug("door"), rule);
+    // Doors that stand open have tests of their own.
+    rules.timing.care.homes.insert(slug("door"), CareRule { left_open: None, ..rule });
     rules.timing.supervision.devices.remove(&slug("radio-a"));
     rules.devices.remove(&slug("radio-a"));
     rules
@@ -322,8 +323,7 @@ fn a_return_in_time_a_day_and_an_unwatched_half_hour_are_no_night_exit() {
 #[test]
 fn the_night_begins_and_ends_by_local_time() {
     let (zone, rule) = (jiff::tz::TimeZone::fixed(jiff::tz::offset(8)), NightRule::default());
-    let night =
-        |text: &str| crate::rule::night::night_of(&zone, &rule, text.parse().unwrap()).map(|date| date.to_string());
+    let night = |text: &str| rule.night_of(&zone, text.parse().unwrap()).map(|date| date.to_string());
     assert_eq!(night("2026-11-22T22:59:59.999+08:00"), None);
     assert_eq!(night("2026-11-22T23:00:00+08:00").as_deref(), Some("2026-11-22"));
     assert_eq!(night("2026-11-23T04:59:59.999+08:00").as_deref(), Some("2026-11-22"));
@@ -358,4 +358,155 @@ fn an_alarm_of_a_home_without_a_rule_any_more_ends() {
     without.timing.care.homes.clear();
     player.restart_under(without);
     player.play("24.1h tick => over not_opened@door NORMAL");
+}
+
+fn left_open() -> Rules {
+    let mut rules = homes(CareRule { night: None, ..CareRule::default() });
+    rules.timing.care.homes.get_mut(&slug("door")).unwrap().left_open = Some(crate::LeftOpen::default());
+    rules
+}
+
+#[test]
+fn a_homes_door_may_stand_open_15_min_by_day_and_5_min_at_night() {
+    // 6 h after the start is 22:00; 23:00 begins the night.
+    let player = check_under(
+        left_open(),
+        "0      door open
+         899.9
+         900    => raised door_left_open@door ACTIVE_UNACK
+         1000   door close => cleared door_left_open@door CLEARED_UNACK
+         # 22:50: five minutes are over when the night begins.
+         6.8h   node beats
+         24600  door open
+         25199.9
+         25200  => raised door_left_open@door ACTIVE_UNACK
+         25300  door close => cleared door_left_open@door CLEARED_UNACK
+         # 04:58: the night ends before five minutes are over.
+         46680  node beats
+         46680  door open
+         47579.9
+         47580  => raised door_left_open@door ACTIVE_UNACK
+         47600  door close => cleared door_left_open@door CLEARED_UNACK",
+    );
+    let limits: Vec<_> = player.events.iter().filter(|event| event.event_type == EventType::AlarmRaised).collect();
+    let limits: Vec<_> = limits.iter().map(|event| event.alarm.explanation.inputs["limit_ms"].clone()).collect();
+    assert_eq!(limits, [900_000, 600_000, 900_000]);
+    let mut midnight = left_open();
+    // Its own limit goes before that of its home.
+    midnight.devices.get_mut(&slug("door")).unwrap().left_open_after = Some(Duration::from_secs(60));
+    check_under(midnight, "8h door open\n28860 => raised door_left_open@door ACTIVE_UNACK");
+    check_under(left_open(), "8h door open\n29099.9\n29100 => raised door_left_open@door ACTIVE_UNACK");
+}
+
+#[test]
+fn nights_and_limits_follow_a_zone_that_changes_its_clocks() {
+    // Central Europe 2026: 29 March 02:00 becomes 03:00, 25 October 03:00 becomes 02:00.
+    let zone = jiff::tz::TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+    let rule = NightRule::default();
+    let night = |text: &str| rule.night_of(&zone, text.parse().unwrap()).map(|date| date.to_string());
+    assert_eq!(night("2026-03-29T00:30:00Z").as_deref(), Some("2026-03-28"), "01:30");
+    assert_eq!(night("2026-03-29T02:59:59Z").as_deref(), Some("2026-03-28"), "04:59, summer time");
+    assert_eq!(night("2026-03-29T03:00:00Z"), None, "05:00");
+    assert_eq!(night("2026-10-25T03:59:59Z").as_deref(), Some("2026-10-24"), "04:59, winter time");
+    assert_eq!(night("2026-10-25T04:00:00Z"), None);
+    let limit = |text: &str| crate::LeftOpen::default().limit(&zone, &rule, text.parse().unwrap()).as_secs() / 60;
+    assert_eq!(limit("2026-03-29T20:50:00Z"), 10, "22:50 in summer time");
+    assert_eq!(limit("2026-10-25T21:50:00Z"), 10, "22:50 in winter time");
+    assert_eq!((limit("2026-10-25T20:50:00Z"), limit("2026-03-29T00:50:00Z")), (15, 5));
+    // A night that begins in the hour that does not exist.
+    let odd = NightRule { begins: jiff::civil::Time::constant(2, 30, 0, 0), ..rule.clone() };
+    assert_eq!(crate::LeftOpen::default().limit(&zone, &odd, "2026-03-29T00:50:00Z".parse().unwrap()).as_secs(), 900);
+}
+
+#[test]
+fn a_night_that_crosses_the_change_of_clocks_is_one_night_and_is_learned_once() {
+    let mut rules = nights();
+    rules.timing.care.zone = jiff::tz::TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+    let mut engine = Engine::new(rules);
+    let mut told = 0;
+    // From 20 October, an opening at 02:30 by the wall's clock, every half hour a heartbeat.
+    let start: Timestamp = "2026-10-20T10:00:00Z".parse().unwrap();
+    for half_hours in 0..(16 * 48) {
+        let now = start + SignedDuration::from_mins(30 * half_hours);
+        let see = |device: &str, what| Observation {
+            device: slug(device),
+            sensed_at: now,
+            clock: ClockQuality::Synced,
+            origin: None,
+            what,
+        };
+        let zone = engine.rules().timing.care.zone.clone();
+        let local = zone.to_datetime(now).time();
+        if (local.hour(), local.minute()) == (2, 30) {
+            for (open, seconds) in [(true, -30), (false, -20)] {
+                let then = now + SignedDuration::from_secs(seconds);
+                let passage = Observation { sensed_at: then, ..see("door", What::Door { open, repaired: false }) };
+                told += engine.observe(then, &passage).len();
+            }
+        }
+        told += engine.observe(now, &see("node", What::Heartbeat)).len();
+    }
+    let rhythm = &engine.homes.rhythms[&slug("door")];
+    assert_eq!(rhythm.nights_learned(), 16);
+    // 02:30 came twice on the 25th, and the second was the return; every night is told once and cleared by the next opening.
+    assert!((30..=33).contains(&told), "{told}");
+}
+
+#[test]
+fn replayed_and_disordered_frames_leave_the_clock_where_the_true_ones_put_it() {
+    use rand::rngs::StdRng;
+    use rand::seq::SliceRandom;
+    use rand::{Rng, SeedableRng};
+    for seed in 0..200 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        // Ten passages; the node sends in order, and its link repeats, and repeats old ones late.
+        let mut frames = Vec::new();
+        for n in 0..10u32 {
+            let opened = f64::from(n) * 3600.0 + rng.random_range(0.0..3000.0);
+            frames.push((opened, 2 * n + 1, true));
+            frames.push((opened + 20.0, 2 * n + 2, false));
+        }
+        let last_closed = frames.last().unwrap().0;
+        let mut straight = Player::new(by_day());
+        let mut noisy = Player::new(by_day());
+        let feed = |player: &mut Player, now: f64, (sensed, sequence, open): (f64, u32, bool)| {
+            let seen = Observation {
+                device: slug("door"),
+                sensed_at: at(sensed),
+                clock: ClockQuality::Synced,
+                origin: Some(Origin { node: "ab".into(), boot: 1, sequence }),
+                what: What::Door { open, repaired: false },
+            };
+            let outputs = player.engine.observe(at(now), &seen);
+            player.tell(outputs)
+        };
+        for (n, frame) in frames.iter().enumerate() {
+            feed(&mut straight, frame.0, *frame);
+            feed(&mut noisy, frame.0, *frame);
+            let mut again = frames[..=n].to_vec();
+            again.shuffle(&mut rng);
+            for old in again.into_iter().take(rng.random_range(0..4)) {
+                feed(&mut noisy, frame.0 + 1.0, old);
+            }
+            if rng.random_bool(0.2) {
+                noisy.restart();
+            }
+        }
+        let hours = last_closed / 3600.0 + 1.0;
+        let (straight, noisy) = (state(&straight, hours), state(&noisy, hours));
+        assert_eq!((straight.since, noisy.since), (at(last_closed), at(last_closed)), "seed {seed}");
+        assert_eq!((straight.level, straight.learned_days), (noisy.level, noisy.learned_days), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_covered_share_of_the_week_is_in_the_state_of_the_device() {
+    let player = check_under(
+        by_day(),
+        "0 door close\n12h node beats\n14h => raised sensor_lost@node ACTIVE_UNACK\n24h node heartbeat => cleared sensor_lost@node CLEARED_UNACK\n35.9h node beats",
+    );
+    let device = player.engine.device_state(&slug("door"));
+    assert_eq!((device.coverage_percent, device.supervision.as_deref()), (Some(66), Some("S2")));
+    assert_eq!(state(&player, 35.9).coverage_percent, Some(66));
+    assert_eq!(player.engine.device_state(&slug("node")).coverage_percent, None, "only homes have one");
 }

@@ -8,12 +8,14 @@
 
 use std::collections::BTreeSet;
 
+use gengfu_contract::words::{AlarmKind, Text};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::policy::{CareRule, NotOpened};
+use crate::Trouble;
+use crate::policy::{CareRule, NotOpened, SupervisionClass};
 
 /// A small street: vehicles that come, stand, hide and go; sensors that do anything.
 struct Street {
@@ -142,7 +144,7 @@ impl Street {
 
     fn observation(&mut self) -> Observation {
         let yes = self.rng.random_bool(0.5);
-        let (device, what) = match self.rng.random_range(0..40) {
+        let (device, what) = match self.rng.random_range(0..45) {
             0..22 => ("cam", self.scene()),
             22 | 23 => ("cam", self.still()),
             24 => ("cam", What::Camera(Camera::Streaming)),
@@ -162,6 +164,14 @@ impl Street {
             36 => ("smoke", What::DeviceFault(yes)),
             37 => ("node", What::Link(if yes { Link::Up } else { Link::Down("cable".into()) })),
             38 => ("node", What::Heartbeat),
+            39 => ("line", What::Link(if yes { Link::Up } else { Link::Down("no answer".into()) })),
+            40 => (
+                self.pick(&["head-x", "gate-x"]),
+                What::Link(if yes { Link::Up } else { Link::Down("no answer".into()) }),
+            ),
+            41 => (self.pick(&["head-x", "gate-x"]), What::Heartbeat),
+            42 => ("gate-x", What::Door { open: yes, repaired: false }),
+            43 => ("head-x", What::Smoke(self.pick(&[Smoke::Alarm, Smoke::Clear, Smoke::Clear]))),
             _ => ("stranger", What::Door { open: yes, repaired: false }),
         };
         self.sequence += 1;
@@ -192,6 +202,7 @@ enum Step {
     Observe(Box<Observation>),
     Tick,
     Stepped(i64),
+    Report { trouble: Trouble, present: bool },
     Wish { reset: bool, command: AlarmCommand },
 }
 
@@ -202,6 +213,10 @@ impl Street {
             0..70 => Step::Observe(Box::new(self.observation())),
             70..90 => Step::Tick,
             90 => Step::Stepped(self.rng.random_range(-100..100)),
+            91 => Step::Report {
+                trouble: self.pick(&[Trouble::BusDown, Trouble::Clock, Trouble::EndOfLife, Trouble::Contaminated]),
+                present: self.rng.random_bool(0.5),
+            },
             _ => {
                 let alarm_id = open.choose(&mut self.rng).cloned().unwrap_or_else(|| "01ARZ".into());
                 let issued_at = at(self.time);
@@ -221,6 +236,15 @@ fn apply(engine: &mut Engine, now: Timestamp, step: &Step) -> Vec<Output> {
         Step::Stepped(seconds) => {
             engine.clock_stepped(SignedDuration::from_secs(*seconds));
             Vec::new()
+        }
+        Step::Report { trouble, present } => {
+            let device = match trouble {
+                Trouble::BusDown => "line",
+                Trouble::Clock => "gw-1",
+                Trouble::EndOfLife | Trouble::Contaminated => "head-x",
+            };
+            let text = Text { zh: "说明".into(), en: "it is so".into() };
+            engine.report(now, &slug(device), *trouble, *present, &text)
         }
         Step::Wish { reset: true, command } => engine.reset(now, command).outputs,
         Step::Wish { reset: false, command } => engine.acknowledge(now, command).outputs,
@@ -278,13 +302,28 @@ impl Street {
     }
 }
 
+fn raises_what_hangs_on_the_line(output: &Output) -> bool {
+    matches!(output, Output::Alarm(one) if one.event_type == EventType::AlarmRaised
+        && one.alarm.kind == AlarmKind::SensorLost && ["head-x", "gate-x"].contains(&one.alarm.device.as_str()))
+}
+
 /// The street's site, supervised, with a home whose limits are minutes.
 fn site() -> Rules {
     let mut rules = rules();
     rules.timing.supervision.enabled = true;
+    // A line of another maker's devices, with a class of its own.
+    let bus = DeviceRule { class: DeviceClass::Bus, supervision: Some(SupervisionClass::S1), ..DeviceRule::default() };
+    rules.devices.insert(slug("line"), bus);
+    for (name, class) in [("head-x", DeviceClass::Smoke), ("gate-x", DeviceClass::Door)] {
+        let parent = Some(slug("line"));
+        let supervision = Some(SupervisionClass::S1);
+        rules.devices.insert(slug(name), DeviceRule { class, parent, supervision, ..DeviceRule::default() });
+    }
     let minutes = |n: u64| Duration::from_secs(n * 60);
     let limits = NotOpened { yellow: minutes(3), orange: minutes(6), red: minutes(12), longest_first: minutes(10) };
-    rules.timing.care.homes.insert(slug("door"), CareRule { limits: Some(limits), ..CareRule::default() });
+    for door in ["door", "gate-x"] {
+        rules.timing.care.homes.insert(slug(door), CareRule { limits: Some(limits), ..CareRule::default() });
+    }
     rules
 }
 
@@ -299,7 +338,15 @@ fn run(seed: u64, steps: usize, restarts: f64) -> Vec<Output> {
         let open: Vec<String> = straight.open_alarms().map(|alarm| alarm.alarm_id.clone()).collect();
         let step = street.step(&open);
         let now = at(street.time);
+        let bus = crate::book::Subject::of(&slug("line"), AlarmKind::BusDown);
+        let down_before = straight.book.is_active(&bus);
         let out = apply(&mut straight, now, &step);
+        if down_before && straight.book.is_active(&bus) {
+            assert!(
+                !out.iter().any(raises_what_hangs_on_the_line),
+                "seed {seed}, step {n}: the bus explains it: {out:?}"
+            );
+        }
         assert_eq!(out, apply(&mut restarted, now, &step), "seed {seed}, step {n}: a restart changed what came after");
         assert_eq!(straight.next_due(), restarted.next_due(), "seed {seed}, step {n}: timers differ after a restart");
         for output in &out {

@@ -45,6 +45,34 @@ fn a_hushed_head_is_still_in_alarm() {
 }
 
 #[test]
+fn smoke_that_sounds_again_after_a_hush_asks_whoever_had_acknowledged_it() {
+    check(
+        "0 smoke hushed => raised smoke@smoke ACTIVE_UNACK
+         1 ack smoke@smoke => done, acknowledged smoke@smoke ACTIVE_ACK
+         2 smoke alarm  => raised smoke@smoke ACTIVE_UNACK
+         3 smoke hushed => updated smoke@smoke ACTIVE_UNACK",
+    );
+}
+
+#[test]
+fn no_test_is_longer_than_thirty_minutes_whatever_is_configured_and_none_is_a_fire_case() {
+    let mut long = rules();
+    long.timing.smoke_test_max = Duration::from_secs(24 * 3600);
+    let player = check_under(
+        long,
+        "0      smoke test   => raised test:smoke@smoke ACTIVE_UNACK
+         1      smoke-b test => raised test:smoke@smoke-b ACTIVE_UNACK
+         2      smoke fault on => raised device_fault@smoke ACTIVE_UNACK
+         1799.9
+         1800   => over test:smoke@smoke NORMAL
+         1801   => over test:smoke@smoke-b NORMAL",
+    );
+    let tests = player.events.iter().filter(|event| event.alarm.kind == AlarmKind::Smoke);
+    assert!(tests.clone().count() == 4 && tests.clone().all(|event| event.alarm.cap.status == CapStatus::Test));
+    assert!(tests.clone().all(|event| event.alarm.cap.certainty == Certainty::Likely), "two tests are no certain fire");
+}
+
+#[test]
 fn a_test_is_an_alarm_of_its_own_that_ends_by_itself() {
     let player = check(
         "0       smoke test  => raised test:smoke@smoke ACTIVE_UNACK

@@ -193,3 +193,173 @@ fn troubles_that_no_sensor_event_carries_are_told_once_and_clear() {
     }
     assert_eq!(engine.device_state(&slug("smoke")).troubles.len(), 4, "cleared and not acknowledged");
 }
+
+/// A line with three devices of other makers, each with the class its profile names.
+fn line(own: Option<SupervisionClass>) -> Rules {
+    let mut rules = watched();
+    rules.devices.clear();
+    rules.timing.supervision.devices.clear();
+    rules
+        .devices
+        .insert(slug("line"), DeviceRule { class: DeviceClass::Bus, supervision: own, ..DeviceRule::default() });
+    let on_line =
+        |class, supervision| DeviceRule { class, supervision, parent: Some(slug("line")), ..DeviceRule::default() };
+    rules.devices.insert(slug("head"), on_line(DeviceClass::Smoke, None));
+    rules.devices.insert(slug("gate"), on_line(DeviceClass::Door, Some(SupervisionClass::S1)));
+    rules.devices.insert(slug("shed"), on_line(DeviceClass::Door, Some(SupervisionClass::S3)));
+    rules
+}
+
+#[test]
+fn what_hangs_on_a_bus_must_be_heard_itself_each_by_the_class_of_its_profile() {
+    check_under(
+        line(None),
+        "0     head clear
+         0     gate close
+         0     shed close
+         299   head heartbeat
+         300   => raised sensor_lost@gate ACTIVE_UNACK
+         599   => raised sensor_lost@head ACTIVE_UNACK
+         600   gate heartbeat => cleared sensor_lost@gate CLEARED_UNACK
+         700   gate heartbeat
+         1000  => raised sensor_lost@gate ACTIVE_UNACK
+         24.9h
+         25h   => raised sensor_lost@shed ACTIVE_UNACK",
+    );
+    let engine = Engine::new(line(None));
+    let class = |name: &str| engine.device_state(&slug(name)).supervision;
+    assert_eq!((class("gate").as_deref(), class("shed").as_deref(), class("line")), (Some("S1"), Some("S3"), None));
+}
+
+#[test]
+fn a_bus_that_is_down_is_one_trouble_and_its_devices_get_a_whole_interval_when_it_is_back() {
+    let player = check_under(
+        line(None),
+        "0     head clear
+         0     gate close
+         0     shed close
+         # The devices fail first, one by one, as a poller finds them; then the line is known to be what is out.
+         100   head down
+         102   gate down
+         104   line down      => raised bus_down@line ACTIVE_UNACK
+         130
+         200
+         5h
+         30h
+         30h   line up        => cleared bus_down@line CLEARED_UNACK
+         30h   head up
+         30h   gate up
+         108299 gate heartbeat
+         108299 shed heartbeat
+         108299.9
+         108300 => raised sensor_lost@head ACTIVE_UNACK",
+    );
+    let inputs = &player.events[0].alarm.explanation.inputs;
+    assert_eq!(inputs["devices"], serde_json::json!(["gate", "head", "shed"]));
+    assert_eq!(player.engine.device_state(&slug("line")).state, "up");
+}
+
+#[test]
+fn a_device_that_alone_is_down_on_its_bus_is_told_after_a_moment_and_one_still_down_after_its_bus_too() {
+    check_under(
+        line(None),
+        "0     gate down
+         9.9
+         10    => raised sensor_lost@gate ACTIVE_UNACK
+         20    gate up   => cleared sensor_lost@gate CLEARED_UNACK
+         30    line down => raised bus_down@line ACTIVE_UNACK
+         31    gate down
+         100
+         200   line up   => cleared bus_down@line CLEARED_UNACK
+         211   => raised sensor_lost@gate ACTIVE_UNACK",
+    );
+}
+
+#[test]
+fn a_bus_on_which_nothing_is_heard_is_one_trouble_when_it_has_a_class() {
+    let player = check_under(
+        line(Some(SupervisionClass::S1)),
+        "0     head clear
+         0     gate close
+         0     shed close
+         200   gate heartbeat
+         299   head heartbeat
+         500   => raised sensor_lost@gate ACTIVE_UNACK
+         599   => raised bus_down@line ACTIVE_UNACK
+         2h
+         3h    shed heartbeat => cleared bus_down@line CLEARED_UNACK
+         11099 head heartbeat
+         11101",
+    );
+    let state = |name: &str| player.engine.device_state(&slug(name)).troubles;
+    assert_eq!(state("gate"), [AlarmKind::SensorLost], "told before the bus was");
+    assert_eq!(state("shed"), []);
+}
+
+#[test]
+fn a_bus_reported_down_explains_lists_and_lets_go() {
+    let mut rules = line(None);
+    rules.timing.care.homes.insert(slug("gate"), crate::CareRule { night: None, ..crate::CareRule::default() });
+    let mut player = Player::new(rules);
+    player.play("0 gate close");
+    for n in 1..=289 {
+        let expected = if n * 299 >= 86_400 { " => raised not_opened@gate ACTIVE_UNACK" } else { "" };
+        player.play(&format!("{0} head heartbeat\n{0} shed heartbeat\n{0} gate heartbeat{expected}", n * 299));
+        if n * 299 >= 86_400 {
+            break;
+        }
+    }
+    let text = Text { zh: "线路无应答".into(), en: "the line does not answer".into() };
+    let mut report = |seconds: f64, present| {
+        let told = player.engine.report(at(seconds), &slug("line"), Trouble::BusDown, present, &text);
+        player.tell(told)
+    };
+    let told = report(86_500.0, true);
+    assert_eq!(told, ["raised bus_down@line ACTIVE_UNACK", "updated not_opened@gate UNKNOWN"], "nobody can tell");
+    assert_eq!(report(86_501.0, true), Vec::<String>::new());
+    player.play("90000");
+    assert_eq!(player.last("bus_down@line").explanation.inputs["devices"].as_array().unwrap().len(), 3);
+    let told = player.engine.report(at(90_000.0), &slug("line"), Trouble::BusDown, false, &text);
+    assert_eq!(player.tell(told), ["cleared bus_down@line CLEARED_UNACK"]);
+    player.play("90299.9\n90300 => raised sensor_lost@gate ACTIVE_UNACK, raised sensor_lost@head ACTIVE_UNACK");
+}
+
+#[test]
+fn the_gateways_own_clock_trouble_survives_a_restart() {
+    let mut player = Player::new(watched());
+    let text = Text { zh: "时钟未同步".into(), en: "the clock is not synchronised".into() };
+    let told = player.engine.report(at(0.0), &slug("gw-1"), Trouble::Clock, true, &text);
+    assert_eq!(player.tell(told).len(), 1);
+    player.restart();
+    player.play("1");
+    assert_eq!(player.notes, []);
+    let told = player.engine.report(at(2.0), &slug("gw-1"), Trouble::Clock, false, &text);
+    assert_eq!(player.tell(told), ["cleared clock_trouble@gw-1 CLEARED_UNACK"]);
+}
+
+#[test]
+fn end_of_life_and_contamination_are_troubles_with_a_life_of_their_own_beside_the_smoke() {
+    let mut player = Player::new(watched());
+    let text = Text { zh: "说明".into(), en: "it is so".into() };
+    player.play("0 node heartbeat\n0 smoke alarm => raised smoke@smoke ACTIVE_UNACK");
+    for (n, trouble) in [Trouble::EndOfLife, Trouble::Contaminated].into_iter().enumerate() {
+        let told = player.engine.report(at(1.0 + n as f64), &slug("smoke"), trouble, true, &text);
+        assert_eq!(player.tell(told).len(), 1);
+    }
+    player.restart();
+    player.play(
+        "5 smoke clear => cleared smoke@smoke CLEARED_UNACK
+         6 smoke fault on => raised device_fault@smoke ACTIVE_UNACK
+         7 reset smoke@smoke => done, over smoke@smoke NORMAL
+         8 ack end_of_life@smoke => done, acknowledged end_of_life@smoke ACTIVE_ACK
+         9 smoke alarm => raised smoke@smoke ACTIVE_UNACK",
+    );
+    let open = player.engine.device_state(&slug("smoke")).troubles;
+    assert_eq!(
+        open,
+        [AlarmKind::DeviceFault, AlarmKind::EndOfLife, AlarmKind::Contaminated],
+        "a faulty head is believed"
+    );
+    let told = player.engine.report(at(10.0), &slug("smoke"), Trouble::EndOfLife, false, &text);
+    assert_eq!(player.tell(told), ["over end_of_life@smoke NORMAL"], "it was replaced");
+}
