@@ -15,6 +15,7 @@ use gengfu_node::{Timing, Wiring, contact};
 use gengfu_wire::{EventKind, NODE_CHANNEL, Uid};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::gpio::{GpioError, GpioLine};
 use crate::port::{Port, PortError, Wire};
 use crate::process::Running;
 use crate::script::{Command, Script};
@@ -33,6 +34,10 @@ pub struct Options {
     pub boot: Option<u32>,
     /// Alone on its wire, or at an address on a bus.
     pub wiring: Wiring,
+    /// Where a node on a bus keeps the address that the gateway assigns; read where [`Options::wiring`] has none. `None` forgets it at the end.
+    pub address_file: Option<PathBuf>,
+    /// Real lines. With any of them the node has no simulated sensors, sounder or battery, and the channels below do not count.
+    pub gpio: Vec<GpioLine>,
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: u32,
     /// Channel of the door contact.
@@ -60,6 +65,8 @@ impl Options {
             uid,
             boot: None,
             wiring: Wiring::PointToPoint,
+            address_file: None,
+            gpio: Vec::new(),
             heartbeat_ms: Timing::default().heartbeat_ms,
             contact: Some(1),
             smoke: Some(2),
@@ -90,6 +97,8 @@ pub enum NodeReport {
         channel: u8,
         /// What.
         kind: EventKind,
+        /// When, by the gateway's time in milliseconds since 1970-01-01 UTC, if the gateway has told it.
+        unix_ms: Option<u64>,
     },
     /// The gateway's disk has everything of this boot up to here.
     Acked {
@@ -115,6 +124,16 @@ pub enum NodeReport {
         /// What happened; it is retried.
         text: String,
     },
+    /// The gateway has given it an address on the bus.
+    Assigned {
+        /// 1 to 247.
+        address: u8,
+    },
+    /// Something asked for was not done.
+    Refused {
+        /// What, why, and what to do.
+        text: String,
+    },
     /// The last report.
     Stopped,
 }
@@ -123,16 +142,24 @@ impl fmt::Display for NodeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NodeReport::Booted { boot } => write!(f, "boot {boot:08x}"),
-            NodeReport::Accepted { sequence, channel, kind, .. } => {
-                write!(f, "#{sequence} channel {channel}: {kind:?}")
+            NodeReport::Accepted { sequence, channel, kind, unix_ms, .. } => {
+                write!(f, "#{sequence} channel {channel}: {kind:?}")?;
+                unix_ms.map_or(Ok(()), |unix_ms| write_time(f, unix_ms))
             }
             NodeReport::Acked { through, .. } => write!(f, "gateway has everything up to #{through}"),
             NodeReport::Lost { sequence, .. } => write!(f, "#{sequence} lost: the outbox is full"),
             NodeReport::Sounder { on } => write!(f, "sounder {}", if *on { "on" } else { "off" }),
-            NodeReport::Port { text } => write!(f, "{text}"),
+            NodeReport::Port { text } | NodeReport::Refused { text } => write!(f, "{text}"),
+            NodeReport::Assigned { address } => write!(f, "address {address} on the bus"),
             NodeReport::Stopped => write!(f, "stopped"),
         }
     }
+}
+
+/// Time of day, UTC, as in ` at 09:15:02.125Z`.
+fn write_time(f: &mut fmt::Formatter<'_>, unix_ms: u64) -> fmt::Result {
+    let (ms, s) = (unix_ms % 1_000, unix_ms / 1_000);
+    write!(f, " at {:02}:{:02}:{:02}.{ms:03}Z", s / 3_600 % 24, s / 60 % 60, s % 60)
 }
 
 /// Why a node does not start.
@@ -144,6 +171,17 @@ pub enum StartError {
     /// The channels do not fit.
     #[error("two sensors have channel {0}, or it is above 32; give each its own")]
     Channels(u8),
+    /// A GPIO line cannot be had.
+    #[error(transparent)]
+    Gpio(#[from] GpioError),
+    /// The kept bus address cannot be read.
+    #[error("read the bus address in {file}: {why}; remove the file, and the gateway assigns one again")]
+    Address {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: std::io::Error,
+    },
     /// The operating system refuses.
     #[error("start the node's thread: {0}")]
     Os(#[from] std::io::Error),

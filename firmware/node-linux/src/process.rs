@@ -8,19 +8,14 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gengfu_node::battery::Limits;
-use gengfu_node::contact::Contact;
-use gengfu_node::heat::NoThermometer;
-use gengfu_node::input::Input;
-use gengfu_node::smoke::{Lines, Smoke};
-use gengfu_node::sos::Sos;
-use gengfu_node::tamper::Tamper;
-use gengfu_node::{Board, Identity, Node, Parts, Sensor, SetupError, Timing, Watch};
-use gengfu_wire::{Event, FirmwareVersion};
+use gengfu_node::{BusAddress, Node, Watch, Wiring};
+use gengfu_wire::Event;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::board::{self, LinuxBoard, Pins};
 use crate::handle::{NodeReport, Options, StartError};
-use crate::pins::{SimBattery, SimPin, SimSounder};
+use crate::pins::SimPin;
+use crate::place;
 use crate::port::Wire;
 use crate::script::Command;
 
@@ -29,20 +24,9 @@ const PRESS_MS: u64 = 200;
 /// A lost serial device is looked for again after this, in milliseconds.
 const REOPEN_MS: u64 = 1_000;
 
-/// The board.
-struct LinuxBoard;
-
-impl Board for LinuxBoard {
-    type Pin = SimPin;
-    type Gauge = SimBattery;
-    type Output = SimSounder;
-    type Thermometer = NoThermometer;
-    type Watch = Seen;
-}
-
 /// Collects reports while the node is being polled.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<NodeReport>>>);
+pub(crate) struct Seen(Arc<Mutex<Vec<NodeReport>>>);
 
 impl Seen {
     fn push(&self, report: NodeReport) {
@@ -57,7 +41,7 @@ impl Seen {
 impl Watch for Seen {
     fn accepted(&mut self, event: &Event) {
         let Event { boot, sequence, channel, kind, .. } = *event;
-        self.push(NodeReport::Accepted { boot, sequence, channel, kind });
+        self.push(NodeReport::Accepted { boot, sequence, channel, kind, unix_ms: None });
     }
 
     fn acked(&mut self, boot: u32, through: u32) {
@@ -69,77 +53,18 @@ impl Watch for Seen {
     }
 }
 
-/// Everything that can be moved from outside. High means so: open, smoke, pressed.
-struct Pins {
-    contact: SimPin,
-    smoke: SimPin,
-    test: SimPin,
-    hush: SimPin,
-    fault: SimPin,
-    sos: SimPin,
-    tamper: SimPin,
-    battery: SimBattery,
-    sounder: SimSounder,
-}
-
-impl Pins {
-    fn new(battery_mv: u16) -> Self {
-        Self {
-            contact: SimPin::default(),
-            smoke: SimPin::default(),
-            test: SimPin::default(),
-            hush: SimPin::default(),
-            fault: SimPin::default(),
-            sos: SimPin::default(),
-            tamper: SimPin::default(),
-            battery: SimBattery::new(battery_mv),
-            sounder: SimSounder::default(),
-        }
-    }
-}
-
-fn build(options: &Options, pins: &Pins, watch: Seen) -> Result<Node<LinuxBoard>, StartError> {
-    let input = |pin: &SimPin| Input::active_high(pin.clone());
-    let lines = Lines {
-        alarm: input(&pins.smoke),
-        fault: Some(input(&pins.fault)),
-        test: Some(input(&pins.test)),
-        hush: Some(input(&pins.hush)),
-    };
-    let all = [
-        options.contact.zip(Some(Sensor::Contact(Contact::new(input(&pins.contact), options.debounce_ms)))),
-        options.smoke.zip(Some(Sensor::Smoke(Smoke::new(lines)))),
-        options.sos.zip(Some(Sensor::Sos(Sos::new(input(&pins.sos))))),
-        options.tamper.zip(Some(Sensor::Tamper(Tamper::new(input(&pins.tamper))))),
-    ];
-    let parts = Parts {
-        identity: Identity {
-            uid: options.uid,
-            boot: options.boot.map_or_else(random_boot, Ok)?,
-            firmware: FirmwareVersion { major: 0, minor: 1, patch: 0 },
-            wiring: options.wiring,
-        },
-        timing: Timing { heartbeat_ms: options.heartbeat_ms, battery: Limits::default() },
-        sensors: all.into_iter().flatten().collect(),
-        gauge: options.battery_mv.map(|_| pins.battery.clone()),
-        sounder: Some(pins.sounder.clone()),
-        watch,
-    };
-    Node::new(parts).map_err(|error| match error {
-        SetupError::ChannelTwice(channel) | SetupError::ChannelRange(channel) => StartError::Channels(channel),
-    })
-}
-
-/// A boot id from the operating system's randomness.
-fn random_boot() -> Result<u32, StartError> {
-    let mut bytes = [0_u8; 4];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(std::io::Error::from)?;
-    Ok(u32::from_ne_bytes(bytes))
+/// How the node is connected: as the options say, at the address that was kept.
+fn wiring(options: &Options) -> Result<Wiring, StartError> {
+    let (Wiring::Bus(None), Some(file)) = (options.wiring, &options.address_file) else { return Ok(options.wiring) };
+    let kept: Option<BusAddress> = place::read(file).map_err(|why| StartError::Address { file: file.clone(), why })?;
+    Ok(Wiring::Bus(kept))
 }
 
 /// The node's thread.
 pub(crate) struct Running {
     options: Options,
+    /// As the options say, or as the gateway has assigned since.
+    wiring: Wiring,
     pins: Pins,
     seen: Seen,
     node: Node<LinuxBoard>,
@@ -163,11 +88,14 @@ impl Running {
         wake: Arc<OwnedFd>,
         report: Box<dyn FnMut(NodeReport) + Send>,
     ) -> Result<Running, StartError> {
-        let pins = Pins::new(options.battery_mv.unwrap_or_default());
+        board::check(&options.gpio)?;
+        let pins = Pins::new(&options)?;
         let seen = Seen::default();
-        let node = build(&options, &pins, seen.clone())?;
+        let wiring = wiring(&options)?;
+        let node = board::build(&options, wiring, &pins, seen.clone())?;
         Ok(Running {
             options,
+            wiring,
             pins,
             seen,
             node,
@@ -194,6 +122,7 @@ impl Running {
                 Some(wire) if !self.muted => self.node.poll(now_ms, wire),
                 _ => self.node.poll(now_ms, &mut |_: &[u8]| false),
             }
+            self.keep_address();
             self.tell();
             self.mind_the_wire();
             self.sleep();
@@ -234,6 +163,10 @@ impl Running {
     }
 
     fn obey(&mut self, command: Command) {
+        if !self.pins.are_simulated() && !matches!(command, Command::Mute(_) | Command::Reboot | Command::Stop) {
+            let text = "the node's lines are real; only mute, reboot and quit are for it".into();
+            return self.seen.push(NodeReport::Refused { text });
+        }
         match command {
             Command::Contact { open } => self.pins.contact.set(open),
             Command::Smoke(on) => self.pins.smoke.set(on),
@@ -268,7 +201,7 @@ impl Running {
 
     fn reboot(&mut self) {
         self.options.boot = None;
-        match build(&self.options, &self.pins, self.seen.clone()) {
+        match board::build(&self.options, self.wiring, &self.pins, self.seen.clone()) {
             Ok(node) => self.node = node,
             Err(error) => self.seen.push(NodeReport::Port { text: error.to_string() }),
         }
@@ -288,6 +221,18 @@ impl Running {
                 }
                 Err(error) => self.lose_wire(&error.to_string()),
             }
+        }
+    }
+
+    /// Keeps an address that the gateway has just assigned (W34).
+    fn keep_address(&mut self) {
+        let Some(address) = self.node.take_assigned() else { return };
+        self.wiring = Wiring::Bus(Some(address));
+        self.seen.push(NodeReport::Assigned { address: address.get() });
+        let Some(file) = &self.options.address_file else { return };
+        if let Err(error) = place::write(file, address) {
+            let text = format!("keep the address in {}: {error}; the folder must be writable", file.display());
+            self.seen.push(NodeReport::Refused { text });
         }
     }
 
@@ -319,7 +264,10 @@ impl Running {
             self.sounding = !self.sounding;
             self.seen.push(NodeReport::Sounder { on: self.sounding });
         }
-        for report in self.seen.take() {
+        for mut report in self.seen.take() {
+            if let NodeReport::Accepted { unix_ms, .. } = &mut report {
+                *unix_ms = self.node.time(self.now_ms());
+            }
             (self.report)(report);
         }
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
+use gengfu_node_linux::node::Wiring;
 use gengfu_node_linux::wire::*;
 use gengfu_node_linux::{NodeHandle, NodeReport, Options, Port, PortError, Script, StartError, run, spawn};
 
@@ -26,7 +27,7 @@ impl Gateway {
     }
 
     /// Reads (blocking) until an uplink fits.
-    fn until<T>(&mut self, fits: impl Fn(&Uplink) -> Option<T>) -> T {
+    fn until<T>(&mut self, mut fits: impl FnMut(&Uplink) -> Option<T>) -> T {
         loop {
             while !self.waiting.is_empty() {
                 if let Some(it) = fits(&self.waiting.remove(0)) {
@@ -49,8 +50,12 @@ impl Gateway {
     }
 
     fn say(&mut self, downlink: Downlink) {
+        self.say_to(0, downlink);
+    }
+
+    fn say_to(&mut self, address: u8, downlink: Downlink) {
         let mut buffer = [0; FRAME_BYTES_MAX];
-        self.port.write_all(encode(&Frame::down(0, downlink), &mut buffer).unwrap()).unwrap();
+        self.port.write_all(encode(&Frame::down(address, downlink), &mut buffer).unwrap()).unwrap();
     }
 }
 
@@ -191,4 +196,53 @@ fn lines_are_commands_and_a_wrong_one_is_answered_with_the_right_words() {
         "{complaints:?}"
     );
     assert_eq!(received.iter().last(), Some(NodeReport::Stopped));
+}
+
+#[test]
+fn w34_a_node_on_a_bus_waits_for_its_address_keeps_it_and_speaks_when_polled() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("node");
+    let file = folder.path().join("address");
+    let on_bus = |options: &mut Options| {
+        options.wiring = Wiring::Bus(None);
+        options.address_file = Some(file.clone());
+    };
+    let (node, reports) = start(&link, on_bus);
+    let mut gateway = Gateway::open(&link);
+    node.set_smoke(true).unwrap();
+    wait_for(&reports, |it| matches!(it, NodeReport::Accepted { .. }).then_some(()));
+    gateway.say(Downlink::Assign(Assign { uid: Uid([1; 8]), address: 17 }));
+    gateway.say(Downlink::Time(Time { unix_ms: 1_800_000_000_000, synced: true }));
+    wait_for(&reports, |it| (*it == NodeReport::Assigned { address: 17 }).then_some(()));
+    let mut all = Vec::new();
+    let mut poll = |gateway: &mut Gateway| {
+        gateway.say_to(17, Downlink::Poll(Poll { frames: 8 }));
+        gateway.until(|it| {
+            all.push(it.clone());
+            if let Uplink::Done(done) = it { Some(*done) } else { None }
+        });
+        std::mem::take(&mut all)
+    };
+    let said = poll(&mut gateway);
+    assert!(matches!(said[0], Uplink::Hello(_)), "nothing came before the poll: {said:?}");
+    assert!(matches!(said[1], Uplink::Event(Event { kind: EventKind::SmokeAlarm, .. })), "{said:?}");
+    node.press_sos().unwrap();
+    let at = wait_for(&reports, |it| if let NodeReport::Accepted { unix_ms, .. } = it { Some(*unix_ms) } else { None });
+    assert!(at.is_some_and(|at| at >= 1_800_000_000_000), "it knows the gateway's time: {at:?}");
+    node.stop();
+    assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), "17");
+    let (_node, _reports) = start(&link, on_bus);
+    let said = poll(&mut Gateway::open(&link));
+    assert!(matches!(said[0], Uplink::Hello(_)), "it has its address after a restart: {said:?}");
+}
+
+#[test]
+fn a_gpio_chip_that_is_not_there_stops_the_start_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = Options::new(Port::Pty { link: folder.path().join("node") }, Uid([1; 8]));
+    options.gpio = vec!["/nonexistent/gpiochip7:17=contact:1".parse().unwrap()];
+    let error = spawn(options, |_| {}).err().unwrap();
+    assert!(matches!(error, StartError::Gpio(_)), "{error}");
+    assert!(error.to_string().contains("/nonexistent/gpiochip7:17=contact"), "{error}");
+    assert!(!folder.path().join("node").exists(), "nothing is left behind");
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use gengfu_node_linux::{Options, Port, Script, run, script, wire::Uid};
+use gengfu_node_linux::node::{BusAddress, Wiring};
+use gengfu_node_linux::{GpioLine, Options, Port, Script, run, script, wire::Uid};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("Commands, on standard input or as `at <time> <command>` in a script: {}", script::COMMANDS))]
@@ -19,6 +20,16 @@ pub(super) struct Args {
     /// Bits per second of the serial device.
     #[arg(long, default_value_t = 115_200)]
     baud: u32,
+    /// The node is on an RS-485 bus at this address, 1 to 247, and speaks only when it is polled.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=247))]
+    address: Option<u8>,
+    /// The node is on an RS-485 bus and keeps the address in this file; the gateway assigns one where there is none yet.
+    #[arg(long, value_name = "FILE", conflicts_with = "address")]
+    address_file: Option<PathBuf>,
+    /// A real line, in place of all simulated sensors; once for each. CHIP:LINE=KIND[:CHANNEL][:OPTION], as in
+    /// /dev/gpiochip0:17=contact:1:active-low (docs/wiring.md).
+    #[arg(long, value_name = "LINE")]
+    gpio: Vec<GpioLine>,
     /// Unique id, 16 hex digits.
     #[arg(long)]
     uid: String,
@@ -48,6 +59,13 @@ pub(super) fn node(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let mut options = Options::new(port, uid);
     options.heartbeat_ms = args.heartbeat_ms;
+    options.wiring = match args.address {
+        Some(address) => Wiring::Bus(BusAddress::new(address)),
+        None if args.address_file.is_some() => Wiring::Bus(None),
+        None => Wiring::PointToPoint,
+    };
+    options.address_file = args.address_file.clone();
+    options.gpio = args.gpio.clone();
     let channel = |n: u8| (n != 0).then_some(n);
     (options.contact, options.smoke, options.sos) = (channel(args.door), channel(args.smoke), channel(args.sos));
     if let Some(file) = &args.script {
