@@ -14,4 +14,5 @@ pub mod demo;
 pub mod desk;
 pub mod link;
 pub mod local;
+pub mod setup;
 pub mod uplink;

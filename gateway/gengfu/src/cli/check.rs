@@ -33,7 +33,7 @@ pub(super) fn check(args: &Args) -> anyhow::Result<ExitCode> {
         Ok(_) if args.faults_only => Findings { valid: true, faults: Vec::new(), lacks: Vec::new() },
         Ok(config) => {
             let mut lacks = config.environment();
-            if let Err(error) = crate::app::codes(&config) {
+            if let Err(error) = crate::setup::codes(&config) {
                 lacks.push(error);
             }
             Findings { valid: true, faults: Vec::new(), lacks }

@@ -7,6 +7,7 @@ mod check;
 mod desk;
 mod node;
 mod run;
+mod silence;
 mod status;
 mod trace;
 
@@ -36,6 +37,8 @@ enum Command {
     Status(status::Args),
     /// Print the journey of one event or picture with its times.
     Trace(trace::Args),
+    /// Silence the sounders on site while somebody is there.
+    Silence(silence::Args),
     /// See the whole road on this machine: nodes, gateway, camera, broker and desk.
     Demo(crate::demo::Args),
     /// Run a sensor node as a process, on a PTY or a serial port.
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => ("check the configuration", check::check(&args)),
         Command::Status(args) => ("ask the gateway", status::status(&args)),
         Command::Trace(args) => ("ask the gateway", trace::trace(&args)),
+        Command::Silence(args) => ("silence the sounders", silence::silence(&args)),
         Command::Demo(args) => ("run the demo", crate::demo::demo(args)),
         Command::Node(args) => ("run the node", node::node(&args)),
         Command::Desk(args) => ("run the desk", desk::desk(args)),

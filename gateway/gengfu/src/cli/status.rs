@@ -95,6 +95,9 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
             link.port
         )?;
     }
+    for on in &report.on_site {
+        writeln!(out, "on site  {}  {}", paint.as_good(false, on.pattern.title().en.as_str()), on.output)?;
+    }
     for device in &report.devices {
         let battery = device.battery_mv.map_or_else(String::new, |mv| format!(", battery {mv} mV"));
         let troubles = device.troubles.iter().map(|t| format!(" [{}]", t.title().en)).collect::<String>();

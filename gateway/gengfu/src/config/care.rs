@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gengfu_alarm::policy::{CareRule, NightRule, NotOpened, RiskTier};
+use gengfu_alarm::policy::{CareRule, LeftOpen, NightRule, NotOpened, RiskTier};
 use jiff::civil::Time;
 use jiff::tz::{self, TimeZone};
 
@@ -96,6 +96,10 @@ pub(super) fn home(f: &mut Faults, mut s: Section, defaults: &CareDefaults) -> O
     if !(limits.yellow <= limits.longest_first && limits.longest_first < limits.red) {
         s.fault(f, "longest_first", "the latest first call lies outside", "choose yellow <= longest_first < red");
     }
+    let open = LeftOpen::default();
+    let day = s.duration(f, "left_open", 60 * SECOND..=DAY).unwrap_or(open.day);
+    let left_open = LeftOpen { day, night: s.duration(f, "left_open_night", 60 * SECOND..=DAY).unwrap_or(open.night) };
+    let may_stand_open = s.flag(f, "may_stand_open", false);
     let adaptive = s.flag(f, "adaptive", true);
     let watch_nights = s.flag(f, "nights", true);
     s.finish(f);
@@ -104,5 +108,6 @@ pub(super) fn home(f: &mut Faults, mut s: Section, defaults: &CareDefaults) -> O
         limits: own.then_some(limits),
         adaptive,
         night: watch_nights.then(|| defaults.night.clone()),
+        left_open: (!may_stand_open).then_some(left_open),
     })
 }

@@ -27,7 +27,7 @@ use gengfu_vision::source::SourceUrl;
 pub use care::CareDefaults;
 pub use environment::Lack;
 pub use outputs::{Annunciation, Line};
-pub use reader::{Fault, show_duration};
+pub use reader::{Fault, parse_duration, show_duration};
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone)]
@@ -220,10 +220,8 @@ pub struct Device {
     pub name: Slug,
     /// What it is.
     pub class: DeviceClass,
-    /// Doors: open for longer is an alarm; never when absent.
+    /// Doors: open for longer is an alarm, whatever the hour; when absent, as the care rule says, or never.
     pub left_open_after: Option<Duration>,
-    /// The same at night; `left_open_after` when absent.
-    pub left_open_after_night: Option<Duration>,
     /// Home it belongs to: two smoke heads of one dwelling confirm each other.
     pub dwelling: Option<String>,
     /// Opaque reference on the centre's register.

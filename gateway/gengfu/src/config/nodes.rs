@@ -131,21 +131,8 @@ pub(super) fn common(
     let class = s.required(f, "class", class, "\"door\"");
     let is_door = class.is_none_or(|c| c == DeviceClass::Door);
     let left_open_after = s.duration(f, "left_open_after", SECOND..=DAY);
-    let left_open_after_night = s.duration(f, "left_open_after_night", SECOND..=DAY);
-    for (key, given) in
-        [("left_open_after", left_open_after.is_some()), ("left_open_after_night", left_open_after_night.is_some())]
-    {
-        if given && !is_door {
-            s.fault(f, key, "only a door can be left open", "remove it, or set class = \"door\"");
-        }
-    }
-    if left_open_after_night.is_some() && left_open_after.is_none() {
-        s.fault(
-            f,
-            "left_open_after_night",
-            "a limit for the night only",
-            "add `left_open_after = \"15m\"` for the day",
-        );
+    if left_open_after.is_some() && !is_door {
+        s.fault(f, "left_open_after", "only a door can be left open", "remove it, or set class = \"door\"");
     }
     let dwelling = s.text(f, "dwelling");
     let subject_ref = s.text(f, "subject_ref");
@@ -155,17 +142,7 @@ pub(super) fn common(
         s.fault(f, "care", "the care rules watch a door", "remove it, or set class = \"door\"");
     }
     let location = location(f, s, place);
-    Some(Device {
-        name: name?,
-        class: class?,
-        left_open_after,
-        left_open_after_night,
-        dwelling,
-        subject_ref,
-        supervision,
-        care,
-        location,
-    })
+    Some(Device { name: name?, class: class?, left_open_after, dwelling, subject_ref, supervision, care, location })
 }
 
 fn supervision(f: &mut Faults, s: &mut Section) -> Option<SupervisionClass> {

@@ -52,6 +52,20 @@ pub enum Input {
     Seen(Observation),
     /// An order of the centre.
     Command(CommandRequest),
+    /// An order of somebody who stands at the box.
+    Local(LocalOrder),
+}
+
+/// What somebody who stands at the box may order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalOrder {
+    /// Silence the sounders for the alarms there are now. Lamps stay, and what is raised later sounds.
+    Silence {
+        /// Of this dwelling only.
+        dwelling: Option<String>,
+        /// For how long; the configuration limits it.
+        lasts: Duration,
+    },
 }
 
 /// Who the gateway is, for the journal.
@@ -72,8 +86,8 @@ pub struct Effects {
     pub stills: Vec<NeedStill>,
     /// Answers to commands.
     pub replies: Vec<Reply>,
-    /// What nodes shall do.
-    pub orders: Vec<Order>,
+    /// What nodes shall do, by the command that asked for it.
+    pub orders: Vec<(String, Order)>,
     /// What shall sound and shine on site; all else shall not.
     pub wanted: Vec<Want>,
 }
@@ -109,7 +123,7 @@ struct Judged {
     dones: Vec<oneshot::Sender<Result<(), String>>>,
     stills: Vec<NeedStill>,
     replies: Vec<Reply>,
-    orders: Vec<Order>,
+    orders: Vec<(String, Order)>,
     /// Life-safety events of this batch.
     calls: Vec<String>,
     snapshots: Vec<AlarmSnapshot>,
@@ -268,6 +282,11 @@ impl Decider {
             }
             Input::Seen(observation) => self.observe(now, &observation, batch, judged),
             Input::Command(request) => self.command(now, request, batch, judged),
+            Input::Local(LocalOrder::Silence { dwelling, lasts }) => {
+                tracing::warn!(?dwelling, ?lasts, "sounders are silenced on site");
+                self.silence(now, dwelling.as_deref(), lasts);
+                Ok(())
+            }
         }
     }
 
@@ -294,8 +313,10 @@ impl Decider {
         batch: &mut Batch,
         judged: &mut Judged,
     ) -> Result<(), OutboxError> {
-        let carried = commands::carry_out(&mut self.engine, &self.wiring, now, &request.command, &mut judged.orders);
+        let mut orders = Vec::new();
+        let carried = commands::carry_out(&mut self.engine, &self.wiring, now, &request.command, &mut orders);
         let Some(answer) = carried else { return Ok(()) };
+        judged.orders.extend(orders.into_iter().map(|order| (request.cmd_id.clone(), order)));
         tracing::info!(hop = "commanded", cmd = %request.cmd_id, outcome = ?answer.outcome, "command of the centre");
         judged.replies.push(Reply { cmd_id: request.cmd_id, outcome: answer.outcome, reason: answer.reason, at: now });
         self.append(now, batch, answer.outputs, judged)
@@ -481,6 +502,7 @@ fn refuse(inputs: Vec<Input>, why: &str, now: Timestamp) -> Effects {
                 let _ = link.done.send(Err(why.to_owned()));
             }
             Input::Command(request) => effects.replies.push(not_stored(request.cmd_id, why, now)),
+            Input::Local(order) => tracing::error!(?order, "not carried out: {why}"),
             Input::Seen(Observation { device, what, .. }) => {
                 if !matches!(what, What::Scene(_)) {
                     tracing::error!(%device, ?what, "not judged: {why}");

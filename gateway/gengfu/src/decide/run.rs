@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gengfu_alarm::Want;
 use gengfu_alarm::observation::Observation;
 use gengfu_alarm::output::NeedStill;
 use gengfu_contract::command::Reply;
@@ -16,7 +17,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Decider, Input};
+use super::{Decider, Input, LocalOrder, Order};
 use crate::clock::Clock;
 use crate::link::LinkBatch;
 use crate::uplink::CommandRequest;
@@ -38,10 +39,16 @@ pub struct Channels {
     pub commands: mpsc::Receiver<CommandRequest>,
     /// From cameras and from what the gateway sees of itself.
     pub seen: mpsc::Receiver<Observation>,
+    /// From somebody who stands at the box.
+    pub local: mpsc::Receiver<LocalOrder>,
     /// To the cameras.
     pub stills: mpsc::Sender<NeedStill>,
     /// To the uplink.
     pub replies: mpsc::Sender<Reply>,
+    /// To the nodes, with the command that asks for it.
+    pub orders: mpsc::Sender<(String, Order)>,
+    /// What shall sound and shine on site.
+    pub wanted: watch::Sender<Vec<Want>>,
     /// Wakes the uplink after a commit.
     pub stored: Arc<Notify>,
     /// For `status`.
@@ -59,6 +66,9 @@ pub struct DecideStatus {
     pub alarms: Vec<AlarmData>,
     /// Devices.
     pub devices: Vec<DeviceState>,
+    /// What sounds and shines on site.
+    #[serde(skip)]
+    pub wanted: Vec<Want>,
     /// Batches made durable.
     pub batches: u64,
     /// Inputs judged.
@@ -93,6 +103,18 @@ pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Cl
                 metrics::counter!("gengfu_stills_shed_total").increment(1);
             }
         }
+        status.wanted.clone_from(&effects.wanted);
+        channels.wanted.send_if_modified(|shown| {
+            let is_news = *shown != effects.wanted;
+            *shown = effects.wanted;
+            is_news
+        });
+        for order in effects.orders {
+            // The centre has "accepted" and waits for the last word; it repeats the command.
+            if let Err(error) = channels.orders.try_send(order) {
+                tracing::warn!(%error, "an order for a node is not passed on");
+            }
+        }
         for reply in effects.replies {
             if let Err(error) = channels.replies.try_send(reply) {
                 tracing::warn!(%error, "an answer to the centre is not sent; the centre repeats the command");
@@ -109,6 +131,7 @@ async fn next(channels: &mut Channels, shutdown: &CancellationToken) -> Option<O
         () = shutdown.cancelled() => None,
         Some(batch) = channels.links.recv() => Some(Some(Input::Link(batch))),
         Some(request) = channels.commands.recv() => Some(Some(Input::Command(request))),
+        Some(order) = channels.local.recv() => Some(Some(Input::Local(order))),
         Some(seen) = channels.seen.recv() => Some(Some(Input::Seen(seen))),
         () = tokio::time::sleep(TICK) => Some(None),
     }

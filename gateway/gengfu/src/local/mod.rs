@@ -1,9 +1,10 @@
-//! What the box itself offers: a socket for the command line, and metrics.
+//! What the box itself offers: a socket for the command line, metrics, and what is heard and seen on site.
 //!
-//! Owns the local socket's protocol and the report behind `gengfu status`. Read-only: nothing asked here changes the gateway. It listens on a Unix
+//! Owns the local socket's protocol and the report behind `gengfu status`. Read-only but for one order, to silence sounders. It listens on a Unix
 //! socket (0660) and on loopback, never on the network unless the installer's configuration says so.
 
 pub mod metrics;
+pub mod on_site;
 pub mod outputs;
 pub mod report;
 pub mod socket;

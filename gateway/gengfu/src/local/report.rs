@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use gengfu_alarm::{OutputKind, Pattern};
 use gengfu_contract::event::{AlarmData, ClockQuality};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::state::DeviceState;
@@ -39,8 +40,21 @@ pub struct Report {
     pub uplink: UplinkStatus,
     /// Alarms and troubles that are open.
     pub alarms: Vec<AlarmData>,
+    /// What sounds and shines on site now.
+    pub on_site: Vec<OnSiteReport>,
     /// What is wrong and what to do; empty when all is well.
     pub findings: Vec<Finding>,
+}
+
+/// A sounder or lamp that is on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnSiteReport {
+    /// Its name: the node that sounds, or the box's own.
+    pub output: Slug,
+    /// What it is.
+    pub kind: OutputKind,
+    /// What it says.
+    pub pattern: Pattern,
 }
 
 /// The gateway itself.
@@ -152,6 +166,11 @@ impl Sources {
             outbox: self.outbox(),
             uplink: self.uplink.borrow().clone(),
             alarms: decide.alarms,
+            on_site: decide
+                .wanted
+                .into_iter()
+                .map(|want| OnSiteReport { output: want.output, kind: want.kind, pattern: want.pattern })
+                .collect(),
             findings: Vec::new(),
         };
         report.findings = findings(&report);
@@ -215,6 +234,19 @@ fn findings(report: &Report) -> Vec<Finding> {
             format!("{} stored item(s) cannot be read", report.outbox.damaged),
             "save the data directory and replace the disk",
         );
+    }
+    let failed: Vec<&str> = report
+        .on_site
+        .iter()
+        .filter(|on| on.pattern == Pattern::TransmissionFailed)
+        .map(|on| on.output.as_str())
+        .collect();
+    if !failed.is_empty() {
+        let text = format!(
+            "transmission failed: the centre has not confirmed a life-safety alarm; told on {}",
+            failed.join(", ")
+        );
+        say(text, "call for help by telephone; `gengfu silence` quiets the sounders while somebody is there");
     }
     if report.uplink.state != LinkState::Online {
         let uplink = &report.uplink;

@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::report::{Report, Sources};
+use crate::decide::LocalOrder;
 
 /// Longest question, bytes.
 const QUESTION_MAX_BYTES: u64 = 4096;
@@ -33,6 +35,13 @@ pub enum Query {
         /// Its id.
         id: String,
     },
+    /// Silence the sounders on site.
+    Silence {
+        /// Of this dwelling only.
+        dwelling: Option<String>,
+        /// For how long, seconds.
+        seconds: u64,
+    },
 }
 
 /// What is answered.
@@ -43,6 +52,8 @@ pub enum Answer {
     Status(Box<Report>),
     /// To [`Query::Trace`]; `None` for an id that is not in the journal.
     Trace(Option<Box<Trace>>),
+    /// To [`Query::Silence`]: the order is on its way.
+    Ordered,
     /// The question was not understood or could not be answered.
     Error(String),
 }
@@ -130,7 +141,12 @@ pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
 }
 
 /// Answers until shutdown.
-pub async fn serve(listener: UnixListener, sources: Sources, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: UnixListener,
+    sources: Sources,
+    orders: mpsc::Sender<LocalOrder>,
+    shutdown: CancellationToken,
+) {
     let mut connections = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -141,14 +157,14 @@ pub async fn serve(listener: UnixListener, sources: Sources, shutdown: Cancellat
                 }
             }
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => connections.push(tokio::time::timeout(ANSWER_WITHIN, answer(stream, &sources))),
+                Ok((stream, _)) => connections.push(tokio::time::timeout(ANSWER_WITHIN, answer(stream, &sources, &orders))),
                 Err(error) => tracing::warn!(%error, "local socket"),
             }
         }
     }
 }
 
-async fn answer(stream: UnixStream, sources: &Sources) -> std::io::Result<()> {
+async fn answer(stream: UnixStream, sources: &Sources, orders: &mpsc::Sender<LocalOrder>) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read).take(QUESTION_MAX_BYTES).read_line(&mut line).await?;
@@ -158,6 +174,12 @@ async fn answer(stream: UnixStream, sources: &Sources) -> std::io::Result<()> {
             Ok(trace) => Answer::Trace(trace.map(|record| Box::new(trace_of(id, record)))),
             Err(error) => Answer::Error(error.to_string()),
         },
+        Ok(Query::Silence { dwelling, seconds }) => {
+            match orders.try_send(LocalOrder::Silence { dwelling, lasts: Duration::from_secs(seconds) }) {
+                Ok(()) => Answer::Ordered,
+                Err(error) => Answer::Error(format!("the gateway does not take the order now: {error}; try again")),
+            }
+        }
         Err(error) => Answer::Error(format!("question not understood: {error}")),
     };
     let mut bytes = serde_json::to_vec(&answer)?;

@@ -1,0 +1,287 @@
+//! From the configuration to what each stage is given.
+//!
+//! Owns the translation: alarm rules, ports and their nodes, camera workers, outbox, uplink, what sounds on site. Starts nothing and
+//! creates nothing; `app.rs` does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use gengfu_alarm::codes::{CodeFile, CodeTable};
+use gengfu_alarm::rules::{DeviceClass as RuleClass, DeviceRule, Rules, Timing, ZoneKind, ZoneRule};
+use gengfu_alarm::{LocalOutput, LocalPolicy, OutputKind};
+use gengfu_contract::slug::Slug;
+use gengfu_contract::words::AlarmKind;
+use gengfu_outbox::Options;
+use gengfu_vision::decode::{CaptureConfig, DecodeMode};
+use gengfu_vision::detect::ModelConfig;
+use gengfu_vision::manifest::Manifest;
+use gengfu_vision::protocol::{VERSION, WorkerConfig};
+use gengfu_vision::sandbox::Limits as WorkerLimits;
+use gengfu_vision::source::Transport;
+use gengfu_vision::zone::Zone as VisionZone;
+
+use crate::config::{self, Config, DeviceClass, Lack, Line};
+use crate::decide::{self, Wiring};
+use crate::link;
+use crate::local::outputs::Output;
+use crate::uplink::{self, BrokerConfig, Limits, Secret, TlsFiles, UplinkConfig};
+
+/// Names of the box's own outputs among all that can sound or shine; no device may have them.
+const LAMP: &str = "gateway-lamp";
+const SOUNDER: &str = "gateway-sounder";
+
+pub(crate) fn outbox_options(config: &Config) -> Options {
+    let mut options = Options::new(config.gateway.data_dir.join("outbox"));
+    options.cache_bytes = config.outbox.cache_bytes;
+    options.journal_keep = config.outbox.journal_keep;
+    for (lane, most) in &config.outbox.bounds {
+        options.bounds = std::mem::take(&mut options.bounds).with(decide::lane_of(*lane), *most);
+    }
+    options
+}
+
+/// One port for each node that has its own, and one for each bus.
+pub(crate) fn link_ports(config: &Config) -> Result<Vec<link::PortConfig>, link::PortConfigError> {
+    let mut ports = Vec::new();
+    for node in &config.nodes {
+        if let config::Attachment::Port(port) = &node.at {
+            ports.push(link::PortConfig::point_to_point(port.clone(), node.baud, link_node(node, 0)));
+        }
+    }
+    for bus in &config.buses {
+        let on_it = |node: &config::Node| match &node.at {
+            config::Attachment::Bus { bus: name, address } if *name == bus.name => Some(link_node(node, *address)),
+            _ => None,
+        };
+        let nodes: Vec<link::NodeConfig> = config.nodes.iter().filter_map(on_it).collect();
+        let settings = link::BusConfig { turnaround: bus.turnaround };
+        if !nodes.is_empty() {
+            ports.push(link::PortConfig::bus(bus.port.clone(), bus.baud, settings, nodes)?);
+        }
+    }
+    Ok(ports)
+}
+
+fn link_node(node: &config::Node, address: u8) -> link::NodeConfig {
+    // The configuration allows an hour.
+    let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    link::NodeConfig {
+        node: node.name.clone(),
+        address,
+        expected_uid: node.uid,
+        silence: node.silence,
+        heartbeat_ms: node.heartbeat.map(ms),
+        debounce_ms: node.debounce.map(ms),
+        channels: node
+            .channels
+            .iter()
+            .map(|(channel, device)| (*channel, (device.name.clone(), device.class)))
+            .collect(),
+    }
+}
+
+pub(crate) fn uplink_config(config: &Config, boot: u64) -> anyhow::Result<UplinkConfig> {
+    let u = &config.uplink;
+    let mut broker = BrokerConfig::new(&u.host, u.port, u.protocol, &u.client_id);
+    broker.keep_alive = u.keep_alive;
+    broker.username = u.username.clone();
+    if let Some(file) = &u.password_file {
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("read {} (uplink.password_file)", file.display()))?;
+        broker.password = Some(Secret::new(text));
+    }
+    broker.tls = u
+        .tls
+        .as_ref()
+        .map(|tls| TlsFiles { ca: tls.ca_file.clone(), identity: tls.cert_file.clone().zip(tls.key_file.clone()) });
+    let identity = uplink::Identity {
+        site: config.gateway.site.clone(),
+        gateway: config.gateway.name.clone(),
+        boot,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let mut uplink = UplinkConfig::new(broker, identity);
+    let window = usize::from(u.window);
+    let mut limits =
+        Limits { window, life_safety_reserve: window / 4, historical_after: u.historical_after, ..Limits::default() };
+    limits.receipt_life_safety.base = u.receipt_timeout_life_safety;
+    limits.receipt_other.base = u.receipt_timeout;
+    uplink.limits = limits;
+    Ok(uplink)
+}
+
+/// Reads the code files.
+///
+/// # Errors
+/// What is wrong with which, as [`crate::config::Config::environment`] tells it.
+pub fn codes(config: &Config) -> Result<CodeTable, Lack> {
+    let mut files = Vec::new();
+    for (n, path) in config.gateway.codes.iter().enumerate() {
+        let lack = |problem: String| Lack {
+            key: format!("gateway.codes[{n}]"),
+            problem: format!("{}: {problem}", path.display()),
+            remedy: "correct the code file, or remove it from the list".to_owned(),
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| lack(e.to_string()))?;
+        let file: CodeFile = toml::from_str(&text).map_err(|e| lack(e.to_string()))?;
+        file.check().map_err(|e| lack(e.to_string()))?;
+        files.push(file);
+    }
+    CodeTable::new(files).map_err(|e| Lack {
+        key: "gateway.codes".to_owned(),
+        problem: e.to_string(),
+        remedy: "correct the code files".to_owned(),
+    })
+}
+
+pub(crate) fn rules(config: &Config) -> Rules {
+    // A smoke alarm without a national code is worth more than none.
+    let codes = codes(config).unwrap_or_else(|lack| {
+        tracing::error!(key = %lack.key, remedy = %lack.remedy, "alarms go out without codes: {}", lack.problem);
+        CodeTable::default()
+    });
+    let place = |location: &gengfu_contract::event::Location| Some(location.clone());
+    let mut devices: BTreeMap<Slug, DeviceRule> = BTreeMap::new();
+    let mut zones = BTreeMap::new();
+    for node in &config.nodes {
+        let node_rule =
+            DeviceRule { class: RuleClass::Node, location: place(&config.gateway.location), ..DeviceRule::default() };
+        devices.insert(node.name.clone(), node_rule);
+        for device in node.channels.values() {
+            let rule = DeviceRule {
+                class: rule_class(device.class),
+                parent: Some(node.name.clone()),
+                location: place(&device.location),
+                subject_ref: device.subject_ref.clone(),
+                dwelling: device.dwelling.clone(),
+                left_open_after: device.left_open_after,
+                supervision: device.supervision,
+            };
+            devices.insert(device.name.clone(), rule);
+        }
+    }
+    for bus in &config.buses {
+        let location = place(&bus.location);
+        devices.insert(bus.name.clone(), DeviceRule { class: RuleClass::Bus, location, ..DeviceRule::default() });
+    }
+    let timing = timing(config);
+    for camera in &config.cameras {
+        let rule = DeviceRule { class: RuleClass::Camera, location: place(&camera.location), ..DeviceRule::default() };
+        devices.insert(camera.name.clone(), rule);
+        for zone in &camera.zones {
+            let kind = if zone.kind == AlarmKind::FireLaneBlocked {
+                ZoneKind::FireLaneBlocked
+            } else {
+                ZoneKind::IllegalParking
+            };
+            let mut rule = ZoneRule::new(kind, zone.limit);
+            rule.classes = zone.vehicles.clone();
+            rule.location = place(&zone.location);
+            rule.text = zone.location.text.clone();
+            zones.insert((camera.name.clone(), zone.name.clone()), rule);
+        }
+    }
+    Rules { gateway: config.gateway.name.clone(), devices, zones, codes, timing }
+}
+
+/// How devices hang on nodes.
+pub(crate) fn wiring(config: &Config) -> Wiring {
+    let said = &config.annunciation;
+    let mut wiring = Wiring {
+        policy: LocalPolicy {
+            receipt_within: said.receipt_within,
+            silence_max: said.silence_for,
+            sound_on_alarm: said.sound_at_once,
+            ..LocalPolicy::default()
+        },
+        ..Wiring::default()
+    };
+    for (name, output, _) in own_outputs(config) {
+        let kind = match output {
+            Output::Lamp => OutputKind::Lamp,
+            Output::Sounder => OutputKind::Sounder,
+        };
+        wiring.outputs.push(LocalOutput { name, kind, node: None, dwelling: None });
+    }
+    for node in &config.nodes {
+        if node.sounder {
+            wiring.sounders.insert(node.name.clone(), node.dwelling.clone());
+            wiring.outputs.push(LocalOutput {
+                name: node.name.clone(),
+                kind: OutputKind::Sounder,
+                node: Some(node.name.clone()),
+                dwelling: node.dwelling.clone(),
+            });
+        }
+        for (channel, device) in &node.channels {
+            wiring.channels.insert(device.name.clone(), (node.name.clone(), *channel));
+        }
+    }
+    wiring
+}
+
+fn timing(config: &Config) -> Timing {
+    let mut timing = Timing { camera_fault_hold: config.vision.fault_hold, ..Timing::default() };
+    timing.care.zone = config.care.zone.clone();
+    for device in config.nodes.iter().flat_map(|node| node.channels.values()) {
+        if let Some(care) = &device.care {
+            timing.care.homes.insert(device.name.clone(), care.clone());
+        }
+    }
+    timing
+}
+
+fn rule_class(class: DeviceClass) -> RuleClass {
+    match class {
+        DeviceClass::Door => RuleClass::Door,
+        DeviceClass::Smoke => RuleClass::Smoke,
+        DeviceClass::Sos => RuleClass::Sos,
+    }
+}
+
+pub(crate) fn worker_config(vision: &config::Vision, camera: &config::Camera) -> anyhow::Result<WorkerConfig> {
+    let manifest = Manifest::load(&vision.manifest)?;
+    let name = camera.model.as_deref().unwrap_or(&vision.model);
+    let entry = manifest.model(name).with_context(|| {
+        let known = manifest.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
+        format!("camera {}: no model \"{name}\" in {}; it has: {known}", camera.name, vision.manifest.display())
+    })?;
+    #[expect(clippy::cast_possible_truncation, reason = "0.1 to 30 needs no more digits than f32 has")]
+    let fps_max = camera.fps_max as f32;
+    Ok(WorkerConfig {
+        version: VERSION,
+        camera: camera.name.to_string(),
+        capture: CaptureConfig {
+            url: camera.url.clone(),
+            transport: Transport::Tcp,
+            decode: if camera.all_frames { DecodeMode::EveryFrame } else { DecodeMode::KeyFrames },
+            fps_max,
+            looped: camera.repeat,
+            silence_ms: u64::try_from(camera.silence.as_millis()).unwrap_or(u64::MAX),
+        },
+        paced: true,
+        start_at_ms: None,
+        model: ModelConfig {
+            path: vision.models_dir.join(&entry.file),
+            entry: entry.clone(),
+            runtime: vision.onnxruntime.clone(),
+            threads: usize::from(vision.threads),
+        },
+        zones: camera
+            .zones
+            .iter()
+            .map(|z| VisionZone { id: z.name.to_string(), polygon: z.polygon.iter().map(|p| (*p).into()).collect() })
+            .collect(),
+        masks: camera.masks.iter().map(|mask| mask.iter().map(|p| (*p).into()).collect()).collect(),
+        limits: WorkerLimits::default(),
+    })
+}
+
+/// The box's own lamp and sounder, as far as it has them: name among all outputs, which, line.
+pub(crate) fn own_outputs(config: &Config) -> Vec<(Slug, Output, Line)> {
+    let said = &config.annunciation;
+    let all = [(LAMP, Output::Lamp, &said.lamp), (SOUNDER, Output::Sounder, &said.sounder)];
+    let named = |name| Slug::new(name).expect("a constant that is a slug");
+    all.into_iter().filter_map(|(name, output, line)| Some((named(name), output, line.clone()?))).collect()
+}
