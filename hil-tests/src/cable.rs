@@ -201,7 +201,7 @@ impl Pump {
     }
 }
 
-fn open_pty() -> io::Result<(OwnedFd, OwnedFd, PathBuf)> {
+pub(crate) fn open_pty() -> io::Result<(OwnedFd, OwnedFd, PathBuf)> {
     let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
     rustix::io::fcntl_setfd(&near, rustix::io::FdFlags::CLOEXEC)?;
     grantpt(&near)?;

@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
+use crc::{CRC_32_ISCSI, Crc};
 use gengfu::config::Config;
 use gengfu_contract::chain;
 use gengfu_contract::command::Command;
 use gengfu_contract::event::Event;
 use gengfu_vision::protocol::{ParentMessage, WorkerMessage};
-use crc::{CRC_32_ISCSI, Crc};
 use gengfu_wire::{Decoder, FRAME_BYTES_MAX, PROTOCOL_VERSION, encode};
 
 /// A decoder's name, as its corpus folder is called, and its function.

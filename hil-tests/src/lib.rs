@@ -14,6 +14,7 @@
 //! | [`node`] | sensor nodes on pseudo-terminals | rebooted, muted |
 //! | [`qemu`] | a node's microcontroller in QEMU, the real image | reset, power, pins, clock |
 //! | [`cable`] | its serial line | cut |
+//! | [`bus`] | an RS-485 pair that nodes share | cut, two who speak at once |
 //! | [`desk`] | the reference dispatch desk | |
 //! | [`site`] | all of them, joined | |
 //! | [`process`] | any child process | captured output, never outlives the test |
@@ -26,6 +27,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod broker;
+pub mod bus;
 pub mod cable;
 pub mod clip;
 pub mod desk;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use gengfu_node_linux::node::Wiring;
 use gengfu_node_linux::wire::{EventKind, Uid};
 use gengfu_node_linux::{Command, NodeHandle, NodeReport, Options, Port, spawn};
 use rand::rngs::StdRng;
@@ -32,6 +33,7 @@ struct Book {
     acked: BTreeMap<u32, u32>,
     /// Numbers the node gave up for want of room; they are told as lost.
     lost: BTreeSet<(u32, u32)>,
+    is_sounding: bool,
 }
 
 impl Node {
@@ -39,11 +41,15 @@ impl Node {
     ///
     /// # Errors
     /// When there is no pseudo-terminal.
-    pub fn start(dir: &Path, name: &str, uid: u64) -> Result<Self> {
+    pub fn start(dir: &Path, name: &str, uid: u64, wiring: Wiring) -> Result<Self> {
         let uid = Uid(uid.to_be_bytes());
         let book = Arc::new(Mutex::new(Book::default()));
         let mut options = Options::new(Port::Pty { link: dir.join(format!("{name}.tty")) }, uid);
         options.heartbeat_ms = 1_000;
+        options.wiring = wiring;
+        if wiring != Wiring::PointToPoint {
+            options.address_file = Some(dir.join(format!("{name}.address")));
+        }
         let kept = book.clone();
         let report = move |report| {
             let mut book = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,6 +61,7 @@ impl Node {
                 NodeReport::Lost { boot, sequence } => {
                     book.lost.insert((boot, sequence));
                 }
+                NodeReport::Sounder { on } => book.is_sounding = on,
                 _ => {}
             }
         };
@@ -86,6 +93,12 @@ impl Node {
     #[must_use]
     pub fn accepted(&self) -> Vec<(u32, u32, EventKind)> {
         self.read(|book| book.accepted.clone())
+    }
+
+    /// Whether its sounder sounds now.
+    #[must_use]
+    pub fn is_sounding(&self) -> bool {
+        self.read(|book| book.is_sounding)
     }
 
     /// What the gateway said it has on its disk.

@@ -10,9 +10,11 @@ use std::time::Duration;
 use gengfu::config::Protocol;
 use gengfu_contract::event::EventType;
 use gengfu_contract::slug::Slug;
+use gengfu_node_linux::node::Wiring;
 use tempfile::TempDir;
 
 use crate::broker::{Broker, BrokerOptions};
+use crate::bus::Bus;
 use crate::clip::repository;
 use crate::desk::{Desk, slug};
 use crate::gateway::Gateway;
@@ -26,6 +28,8 @@ use crate::{Result, RigError};
 pub const SITE: &str = "hil";
 /// The gateway's.
 pub const GATEWAY: &str = "gw-1";
+/// The bus's speed, the configuration's default.
+const BAUD: u32 = 115_200;
 /// After all faults are over, everything must have arrived within this. Reconnects wait up to 12 s, receipts up to some seconds;
 /// the rest is room for a loaded machine.
 pub const SETTLED_WITHIN: Duration = Duration::from_secs(90);
@@ -52,6 +56,10 @@ pub struct Plan {
     pub fault_hold: &'static str,
     /// A port for metrics.
     pub metrics: Option<u16>,
+    /// All nodes share an RS-485 pair.
+    pub on_a_bus: bool,
+    /// Nodes sound when a life-safety alarm has no receipt for this long.
+    pub receipt_within: Option<&'static str>,
     /// Between gateway and broker stands a [`Proxy`], to break the path.
     pub proxied: bool,
 }
@@ -67,6 +75,8 @@ impl Default for Plan {
             cameras: Vec::new(),
             fault_hold: "200ms",
             metrics: None,
+            on_a_bus: false,
+            receipt_within: None,
             proxied: false,
         }
     }
@@ -156,13 +166,28 @@ socket = "{folder}/gengfu.sock"
         if let Some(port) = self.metrics {
             text.push_str(&format!("metrics = \"127.0.0.1:{port}\"\n"));
         }
+        if let Some(within) = self.receipt_within {
+            text.push_str(&format!("\n[annunciation]\nreceipt_within = \"{within}\"\n"));
+        }
+        if self.on_a_bus {
+            text.push_str(&format!(
+                "\n[[bus]]\nname = \"bus-1\"\nport = \"{folder}/bus.tty\"\nturnaround = \"400ms\"\n"
+            ));
+        }
         for n in 1..=self.nodes {
             let uid = uid(n);
+            let at = if self.on_a_bus {
+                format!("bus = \"bus-1\"\naddress = {n}")
+            } else {
+                format!("port = \"{folder}/node-{n}.tty\"")
+            };
+            let sounder = self.receipt_within.is_some();
             text.push_str(&format!(
                 r#"
 [[node]]
 name = "node-{n}"
-port = "{folder}/node-{n}.tty"
+{at}
+sounder = {sounder}
 uid = "{uid:016x}"
 silence = "{}"
 device = [
@@ -203,6 +228,8 @@ pub struct Site {
     pub desk: Desk,
     /// The nodes.
     pub nodes: Arc<Vec<Node>>,
+    /// What they share, where the plan has it.
+    pub bus: Option<Bus>,
     /// The path to the broker, where the plan wants to break it.
     pub proxy: Option<Proxy>,
     /// The broker.
@@ -221,12 +248,14 @@ impl Site {
         let options = BrokerOptions { persistence: true, ..BrokerOptions::default() };
         let broker = Broker::start(&dir.path().join("broker"), &options)?;
         let nodes = start_nodes(plan, dir.path())?;
+        let ends: Vec<PathBuf> = (1..=plan.nodes).map(|n| dir.path().join(format!("node-{n}.tty"))).collect();
+        let bus = plan.on_a_bus.then(|| Bus::lay(&dir.path().join("bus.tty"), &ends, BAUD)).transpose()?;
         let desk = Desk::start(dir.path(), broker.port(), plan.protocol, &site()?, &gateway()?, "desk-1")?;
         let proxy = plan.proxied.then(|| Proxy::start(broker.addr())).transpose()?;
         let meets = proxy.as_ref().map_or(broker.port(), |proxy| proxy.addr().port());
         let config = plan.config(dir.path(), meets);
         let gateway = Gateway::prepare(dir.path(), &config)?.with_arguments(&["--log", "json"]);
-        Ok(Self { gateway, desk, nodes, proxy, broker, dir })
+        Ok(Self { gateway, desk, nodes, bus, proxy, broker, dir })
     }
 
     /// As [`Site::prepare`], then starts the gateway and waits until it hears its nodes and has reached the centre.
@@ -276,8 +305,12 @@ impl Site {
 /// # Errors
 /// When there is no pseudo-terminal.
 pub fn start_nodes(plan: &Plan, dir: &Path) -> Result<Arc<Vec<Node>>> {
-    let nodes: Result<Vec<Node>> = (1..=plan.nodes).map(|n| Node::start(dir, &format!("node-{n}"), uid(n))).collect();
-    nodes.map(Arc::new)
+    let start = |n: usize| {
+        // A factory-new node on a bus has no address: the gateway gives it one.
+        let wiring = if plan.on_a_bus { Wiring::Bus(None) } else { Wiring::PointToPoint };
+        Node::start(dir, &format!("node-{n}"), uid(n), wiring)
+    };
+    (1..=plan.nodes).map(start).collect::<Result<Vec<Node>>>().map(Arc::new)
 }
 
 /// The site's name.
