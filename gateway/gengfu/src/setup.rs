@@ -55,7 +55,7 @@ pub(crate) fn link_ports(config: &Config) -> Result<Vec<link::PortConfig>, link:
             _ => None,
         };
         let nodes: Vec<link::NodeConfig> = config.nodes.iter().filter_map(on_it).collect();
-        let settings = link::BusConfig { turnaround: bus.turnaround };
+        let settings = link::BusConfig { name: bus.name.clone(), turnaround: bus.turnaround };
         if !nodes.is_empty() {
             ports.push(link::PortConfig::bus(bus.port.clone(), bus.baud, settings, nodes)?);
         }

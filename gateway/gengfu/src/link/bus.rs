@@ -12,6 +12,7 @@ pub mod schedule;
 use std::time::Duration;
 
 use gengfu_contract::event::ClockQuality;
+use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Text;
 use gengfu_wire::{
     ADDRESS_EVERYONE, Assign, DecodeError, Decoder, Downlink, FRAME_BYTES_MAX, Frame, Message, Poll, Uplink, encode,
@@ -19,7 +20,7 @@ use gengfu_wire::{
 use jiff::Timestamp;
 
 use super::downlinks::time;
-use super::session::Session;
+use super::session::{LISTEN_MAX, Session};
 use super::stats::Discard;
 use super::{BusConfig, PortConfig, Problem};
 use schedule::{Answer, Schedule};
@@ -63,7 +64,22 @@ pub struct Bus {
     late: u32,
     time_at: Duration,
     assign_at: Vec<Duration>,
-    bus_answers: bool,
+    answers: Answers,
+}
+
+/// Whether anybody answers, as far as it was told.
+#[derive(Debug)]
+struct Answers {
+    bus: Slug,
+    /// Half of what the most important node may be silent: the bus explains its nodes before they are missed.
+    limit: Duration,
+    /// Time listened to without any answer.
+    quiet: Duration,
+    ticked_at: Option<Duration>,
+    told: Option<bool>,
+    /// Refused batches of the session that carries the news.
+    refused: u64,
+    known_to_sessions: bool,
 }
 
 /// A question on its way, or its answer.
@@ -92,9 +108,19 @@ struct Wait {
 impl Bus {
     /// A bus, and the sessions of its nodes in the order of [`PortConfig::nodes`].
     #[must_use]
-    pub fn new(port: &PortConfig, sessions: Vec<Session>) -> Self {
-        let BusConfig { turnaround } = port.as_bus().unwrap_or_default();
+    pub fn new(port: &PortConfig, config: &BusConfig, sessions: Vec<Session>) -> Self {
+        let turnaround = config.turnaround;
+        let limit = port.nodes().iter().map(|node| node.silence).min().unwrap_or_default() / 2;
         Self {
+            answers: Answers {
+                bus: config.name.clone(),
+                limit,
+                quiet: Duration::ZERO,
+                ticked_at: None,
+                told: None,
+                refused: 0,
+                known_to_sessions: false,
+            },
             schedule: Schedule::new(sessions.len()),
             assign_at: vec![Duration::ZERO; sessions.len()],
             sessions,
@@ -106,7 +132,6 @@ impl Bus {
             was_asked: None,
             late: 0,
             time_at: Duration::ZERO,
-            bus_answers: false,
         }
     }
 
@@ -220,6 +245,7 @@ impl Bus {
     /// Time passes: ends an answer that does not come, and lets sessions count silence. Call it at [`Bus::due_at`], and every second.
     pub fn tick(&mut self, now: Moment) {
         self.is_over(now);
+        self.count_quiet(now);
         for session in &mut self.sessions {
             session.tick(now.at, now.quality);
         }
@@ -311,6 +337,7 @@ impl Bus {
         // Were it at home as well, there would be two of it, and they must not be called to one place (W28).
         if let Some(home) = home.filter(|home| *home != here && !self.sessions[*home].stats().is_up()) {
             self.schedule.give_up(home);
+            self.sessions[here].on_misplaced();
         }
     }
 
@@ -336,6 +363,7 @@ impl Bus {
             // What was broken in it comes again: at once, if others do not wait.
             (true, _, true) => Answer::DoneAndBroken,
             (false, 0, _) => Answer::Nothing,
+            (false, ..) if asked.frames == 0 => Answer::Garbled,
             (false, ..) => Answer::Broken,
         };
         self.was_asked = (!done).then_some(asked.node);
@@ -348,11 +376,40 @@ impl Bus {
         if self.schedule.is_garbled(asked.node) {
             session.on_clash(now.at);
         }
-        let answers = self.schedule.is_anybody_there();
-        if answers != self.bus_answers {
-            self.bus_answers = answers;
+        if done {
+            self.answers.quiet = Duration::ZERO;
+            self.tell(now, true);
+        }
+        let there = self.schedule.is_anybody_there();
+        if there != self.answers.known_to_sessions {
+            self.answers.known_to_sessions = there;
             for session in &mut self.sessions {
-                session.on_bus_answers(answers);
+                session.on_bus_answers(there);
+            }
+        }
+    }
+
+    /// Counts the time for which nobody answers, as far as the gateway was there to listen (W26).
+    fn count_quiet(&mut self, now: Moment) {
+        let passed = self.answers.ticked_at.replace(now.uptime).map_or(Duration::ZERO, |at| now.uptime - at);
+        self.answers.quiet += passed.min(LISTEN_MAX.unsigned_abs());
+        let refused = self.sessions.first().map_or(0, |session| session.stats().refused);
+        if refused != self.answers.refused {
+            // What was told with it may be lost.
+            self.answers.refused = refused;
+            self.answers.told = None;
+        }
+        if self.answers.quiet >= self.answers.limit {
+            self.tell(now, false);
+        }
+    }
+
+    /// Tells whether the bus works, once. Its news travel with the first node's.
+    fn tell(&mut self, now: Moment, up: bool) {
+        if self.answers.told != Some(up) {
+            self.answers.told = Some(up);
+            if let Some(session) = self.sessions.first_mut() {
+                session.see_bus(now.at, now.quality, &self.answers.bus, up);
             }
         }
     }

@@ -58,8 +58,10 @@ impl NodeConfig {
 }
 
 /// What a bus needs to know beside its nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BusConfig {
+    /// The bus's device name: what is told when nobody on it answers.
+    pub name: Slug,
     /// From the last bit of a question to the first byte of the answer at the latest, as the gateway's program sees it: the node's thinking,
     /// its driver's switching, and the adapter's buffering.
     pub turnaround: Duration,
@@ -74,12 +76,6 @@ impl BusConfig {
     pub const TURNAROUND_MAX: Duration = Duration::from_millis(500);
     /// Longest that the gateway chooses by itself when nodes answer late.
     pub const TURNAROUND_CHOSEN_MAX: Duration = Duration::from_millis(200);
-}
-
-impl Default for BusConfig {
-    fn default() -> Self {
-        Self { turnaround: Self::TURNAROUND_USB }
-    }
 }
 
 /// A serial port and what hangs on it. Made by [`PortConfig::point_to_point`] or [`PortConfig::bus`].
@@ -177,8 +173,8 @@ impl PortConfig {
 
     /// The bus, unless there is one node on a line of its own.
     #[must_use]
-    pub fn as_bus(&self) -> Option<BusConfig> {
-        self.bus
+    pub fn as_bus(&self) -> Option<&BusConfig> {
+        self.bus.as_ref()
     }
 
     /// The nodes: at least one, and just one on a line of its own.

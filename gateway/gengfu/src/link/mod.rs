@@ -8,6 +8,7 @@
 //! | [`config`] | what hangs on a port: one node, or a bus of several |
 //! | [`session`] | one node's protocol: duplicates, gaps, boots, levels, silence; sans-I/O |
 //! | [`bus`] | several sessions on one pair: whose turn it is, and for how long to wait; sans-I/O |
+//! | [`line`] | a session or a bus, driven in one way |
 //! | [`downlinks`] | what is to be said to a node, and again |
 //! | [`orders`] | what other parts of the gateway may ask of a node |
 //! | [`cursor`] | what must survive a restart of the gateway: how far each boot was taken |
@@ -22,6 +23,7 @@ pub mod bus;
 pub mod config;
 pub mod cursor;
 pub mod downlinks;
+pub mod line;
 pub mod mapping;
 pub mod node_clock;
 pub mod orders;

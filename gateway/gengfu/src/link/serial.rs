@@ -12,15 +12,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use gengfu_wire::{FRAME_BYTES_MAX, encode};
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::{CancellationToken, PollSender};
 
-use super::bus::{Bus, Moment};
+use super::bus::Moment;
+use super::line::Line;
 use super::port::Port;
-use super::session::Session;
 use super::stats::LinkStats;
 use super::{LinkBatch, LinkCommand, PortConfig, Problem, Refusal};
 use crate::clock::Clock;
@@ -30,8 +29,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often the sessions are told the time, and their figures are shown.
 const TICK: Duration = Duration::from_millis(250);
-/// Bytes that may wait to be written. A node that does not read is not there; what is beyond is dropped, and all of it is repeated.
-const OUT_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 
 /// What a port's task is joined to. `saved` and `stats` are in the order of [`PortConfig::nodes`].
 pub struct PortEnds {
@@ -85,9 +82,9 @@ pub async fn run(config: PortConfig, ends: PortEnds) {
                 Some(command) => task.on_command(command),
                 None => takes_orders = false,
             },
-            () = wake(wake_at) => task.on_due(),
+            () = wake(wake_at) => task.on_wake(),
             _ = ticks.tick() => {
-                task.tick();
+                task.line.tick(task.now());
                 task.publish(&stats);
             }
         }
@@ -119,28 +116,6 @@ impl Future for Pending {
     }
 }
 
-/// One node alone, or a bus.
-enum Line {
-    Alone(Box<Session>),
-    Bus(Bus),
-}
-
-impl Line {
-    fn sessions(&self) -> &[Session] {
-        match self {
-            Line::Alone(session) => std::slice::from_ref(session),
-            Line::Bus(bus) => bus.sessions(),
-        }
-    }
-
-    fn sessions_mut(&mut self) -> &mut [Session] {
-        match self {
-            Line::Alone(session) => std::slice::from_mut(session),
-            Line::Bus(bus) => bus.sessions_mut(),
-        }
-    }
-}
-
 struct PortTask {
     config: PortConfig,
     line: Line,
@@ -156,19 +131,11 @@ struct PortTask {
 
 impl PortTask {
     fn new(config: PortConfig, saved: Vec<Option<Vec<u8>>>, clock: Arc<dyn Clock>) -> Self {
-        let now = clock.now();
-        let saved = saved.into_iter().chain(std::iter::repeat(None));
-        let mut sessions: Vec<Session> = (config.nodes().iter().zip(saved))
-            .map(|(node, saved)| Session::new(&config, node.clone(), saved.as_deref(), now))
-            .collect();
-        let line = match config.as_bus() {
-            Some(_) => Line::Bus(Bus::new(&config, sessions)),
-            None => Line::Alone(Box::new(sessions.pop().expect("PortConfig has at least one node"))),
-        };
         let started = Instant::now();
+        let now = Moment { at: clock.now(), quality: clock.quality(), uptime: Duration::ZERO };
         Self {
+            line: Line::new(&config, saved, now),
             config,
-            line,
             clock,
             started,
             port: Port::default(),
@@ -196,55 +163,24 @@ impl PortTask {
     }
 
     fn fill(&mut self) {
-        if !self.port.is_open() {
-            return;
-        }
-        let now = self.now();
-        match &mut self.line {
-            Line::Bus(bus) => {
-                if self.out.is_empty() {
-                    bus.fill(now, &mut self.out);
-                }
-            }
-            Line::Alone(session) => {
-                let mut buffer = [0; FRAME_BYTES_MAX];
-                while self.out.len() < OUT_BYTES_MAX {
-                    let Some(frame) = session.take_send(now.at) else { break };
-                    match encode(&frame, &mut buffer) {
-                        Ok(bytes) => self.out.extend_from_slice(bytes),
-                        Err(error) => tracing::error!(%error, ?frame, "a frame of our own cannot be sent"),
-                    }
-                }
-            }
-        }
-    }
-
-    /// When the port is tried again, or the bus has something to do; not while its question is still being written.
-    fn wake_at(&self) -> Option<Instant> {
-        match &self.line {
-            _ if !self.port.is_open() => Some(self.retry_at),
-            Line::Bus(bus) if self.out.is_empty() => bus.due_at().map(|uptime| self.started + uptime),
-            _ => None,
-        }
-    }
-
-    fn on_due(&mut self) {
         if self.port.is_open() {
-            let now = self.now();
-            if let Line::Bus(bus) = &mut self.line {
-                // What else is due is done by filling the buffer.
-                bus.is_over(now);
-            }
+            self.line.fill(self.now(), &mut self.out);
+        }
+    }
+
+    /// When the port is tried again, or the line has something to do; not while its question is still being written.
+    fn wake_at(&self) -> Option<Instant> {
+        if !self.port.is_open() {
+            return Some(self.retry_at);
+        }
+        self.line.due_at().filter(|_| self.out.is_empty()).map(|uptime| self.started + uptime)
+    }
+
+    fn on_wake(&mut self) {
+        if self.port.is_open() {
+            self.line.on_due(self.now());
         } else {
             self.open();
-        }
-    }
-
-    fn tick(&mut self) {
-        let now = self.now();
-        match &mut self.line {
-            Line::Alone(session) => session.tick(now.at, now.quality),
-            Line::Bus(bus) => bus.tick(now),
         }
     }
 
@@ -252,11 +188,7 @@ impl PortTask {
         match read {
             Ok(0) => self.lose(Problem::HungUp),
             Ok(length) => {
-                let (now, bytes) = (self.now(), &buffer[..length]);
-                match &mut self.line {
-                    Line::Alone(session) => session.on_bytes(now.at, now.quality, bytes),
-                    Line::Bus(bus) => bus.on_bytes(now, bytes),
-                }
+                self.line.on_bytes(self.now(), &buffer[..length]);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
@@ -270,11 +202,8 @@ impl PortTask {
         match written {
             Ok(length) => {
                 self.out.drain(..length);
-                let now = self.now();
-                if let Line::Bus(bus) = &mut self.line
-                    && self.out.is_empty()
-                {
-                    bus.written(now);
+                if self.out.is_empty() {
+                    self.line.written(self.now());
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -327,11 +256,7 @@ impl PortTask {
         match self.port.open(self.config.port(), self.config.baud()) {
             Ok(()) => {
                 self.retry_after = RETRY_FIRST;
-                let now = self.now();
-                match &mut self.line {
-                    Line::Alone(session) => session.port_opened(now.at),
-                    Line::Bus(bus) => bus.port_opened(now),
-                }
+                self.line.port_opened(self.now());
                 tracing::info!(port = %self.config.port().display(), "port open");
             }
             Err(problem) => self.lose(problem),
@@ -343,11 +268,7 @@ impl PortTask {
         self.port.close();
         self.out.clear();
         tracing::info!(port = %self.config.port().display(), problem = %problem.text().en, "port closed");
-        let now = self.now();
-        match &mut self.line {
-            Line::Alone(session) => session.port_lost(now.at, problem),
-            Line::Bus(bus) => bus.port_lost(now, &problem),
-        }
+        self.line.port_lost(self.now(), problem);
         self.retry_at = Instant::now() + self.retry_after.mul_f64(rand::rng().random_range(0.75..1.25));
         self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
     }

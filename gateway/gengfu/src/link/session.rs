@@ -234,10 +234,28 @@ impl Session {
         self.bus_answers = answers;
     }
 
+    /// The bus of this node works, or nobody answers on it; told with this node's news.
+    pub fn see_bus(&mut self, now: Timestamp, quality: ClockQuality, bus: &Slug, up: bool) {
+        let link = if up {
+            Link::Up
+        } else {
+            let problem = self.port_problem.clone().unwrap_or(Problem::BusSilent);
+            Link::Down(self.down_text(&problem))
+        };
+        tracing::info!(%bus, ?link, "bus");
+        self.see(Now { at: now, quality }, bus.clone(), now, None, What::Link(link));
+    }
+
     /// Several nodes answer in this one's place.
     pub fn on_clash(&mut self, now: Timestamp) {
         self.clashed = Some(self.awake);
         self.show(now);
+    }
+
+    /// Who was heard here belongs elsewhere and is being called there: no clash.
+    pub fn on_misplaced(&mut self) {
+        self.clashed = None;
+        self.introduced = None;
     }
 
     /// The node works, but somebody should look after it.
@@ -415,12 +433,16 @@ impl Session {
 
     fn tell_down(&mut self, now: Now) {
         let problem = self.problem().unwrap_or_else(|| self.cause_of_silence());
-        let (text, remedy) = (problem.text(), problem.remedy());
-        let port = &self.port;
-        let text = format!("{port}：{}；{} / {port}: {}; {}", text.zh, remedy.zh, text.en, remedy.en);
+        let text = self.down_text(&problem);
         tracing::warn!(node = %self.config.node, "link down: {text}");
         self.link_told = Some(false);
         self.see(now, self.config.node.clone(), now.at, None, What::Link(Link::Down(text)));
+    }
+
+    fn down_text(&self, problem: &Problem) -> String {
+        let (text, remedy) = (problem.text(), problem.remedy());
+        let port = &self.port;
+        format!("{port}：{}；{} / {port}: {}; {}", text.zh, remedy.zh, text.en, remedy.en)
     }
 
     fn heard(&mut self, now: Now) {

@@ -1,7 +1,12 @@
 //! Tests of the link: rules as small scripts, whole links under simulated faults, and a real pseudo-terminal.
 
+mod bus;
+mod latency;
 mod node_clock;
+mod orders;
 mod port;
+mod pty_bus;
+mod rig;
 mod session;
 mod simulation;
 

@@ -23,7 +23,7 @@ const REMEMBERED: u32 = 16;
 /// Of these, so many that are broken are no noise any more. At a bit error rate of 1e-3 one `Done` in eight is broken.
 const GARBLED: u32 = 12;
 /// And so many are, where the wires are good.
-const CLEAN: u32 = 6;
+const CLEAN: u32 = 4;
 
 /// What came of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +35,10 @@ pub enum Answer {
     },
     /// It did, and something in it was broken.
     DoneAndBroken,
-    /// Bytes came, but no end.
+    /// It did not, but something of it was understood.
     Broken,
+    /// Bytes came, and none of them made sense.
+    Garbled,
     /// Nothing came.
     Nothing,
 }
@@ -118,15 +120,15 @@ impl Schedule {
         let at_once = match answer {
             Answer::Done { more } => more,
             Answer::DoneAndBroken => true,
-            Answer::Broken => turn.misses == 0,
+            Answer::Broken | Answer::Garbled => turn.misses == 0,
             Answer::Nothing => false,
         };
         turn.misses = match answer {
             Answer::Done { .. } | Answer::DoneAndBroken => 0,
-            Answer::Broken | Answer::Nothing => turn.misses.saturating_add(1),
+            Answer::Broken | Answer::Garbled | Answer::Nothing => turn.misses.saturating_add(1),
         };
         if answer != Answer::Nothing {
-            turn.garbled = turn.garbled << 1 | u16::from(!matches!(answer, Answer::Done { .. }));
+            turn.garbled = turn.garbled << 1 | u16::from(answer == Answer::Garbled);
             turn.answers = turn.answers.saturating_add(1);
         }
         turn.due_at = if at_once { now } else { asked_at + IDLE_EVERY };

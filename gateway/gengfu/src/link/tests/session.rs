@@ -434,9 +434,17 @@ fn w27_noise_is_counted_and_the_state_says_what_to_do() {
 #[test]
 fn w06_an_old_node_is_told_as_such() {
     let mut bench = Bench::with(config());
-    // A frame of version 9 with a right checksum, made by hand from one of ours.
+    bench.session.on_bytes(after_ms(0), ClockQuality::Synced, &frame_of_version_9(0));
+    let stats = bench.session.stats();
+    assert_eq!(stats.discarded(Discard::Version), 1, "{stats:?}");
+    assert!(stats.state.contains("version 9") && stats.remedy.contains("update"), "{}", stats.state);
+}
+
+/// A frame of version 9 with a right checksum, made by hand from one of ours.
+pub(super) fn frame_of_version_9(address: u8) -> Vec<u8> {
     let mut buffer = [0; FRAME_BYTES_MAX];
-    let bytes = encode(&Frame::up(0, Uplink::Pong(Pong { boot: 1, uptime_ms: 1, nonce: 1 })), &mut buffer).unwrap();
+    let pong = Frame::up(address, Uplink::Pong(Pong { boot: 1, uptime_ms: 1, nonce: 1 }));
+    let bytes = encode(&pong, &mut buffer).unwrap();
     let mut raw = vec![];
     let mut code = usize::from(bytes[1]);
     for byte in &bytes[2..bytes.len() - 1] {
@@ -457,10 +465,63 @@ fn w06_an_old_node_is_told_as_such() {
         stuffed.extend(run);
     }
     stuffed.push(0);
-    bench.session.on_bytes(after_ms(0), ClockQuality::Synced, &stuffed);
+    stuffed
+}
+
+#[test]
+fn bytes_that_never_make_a_frame_are_another_speed_and_told_with_the_remedy() {
+    let mut bench = Bench::with(config());
+    let noise: Vec<u8> = (0..40_u8).map(|n| n.wrapping_mul(37) & 0xfe).collect();
+    bench.session.on_bytes(after_ms(0), ClockQuality::Synced, &noise);
+    assert!(bench.session.stats().state.contains("nothing is heard"), "40 bytes may be an accident");
+    bench.session.on_bytes(after_ms(1_000), ClockQuality::Synced, &noise);
     let stats = bench.session.stats();
-    assert_eq!(stats.discarded(Discard::Version), 1, "{stats:?}");
-    assert!(stats.state.contains("version 9") && stats.remedy.contains("update"), "{}", stats.state);
+    assert!(stats.state.contains("none make a frame at 115200 bit/s"), "{stats:?}");
+    assert!(stats.remedy.contains("same speed") && stats.remedy_zh.contains("波特率"), "{stats:?}");
+    bench.passes(31_000);
+    let whats = bench.stored_whats();
+    assert!(matches!(&whats[..], [What::Link(Link::Down(text))] if text.contains("115200")), "{whats:?}");
+    bench.hello(1, 1, 1);
+    assert!(bench.session.stats().is_up());
+    bench.session.on_bytes(after_ms(bench.now_ms), ClockQuality::Synced, &noise);
+    bench.session.on_bytes(after_ms(bench.now_ms), ClockQuality::Synced, &noise);
+    assert!(bench.session.stats().is_up(), "noise beside frames is noise");
+}
+
+#[test]
+fn a_node_that_was_exchanged_is_told_and_what_the_old_one_kept_is_lost() {
+    let mut bench = Bench::up();
+    bench.door(1, 1);
+    bench.store();
+    bench.heartbeat(1, 3, &[]);
+    bench.store();
+    bench.now_ms += 60_000;
+    bench.hello_of(Uid([9; 8]), 77, 1, 1);
+    let seen = bench.store();
+    assert_eq!(seen[0].what, What::EventsLost { first: 2, count: 1 });
+    assert_eq!(seen[0].origin.as_ref().map(|it| it.node.as_str()), Some("abababababababab"), "the old one's");
+    let warning = &bench.session.stats().warnings[0];
+    assert!(warning.text.contains("0909090909090909") && warning.text.contains("abababababababab"), "{warning:?}");
+    assert!(warning.text_zh.contains("更换") && warning.remedy.contains("uid"), "{warning:?}");
+    bench.restarts();
+    bench.hello_of(Uid([9; 8]), 77, 1, 1);
+    assert!(bench.session.stats().warnings.is_empty(), "once it is known it is the node");
+}
+
+#[test]
+fn the_time_is_told_at_hello_and_every_ten_minutes() {
+    let times = |sent: Vec<Downlink>| {
+        sent.into_iter().filter_map(|it| if let Downlink::Time(time) = it { Some(time) } else { None })
+    };
+    let mut bench = Bench::with(config());
+    assert_eq!(times(bench.sent_all()).count(), 0, "nobody is there");
+    bench.hello(1, 1, 1);
+    let unix_ms = u64::try_from(after_ms(0).as_millisecond()).unwrap();
+    assert_eq!(times(bench.sent_all()).collect::<Vec<_>>(), [Time { unix_ms, synced: true }]);
+    bench.passes(599_000);
+    assert_eq!(times(bench.sent_all()).count(), 0);
+    bench.passes(2_000);
+    assert_eq!(times(bench.sent_all()).count(), 1);
 }
 
 fn crc32c(bytes: &[u8]) -> u32 {
