@@ -1,10 +1,15 @@
-//! A boot id that differs at every boot (W11): a counter in an I2C EEPROM, mixed with the chip's unique id.
+//! What the I2C EEPROM keeps: a counter for a boot id that differs at every boot (W11), the address on a bus (W34), and that a thermometer is fitted.
 //!
-//! Owns the two records, which of them counts, and the order of writing. Refuses to trust what it wrote before it has read it
+//! Owns the records, which of the counter's two counts, and the order of writing. Refuses to trust what it wrote before it has read it
 //! back. The part is a 24C32 or larger (two address bytes, pages of 32 bytes or more, 1,000,000 writes, 5 ms a write cycle).
 //!
 //! The records take turns, so a power cut in the middle of a write spoils the older one, which no longer mattered. Each is the
-//! counter and its complement: an erased part (all ones), an empty one (all zeros) and a torn write are told from a record.
+//! counter and its complement: an erased part (all ones), an empty one (all zeros) and a torn write are told from a record. What a gateway
+//! assigns or a boot finds out again has one record only: a torn write forgets it, and it is written again.
+//!
+//! ```text
+//! 0x0000, 0x0020 boot counter | 0x0040 address on the bus | 0x0060 thermometer fitted | 0x0100 and on: a field update's
+//! ```
 
 use embedded_hal::i2c::I2c;
 
@@ -12,6 +17,10 @@ use embedded_hal::i2c::I2c;
 pub const EEPROM_ADDRESS: u8 = 0x50;
 /// Where the two records are: each on a page of its own.
 pub const RECORDS_AT: [u16; 2] = [0x0000, 0x0020];
+/// Where the address on the bus is.
+pub const ADDRESS_AT: u16 = 0x0040;
+/// Where it says 1 once a thermometer has answered.
+pub const THERMOMETER_AT: u16 = 0x0060;
 /// How often a busy part is asked again. An unanswered address takes 0.1 ms at 100 kHz, a write cycle at most 10 ms.
 const BUSY_TRIES: u32 = 400;
 
@@ -47,6 +56,23 @@ pub fn count(i2c: &mut impl I2c) -> Result<u32, CounterError> {
     let counter = last.map_or(1, |last| last.wrapping_add(1));
     write(i2c, RECORDS_AT[place], counter)?;
     if read(i2c, RECORDS_AT[place])? == Some(counter) { Ok(counter) } else { Err(CounterError::NotKept) }
+}
+
+/// What is kept in the record at `at`; `None` when nothing is, or nothing can be read.
+pub fn recall(i2c: &mut impl I2c, at: u16) -> Option<u32> {
+    read(i2c, at).ok().flatten()
+}
+
+/// Keeps a number in the record at `at`, and reads it back. The same number again costs no write.
+///
+/// # Errors
+/// [`CounterError`].
+pub fn keep(i2c: &mut impl I2c, at: u16, number: u32) -> Result<(), CounterError> {
+    if read(i2c, at)? == Some(number) {
+        return Ok(());
+    }
+    write(i2c, at, number)?;
+    if read(i2c, at)? == Some(number) { Ok(()) } else { Err(CounterError::NotKept) }
 }
 
 fn read(i2c: &mut impl I2c, at: u16) -> Result<Option<u32>, CounterError> {
@@ -176,6 +202,28 @@ mod tests {
             }
             assert!(used.len() >= 13, "cut after {cut}: {used:?}");
         }
+    }
+
+    #[test]
+    fn w34_an_address_is_kept_beside_the_counter_and_a_torn_write_forgets_only_it() {
+        let mut part = Eeprom::erased();
+        assert_eq!(recall(&mut part, ADDRESS_AT), None);
+        for address in [17, 17, 247] {
+            assert_eq!(keep(&mut part, ADDRESS_AT, address), Ok(()));
+            assert_eq!((recall(&mut part, ADDRESS_AT), recall(&mut part, THERMOMETER_AT)), (Some(address), None));
+        }
+        assert_eq!(count(&mut part), Ok(1));
+        for cut in 0..8 {
+            assert_eq!(keep(&mut part, ADDRESS_AT, 99), Ok(()));
+            part.cut_after = Some(cut);
+            let _ = keep(&mut part, ADDRESS_AT, 0x0102_0304);
+            part.busy = 0;
+            let after = recall(&mut part, ADDRESS_AT);
+            assert!(after.is_none_or(|it| it == 99), "cut after {cut}: {after:?}");
+        }
+        assert_eq!(count(&mut part), Ok(2));
+        part.protected = true;
+        assert_eq!(keep(&mut part, ADDRESS_AT, 5), Err(CounterError::NotKept));
     }
 
     #[test]
