@@ -537,7 +537,8 @@ fn heat() -> Result<()> {
     eventually("the detector's level is told", SOON, || {
         level(&bench, boot).map(|_| ()).ok_or_else(|| "no channel 4".to_owned())
     })?;
-    let of_heat = |what: What| move |it: &Observation| it.what == what && slug("heat").is_ok_and(|heat| it.device == heat);
+    let of_heat =
+        |what: What| move |it: &Observation| it.what == what && slug("heat").is_ok_and(|heat| it.device == heat);
     bench.chip.set_temperature(70_000)?;
     bench.until("heat is an alarm", of_heat(What::Smoke(Smoke::Alarm)))?;
     bench.chip.set_temperature(21_500)?;

@@ -27,8 +27,12 @@ pub fn take(bus: &mut Bus) -> (Identity, Option<CounterError>) {
     let uid = boot::eui64(SYSTEM.at(0x1e0).read(), SYSTEM.at(0x1e4).read());
     let counted = boot::count(bus);
     let counter = counted.unwrap_or_else(|_| from_ram());
-    let identity =
-        Identity { uid: Uid(uid), boot: boot::boot_id(uid, counter), firmware: VERSION, wiring: wiring(bus) };
+    let identity = Identity {
+        uid: Uid(uid),
+        boot: gengfu_node::boot::boot_id(uid, counter),
+        firmware: VERSION,
+        wiring: wiring(bus),
+    };
     (identity, counted.err())
 }
 
