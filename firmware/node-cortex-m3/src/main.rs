@@ -142,7 +142,6 @@ fn run(node: &mut Unit, mut uptime: clock::Uptime, mut bus: i2c::Bus, mut report
             watchdog::feed();
             fed_at_ms = now_ms;
         }
-        // A byte that comes just before this waits for the beat, 5 ms at most.
-        cortex_m::asm::wfi();
+        wire.sleep();
     }
 }

@@ -136,6 +136,16 @@ impl Wire {
             length
         })
     }
+
+    /// Sleeps until an interrupt, unless bytes wait. Looked at with interrupts off, which still wake a sleeping core: a poll that comes between
+    /// the look and the sleep is answered at once and not a beat later.
+    pub fn sleep(&mut self) {
+        critical_section::with(|cs| {
+            if RINGS.borrow_ref(cs).received.is_empty() {
+                cortex_m::asm::wfi();
+            }
+        });
+    }
 }
 
 impl Transmit for Wire {

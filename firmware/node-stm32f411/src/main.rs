@@ -265,7 +265,6 @@ fn run(
             watchdog.feed();
             fed_at_ms = now_ms;
         }
-        // A byte that comes just before this waits for the beat, 5 ms at most.
-        cortex_m::asm::wfi();
+        wire.sleep();
     }
 }

@@ -90,6 +90,16 @@ impl Wire {
         };
         critical_section::with(|cs| PORT.borrow_ref_mut(cs).as_mut().map_or(0, read))
     }
+
+    /// Sleeps until an interrupt, unless bytes wait. Looked at with interrupts off, which still wake a sleeping core: a poll that comes between
+    /// the look and the sleep is answered at once and not a beat later.
+    pub fn sleep(&mut self) {
+        critical_section::with(|cs| {
+            if PORT.borrow_ref(cs).as_ref().is_none_or(|port| port.received.is_empty()) {
+                cortex_m::asm::wfi();
+            }
+        });
+    }
 }
 
 impl Transmit for Wire {
