@@ -45,16 +45,18 @@ bench: setup-test ## our figures beside the machine's own limits, from one run
 	@$(CARGO) build --locked --release -p gengfu
 	@$(CARGO) bench --locked -p gengfu-outbox -p gengfu-vision -p hil-tests --bench '*'
 
-firmware: firmware-check ## build the node's image for a Cortex-M3 and check its size
+firmware: firmware-check ## build the node's images for its boards and check their sizes
 	@scripts/firmware-size.sh
-	@echo "==> the board's own tests, here"
+	@echo "==> the boards' own tests, here"
 	@$(CARGO) test --locked --quiet --manifest-path firmware/node-cortex-m3/Cargo.toml --lib --target-dir $(TARGET_DIR)
+	@$(CARGO) test --locked --quiet --manifest-path firmware/node-stm32f411/Cargo.toml --lib --target-dir $(TARGET_DIR)
 
 district-year: ## a simulated year of 1,000 homes judges the care rules (not in CI: a quarter of an hour)
 	@$(CARGO) run --locked --release -p gengfu-alarm --example district_year
 
-firmware-check: ## build the node's logic for a Cortex-M3
+firmware-check: ## build the node's logic for a Cortex-M3 and a Cortex-M4
 	@scripts/firmware-check.sh
+	@scripts/firmware-check.sh thumbv7em-none-eabihf
 
 fmt: ## format all Rust
 	@$(CARGO) fmt --all

@@ -96,8 +96,13 @@ impl Cable {
 
     /// Says something to the node at its end of the cable, cut or not.
     pub fn whisper(&self, downlink: Downlink) {
+        self.whisper_to(0, downlink);
+    }
+
+    /// The same to an address on a bus.
+    pub fn whisper_to(&self, address: u8, downlink: Downlink) {
         let mut buffer = [0; FRAME_BYTES_MAX];
-        let frame = Frame::down(0, downlink);
+        let frame = Frame::down(address, downlink);
         let bytes = encode(&frame, &mut buffer).expect("the rig says only what the protocol allows");
         self.shared.record().inject.extend_from_slice(bytes);
     }

@@ -47,11 +47,21 @@ pub enum Line {
     Sos,
     /// The lid.
     Tamper,
+    /// The strap that says "on a bus"; the program looks at it when it starts.
+    Bus,
 }
 
 impl Line {
-    const ALL: [Line; 7] =
-        [Line::Door, Line::Smoke, Line::SmokeFault, Line::SmokeTest, Line::SmokeHush, Line::Sos, Line::Tamper];
+    const ALL: [Line; 8] = [
+        Line::Door,
+        Line::Smoke,
+        Line::SmokeFault,
+        Line::SmokeTest,
+        Line::SmokeHush,
+        Line::Sos,
+        Line::Tamper,
+        Line::Bus,
+    ];
 
     /// The level of its pin: most lines are loops that open when it is so; the two buttons close when pressed.
     fn level(self, is_so: bool) -> bool {
@@ -68,6 +78,7 @@ impl Line {
             Line::SmokeHush => (1, 4),
             Line::Sos => (1, 5),
             Line::Tamper => (1, 6),
+            Line::Bus => (0, 5),
         }
     }
 }
@@ -101,6 +112,7 @@ pub struct Chip {
     cable: Cable,
     active: Vec<Line>,
     has_eeprom: bool,
+    has_thermometer: bool,
     running: Option<Running>,
 }
 
@@ -121,7 +133,15 @@ impl Chip {
         std::fs::write(dir.join("eeprom.bin"), vec![0xff; EEPROM_BYTES])
             .map_err(|e| RigError::failed("make an erased EEPROM", e))?;
         let cable = Cable::lay(&dir.join("uart.sock"), &dir.join("node.tty"))?;
-        let mut chip = Self { dir: dir.to_owned(), mac, cable, active: Vec::new(), has_eeprom: true, running: None };
+        let mut chip = Self {
+            dir: dir.to_owned(),
+            mac,
+            cable,
+            active: Vec::new(),
+            has_eeprom: true,
+            has_thermometer: false,
+            running: None,
+        };
         chip.power_on()?;
         Ok(chip)
     }
@@ -195,6 +215,25 @@ impl Chip {
     pub fn lose_eeprom(&mut self) -> Result<()> {
         self.has_eeprom = false;
         self.power_cycle()
+    }
+
+    /// Puts a thermometer (TMP105) on the board, or takes it off, with the power away meanwhile. It shows 0 °C after power-on.
+    ///
+    /// # Errors
+    /// As [`Chip::power_cycle`].
+    pub fn fit_thermometer(&mut self, fitted: bool) -> Result<()> {
+        self.has_thermometer = fitted;
+        self.power_cycle()
+    }
+
+    /// Sets what the thermometer shows, in thousandths of a degree.
+    ///
+    /// # Errors
+    /// When the emulator does not obey.
+    pub fn set_temperature(&mut self, millicelsius: i32) -> Result<()> {
+        let arguments =
+            json!({ "path": "/machine/peripheral/thermometer", "property": "temperature", "value": millicelsius });
+        self.running()?.control.execute("qom-set", &arguments).map(drop)
     }
 
     /// Stops the counter from which the program takes its time, as a broken clock would.
@@ -274,6 +313,9 @@ impl Chip {
             command.args(["-drive", &drive]);
             let part = format!("at24c-eeprom,bus=i2c,address=0x50,rom-size={EEPROM_BYTES},drive=eeprom");
             command.args(["-device", &part]);
+        }
+        if self.has_thermometer {
+            command.args(["-device", "tmp105,bus=i2c,address=0x48,id=thermometer"]);
         }
         command
     }

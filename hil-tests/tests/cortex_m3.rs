@@ -14,7 +14,7 @@ use gengfu::config::DeviceClass;
 use gengfu::link::{LinkBatch, LinkStats, NodeConfig, PortConfig, PortEnds, run};
 use gengfu_alarm::Observation;
 use gengfu_alarm::observation::{Link, Smoke, What};
-use gengfu_node_linux::wire::{Downlink, Hello, Uplink};
+use gengfu_node_linux::wire::{Ack, Assign, Configure, Downlink, Event, EventKind, Hello, Poll, Uid, Uplink};
 use hil_tests::desk::slug;
 use hil_tests::node::seed;
 use hil_tests::process::eventually;
@@ -37,12 +37,14 @@ const RESERVE_BYTES: usize = 256;
 type Scenario = fn() -> Result<()>;
 
 fn main() -> ExitCode {
-    let scenarios: [(&str, Scenario); 6] = [
+    let scenarios: [(&str, Scenario); 8] = [
         ("w20_cortex_m3_every_line_of_the_board_arrives_once", every_line),
         ("w23_cortex_m3_reset_in_a_burst_loses_nothing_untold", reset_in_a_burst),
         ("w19_cortex_m3_gateway_killed_between_disk_and_ack", gateway_killed),
         ("w15_cortex_m3_cut_cable_and_full_outbox", cut_cable),
         ("w11_cortex_m3_each_boot_has_an_id_of_its_own", boots_differ),
+        ("w30_cortex_m3_on_a_bus_speaks_when_polled_and_keeps_its_address", on_a_bus),
+        ("cortex_m3_tells_heat_and_a_thermometer_that_is_gone", heat),
         ("cortex_m3_restarts_when_it_hangs_or_fails_and_says_so", restarts),
     ];
     skip::main(scenarios.into_iter().map(|(name, body)| skip::test(name, qemu::needs(), body)).collect())
@@ -94,7 +96,12 @@ impl Bench {
     }
 
     fn start_gateway(&mut self) -> Result<()> {
-        let classes = [("door", DeviceClass::Door), ("smoke", DeviceClass::Smoke), ("sos", DeviceClass::Sos)];
+        let classes = [
+            ("door", DeviceClass::Door),
+            ("smoke", DeviceClass::Smoke),
+            ("sos", DeviceClass::Sos),
+            ("heat", DeviceClass::Smoke),
+        ];
         let mut channels = BTreeMap::new();
         for (channel, (name, class)) in (1..).zip(classes) {
             channels.insert(channel, (slug(name)?, class));
@@ -455,6 +462,93 @@ fn boots_differ() -> Result<()> {
     let line = eventually("the node says what it lacks", SOON, || told(&bench).ok_or_else(|| "no line".to_owned()))?;
     assert!(line.contains("no EEPROM"), "{line}");
     Ok(())
+}
+
+/// The node on a bus, with a rig that polls it. Everything it says stands between a poll and its `Done`.
+fn on_a_bus() -> Result<()> {
+    const ADDRESS: u8 = 17;
+    let dir = tempfile::tempdir().map_err(|e| RigError::failed("set up the bench", e))?;
+    let mut chip = Chip::boot(dir.path(), [0x02, 0x47, 0x46, 0, 0, 9])?;
+    chip.set(Line::Bus, true)?;
+    chip.power_cycle()?;
+    chip.cable().forget();
+    // Sixteen frames that only a node with an address, or one that is alone, would answer.
+    for address in [0, ADDRESS] {
+        for _ in 0..8 {
+            chip.cable().whisper_to(address, Downlink::Poll(Poll { frames: 8 }));
+        }
+    }
+    let uid = Uid(chip.uid().to_be_bytes());
+    chip.cable().whisper(Downlink::Assign(Assign { uid: Uid([7; 8]), address: 3 }));
+    chip.cable().whisper(Downlink::Assign(Assign { uid, address: ADDRESS }));
+    // Each second a heartbeat is due: it must wait for a poll, too.
+    chip.cable().whisper(Downlink::Configure(Configure { heartbeat_ms: 1_000, debounce_ms: 20 }));
+    let mut polls = 0;
+    let first = polled(&chip, ADDRESS, &mut polls)?;
+    assert!(matches!(first[0], Uplink::Hello(hello) if hello.uid == uid), "{first:?}");
+    chip.set(Line::Smoke, true)?;
+    let (mut smoke, mut beats) = (0, 0);
+    eventually("smoke and three heartbeats come within polls", SOON, || {
+        for said in polled(&chip, ADDRESS, &mut polls).map_err(|e| e.to_string())? {
+            match said {
+                Uplink::Event(Event { boot, sequence, kind: EventKind::SmokeAlarm, .. }) => {
+                    smoke += 1;
+                    chip.cable().whisper_to(ADDRESS, Downlink::Ack(Ack { boot, through: sequence }));
+                }
+                Uplink::Heartbeat(_) => beats += 1,
+                _ => {}
+            }
+        }
+        if smoke > 0 && beats > 2 { Ok(()) } else { Err(format!("{smoke} smoke, {beats} heartbeats")) }
+    })?;
+    assert_eq!(smoke, 1, "acknowledged is acknowledged");
+    chip.power_cycle()?;
+    chip.cable().forget();
+    let again = polled(&chip, ADDRESS, &mut 0)?;
+    assert!(matches!(again[0], Uplink::Hello(_)), "its address survives the power: {again:?}");
+    Ok(())
+}
+
+/// Polls until the node answers; gives what it said before its `Done`. All it ever said must be answers: as many `Done` as polls that were heard.
+fn polled(chip: &Chip, address: u8, polls: &mut usize) -> Result<Vec<Uplink>> {
+    let before = chip.cable().said().len();
+    let answered = |said: &[Uplink]| said.iter().filter(|it| matches!(it, Uplink::Done(_))).count();
+    assert_eq!(answered(&chip.cable().said()), *polls);
+    assert!(matches!(chip.cable().said().last(), None | Some(Uplink::Done(_))), "it spoke unasked");
+    chip.cable().whisper_to(address, Downlink::Poll(Poll { frames: 8 }));
+    *polls += 1;
+    eventually("the node answers its poll", SOON, || {
+        let said = chip.cable().said();
+        if answered(&said) == *polls { Ok(said[before..said.len() - 1].to_vec()) } else { Err(format!("{said:?}")) }
+    })
+}
+
+/// A thermometer that was fitted once: heat is an alarm of its channel, and its absence a fault, also over a restart.
+fn heat() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bench.chip.fit_thermometer(true)?;
+    bench.chip.set_temperature(21_500)?;
+    let boot = bench.hello()?.boot;
+    let level = |bench: &Bench, boot: u32| {
+        let said = bench.chip.cable().said();
+        let beats = said.into_iter().filter_map(|it| if let Uplink::Heartbeat(beat) = it { Some(beat) } else { None });
+        beats.filter(|beat| beat.boot == boot).flat_map(|beat| beat.levels).rfind(|it| it.channel == 4)
+    };
+    eventually("the detector's level is told", SOON, || {
+        level(&bench, boot).map(|_| ()).ok_or_else(|| "no channel 4".to_owned())
+    })?;
+    let of_heat =
+        |what: What| move |it: &Observation| it.what == what && slug("heat").is_ok_and(|heat| it.device == heat);
+    bench.chip.set_temperature(70_000)?;
+    bench.until("heat is an alarm", of_heat(What::Smoke(Smoke::Alarm)))?;
+    bench.chip.set_temperature(21_500)?;
+    bench.until("it ends", of_heat(What::Smoke(Smoke::Clear)))?;
+    bench.settle()?;
+    bench.chip.fit_thermometer(false)?;
+    bench.until("it is missed", of_heat(What::DeviceFault(true)))?;
+    bench.settle()?;
+    bench.account();
+    bench.stack_has_a_reserve()
 }
 
 /// A clock that stands is the watchdog's; an interrupt that nobody expects leaves a note. Both are a new boot, and life goes on.

@@ -1,10 +1,15 @@
-//! A boot id that differs at every boot (W11): a counter in an I2C EEPROM, mixed with the chip's unique id.
+//! What the I2C EEPROM keeps: a counter for a boot id that differs at every boot (W11), the address on a bus (W34), and that a thermometer is fitted.
 //!
-//! Owns the two records, which of them counts, and the order of writing. Refuses to trust what it wrote before it has read it
+//! Owns the records, which of the counter's two counts, and the order of writing. Refuses to trust what it wrote before it has read it
 //! back. The part is a 24C32 or larger (two address bytes, pages of 32 bytes or more, 1,000,000 writes, 5 ms a write cycle).
 //!
 //! The records take turns, so a power cut in the middle of a write spoils the older one, which no longer mattered. Each is the
-//! counter and its complement: an erased part (all ones), an empty one (all zeros) and a torn write are told from a record.
+//! counter and its complement: an erased part (all ones), an empty one (all zeros) and a torn write are told from a record. What a gateway
+//! assigns or a boot finds out again has one record only: a torn write forgets it, and it is written again.
+//!
+//! ```text
+//! 0x0000, 0x0020 boot counter | 0x0040 address on the bus | 0x0060 thermometer fitted | 0x0100 and on: a field update's
+//! ```
 
 use embedded_hal::i2c::I2c;
 
@@ -12,6 +17,10 @@ use embedded_hal::i2c::I2c;
 pub const EEPROM_ADDRESS: u8 = 0x50;
 /// Where the two records are: each on a page of its own.
 pub const RECORDS_AT: [u16; 2] = [0x0000, 0x0020];
+/// Where the address on the bus is.
+pub const ADDRESS_AT: u16 = 0x0040;
+/// Where it says 1 once a thermometer has answered.
+pub const THERMOMETER_AT: u16 = 0x0060;
 /// How often a busy part is asked again. An unanswered address takes 0.1 ms at 100 kHz, a write cycle at most 10 ms.
 const BUSY_TRIES: u32 = 400;
 
@@ -49,6 +58,23 @@ pub fn count(i2c: &mut impl I2c) -> Result<u32, CounterError> {
     if read(i2c, RECORDS_AT[place])? == Some(counter) { Ok(counter) } else { Err(CounterError::NotKept) }
 }
 
+/// What is kept in the record at `at`; `None` when nothing is, or nothing can be read.
+pub fn recall(i2c: &mut impl I2c, at: u16) -> Option<u32> {
+    read(i2c, at).ok().flatten()
+}
+
+/// Keeps a number in the record at `at`, and reads it back. The same number again costs no write.
+///
+/// # Errors
+/// [`CounterError`].
+pub fn keep(i2c: &mut impl I2c, at: u16, number: u32) -> Result<(), CounterError> {
+    if read(i2c, at)? == Some(number) {
+        return Ok(());
+    }
+    write(i2c, at, number)?;
+    if read(i2c, at)? == Some(number) { Ok(()) } else { Err(CounterError::NotKept) }
+}
+
 fn read(i2c: &mut impl I2c, at: u16) -> Result<Option<u32>, CounterError> {
     patiently(|| i2c.write(EEPROM_ADDRESS, &at.to_be_bytes()).is_ok())?;
     // A transfer of its own and no repeated start: the part keeps its address pointer over a stop.
@@ -70,22 +96,6 @@ fn write(i2c: &mut impl I2c, at: u16, counter: u32) -> Result<(), CounterError> 
 /// During its write cycle the part does not answer; that is how its end is found (acknowledge polling).
 fn patiently(mut attempt: impl FnMut() -> bool) -> Result<(), CounterError> {
     if (0..BUSY_TRIES).any(|_| attempt()) { Ok(()) } else { Err(CounterError::Silent) }
-}
-
-/// The boot id of the chip `uid` at its boot number `counter`. For one chip different counters give different ids, always;
-/// for two chips equal ids are as unlikely as for random numbers.
-#[must_use]
-pub fn boot_id(uid: [u8; 8], counter: u32) -> u32 {
-    // FNV-1a over the id. The counter is mixed before and after, so that chips whose hashes are alike do not run in step.
-    let chip = uid.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    mix(mix(counter) ^ chip)
-}
-
-/// The finalizer of MurmurHash3: a bijection of 32 bits in which each bit of the input changes half of the output's.
-fn mix(value: u32) -> u32 {
-    let value = (value ^ (value >> 16)).wrapping_mul(0x85eb_ca6b);
-    let value = (value ^ (value >> 13)).wrapping_mul(0xc2b2_ae35);
-    value ^ (value >> 16)
 }
 
 /// The EUI-64 of a chip that has a MAC-48 (IEEE: FF FE in the middle). `user0` and `user1` are the chip's registers USER_REG0 and
@@ -138,7 +148,9 @@ mod tests {
                 }
                 Operation::Write(bytes) => {
                     self.pointer = usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
-                    let kept = if self.protected { 0 } else { self.cut_after.take().unwrap_or(usize::MAX) };
+                    // The cut is for a write of data, not for one that only sets the pointer.
+                    let cut = if bytes.len() > 2 { self.cut_after.take() } else { None };
+                    let kept = if self.protected { 0 } else { cut.unwrap_or(usize::MAX) };
                     for byte in bytes[2..].iter().take(kept) {
                         self.bytes[self.pointer] = *byte;
                         self.pointer += 1;
@@ -179,6 +191,28 @@ mod tests {
     }
 
     #[test]
+    fn w34_an_address_is_kept_beside_the_counter_and_a_torn_write_forgets_only_it() {
+        let mut part = Eeprom::erased();
+        assert_eq!(recall(&mut part, ADDRESS_AT), None);
+        for address in [17, 17, 247] {
+            assert_eq!(keep(&mut part, ADDRESS_AT, address), Ok(()));
+            assert_eq!((recall(&mut part, ADDRESS_AT), recall(&mut part, THERMOMETER_AT)), (Some(address), None));
+        }
+        assert_eq!(count(&mut part), Ok(1));
+        for cut in 0..8 {
+            assert_eq!(keep(&mut part, ADDRESS_AT, 99), Ok(()));
+            part.cut_after = Some(cut);
+            let _ = keep(&mut part, ADDRESS_AT, 0x0102_0304);
+            part.busy = 0;
+            let after = recall(&mut part, ADDRESS_AT);
+            assert!(after.is_none_or(|it| it == 99), "cut after {cut}: {after:?}");
+        }
+        assert_eq!(count(&mut part), Ok(2));
+        part.protected = true;
+        assert_eq!(keep(&mut part, ADDRESS_AT, 5), Err(CounterError::NotKept));
+    }
+
+    #[test]
     fn a_part_that_is_away_or_keeps_nothing_is_told() {
         let mut part = Eeprom::erased();
         part.busy = u32::MAX;
@@ -189,18 +223,6 @@ mod tests {
         for error in [CounterError::Silent, CounterError::NotKept] {
             assert!(error.text().len() <= gengfu_node::wire::TEXT_BYTES_MAX);
         }
-    }
-
-    #[test]
-    fn w11_ids_of_one_chip_differ_and_those_of_two_chips_hardly_meet() {
-        let chip = |last| eui64(0xb6_1a_00, u32::from(last) << 16);
-        let mut ids = BTreeSet::new();
-        for last in [1_u8, 2, 3] {
-            ids.extend((1..=10_000).map(|counter| boot_id(chip(last), counter)));
-        }
-        // 30,000 of 2^32: a pair is expected in one of ten such sets; this one has at most one.
-        assert!(ids.len() >= 29_999, "{}", ids.len());
-        assert_eq!((1..=100_000).map(|counter| boot_id(chip(1), counter)).collect::<BTreeSet<_>>().len(), 100_000);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! I2C master 0 (PB2 SCL, PB3 SDA) at 89 kHz, as an `embedded_hal` bus.
 //!
-//! Owns single transfers by looking, not by interrupt: the bus is used at boot. Refuses to wait for ever on a bus that is stuck.
+//! Owns single transfers by looking, not by interrupt: a transfer is 0.4 ms, at boot and once a second. Refuses to wait for ever on a bus
+//! that is stuck. Only the main loop uses it, one whole transfer after the other, so that handles of it may be copied.
 
 use embedded_hal::i2c::{Error, ErrorKind, ErrorType, I2c, NoAcknowledgeSource, Operation, SevenBitAddress};
 
@@ -26,6 +27,7 @@ const ADDRESS_NACK: u32 = 1 << 2;
 const ARBITRATION_LOST: u32 = 1 << 4;
 
 /// The bus; one exists.
+#[derive(Clone, Copy)]
 pub struct Bus(());
 
 /// What went wrong on the bus.

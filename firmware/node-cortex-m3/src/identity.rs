@@ -1,16 +1,17 @@
 //! Who this node is: the chip's number, and a boot id that no boot before had.
 //!
 //! Owns the sources of both and their order: the counter in the EEPROM; where that fails, a cell of RAM that outlives a reset; after a
-//! power cut, the noise of the ADC. Refuses to hide which: a node without its counter says so at each boot.
+//! power cut, the noise of the ADC; and its place on the wire: a strap, and the address that the EEPROM keeps. Refuses to hide which: a node without its counter says so at each boot.
 
 use gengfu_node::wire::{FirmwareVersion, Uid};
-use gengfu_node::{Identity, Wiring};
+use gengfu_node::{BusAddress, Identity, Wiring};
 use gengfu_node_board::boot::{self, CounterError};
 
 use crate::adc;
 use crate::i2c::Bus;
 use crate::kept::Kept;
-use crate::regs::SYSTEM;
+use crate::pins;
+use crate::regs::{GpioPort, SYSTEM};
 
 /// Version of the image.
 const VERSION: FirmwareVersion = FirmwareVersion { major: 0, minor: 1, patch: 0 };
@@ -28,11 +29,20 @@ pub fn take(bus: &mut Bus) -> (Identity, Option<CounterError>) {
     let counter = counted.unwrap_or_else(|_| from_ram());
     let identity = Identity {
         uid: Uid(uid),
-        boot: boot::boot_id(uid, counter),
+        boot: gengfu_node::boot::boot_id(uid, counter),
         firmware: VERSION,
-        wiring: Wiring::PointToPoint,
+        wiring: wiring(bus),
     };
     (identity, counted.err())
+}
+
+/// The strap PA5 at 3.3 V says that the node is one of several on an RS-485 bus; left open, that it is alone on its wire.
+fn wiring(bus: &mut Bus) -> Wiring {
+    if !pins::Input::pulled_down(GpioPort::A, 5).level() {
+        return Wiring::PointToPoint;
+    }
+    let kept = boot::recall(bus, boot::ADDRESS_AT);
+    Wiring::Bus(kept.and_then(|address| u8::try_from(address).ok()).and_then(BusAddress::new))
 }
 
 /// One more than at the boot before, if the power stayed; else noise.

@@ -6,7 +6,7 @@
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 
-use gengfu_node_board::note::Note;
+use gengfu_node::note::Note;
 
 /// A type of which every bit pattern is a value.
 ///

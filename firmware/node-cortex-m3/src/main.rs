@@ -25,13 +25,15 @@ mod wire;
 
 use cortex_m_rt::entry;
 use gengfu_node::contact::{self, Contact};
-use gengfu_node::heat::NoThermometer;
+use gengfu_node::heat::{Heat, Thermometer};
 use gengfu_node::input::Input;
 use gengfu_node::smoke::{Lines, Smoke};
 use gengfu_node::sos::Sos;
 use gengfu_node::tamper::Tamper;
-use gengfu_node::wire::NODE_CHANNEL;
+use gengfu_node::tmp1xx::{self, Tmp1xx};
+use gengfu_node::wire::{NODE_CHANNEL, Severity};
 use gengfu_node::{Board, Identity, Node, Parts, Sensor, SetupError, Timing};
+use gengfu_node_board::boot;
 
 use crate::regs::GpioPort;
 use crate::report::Report;
@@ -43,16 +45,21 @@ impl Board for Evaluation {
     type Pin = pins::Input;
     type Gauge = battery::Gauge;
     type Output = pins::Output;
-    type Thermometer = NoThermometer;
+    type Thermometer = Tmp1xx<i2c::Bus>;
     type Watch = ();
 }
+
+/// Its sensors: a door, a head, a button, the lid, a thermometer.
+const SENSORS: usize = 5;
+/// The node on this board.
+type Unit = Node<Evaluation, SENSORS>;
 
 /// The wiring (docs/wiring.md). Sensors are closed loops to ground: open means so, and a cut wire is told and not silent. The head's test
 /// and hush lines close when pressed: their cut wire must not turn smoke into a test.
 ///
 /// A function of its own, never inlined: what it needs of the stack is free again when the node runs.
 #[inline(never)]
-fn build(identity: Identity) -> Result<Node<Evaluation>, SetupError> {
+fn build(identity: Identity, thermometer: Option<Tmp1xx<i2c::Bus>>) -> Result<Unit, SetupError> {
     let mut parts = Parts {
         identity,
         timing: Timing::default(),
@@ -62,7 +69,7 @@ fn build(identity: Identity) -> Result<Node<Evaluation>, SetupError> {
         watch: (),
     };
     let mut add = |channel, sensor| {
-        parts.sensors.push((channel, sensor)).unwrap_or_else(|_| unreachable!("there is room for four"));
+        parts.sensors.push((channel, sensor)).unwrap_or_else(|_| unreachable!("there is room for five"));
     };
     let line = |port, bit| Input::active_high(pins::Input::new(port, bit));
     let button = |port, bit| Input::active_low(pins::Input::new(port, bit));
@@ -76,7 +83,23 @@ fn build(identity: Identity) -> Result<Node<Evaluation>, SetupError> {
     add(2, Sensor::Smoke(Smoke::new(smoke)));
     add(3, Sensor::Sos(Sos::new(line(GpioPort::B, 5))));
     add(NODE_CHANNEL, Sensor::Tamper(Tamper::new(line(GpioPort::B, 6))));
+    if let Some(thermometer) = thermometer {
+        add(4, Sensor::Heat(Heat::new(thermometer)));
+    }
     Node::new(parts)
+}
+
+/// The thermometer, where one is fitted: it answers, or it has answered at some boot before. So its absence from the first boot on is a board
+/// without one, and its silence later is a fault that is told.
+fn thermometer(mut bus: i2c::Bus) -> Option<Tmp1xx<i2c::Bus>> {
+    const FITTED: u32 = 1;
+    let mut part = Tmp1xx::new(bus, tmp1xx::ADDRESS);
+    if part.millicelsius().is_none() {
+        return (boot::recall(&mut bus, boot::THERMOMETER_AT) == Some(FITTED)).then_some(part);
+    }
+    // An EEPROM that keeps nothing was told by the boot counter.
+    let _ = boot::keep(&mut bus, boot::THERMOMETER_AT, FITTED);
+    Some(part)
 }
 
 #[entry]
@@ -86,17 +109,18 @@ fn main() -> ! {
     let core = cortex_m::Peripherals::take().unwrap_or_else(|| unreachable!("taken once, here"));
     let uptime = clock::Uptime::start(core.SYST);
     clock::start_beat();
-    let (identity, counter_error) = identity::take(&mut i2c::Bus::open());
+    let mut bus = i2c::Bus::open();
+    let (identity, counter_error) = identity::take(&mut bus);
     // Borrowed where it was built: moving it would need room for a second one.
-    match &mut build(identity) {
-        Ok(node) => run(node, uptime, Report::new(&identity, counter_error)),
+    match &mut build(identity, thermometer(bus)) {
+        Ok(node) => run(node, uptime, bus, Report::new(counter_error)),
         Err(_) => unreachable!("the channels in `build` differ"),
     }
 }
 
 /// The node's life. Never inlined, so that its variables and those of [`build`] share the same stack.
 #[inline(never)]
-fn run(node: &mut Node<Evaluation>, mut uptime: clock::Uptime, mut report: Report) -> ! {
+fn run(node: &mut Unit, mut uptime: clock::Uptime, mut bus: i2c::Bus, mut report: Report) -> ! {
     let mut wire = wire::Wire::open();
     let mut fed_at_ms = 0;
     loop {
@@ -106,14 +130,18 @@ fn run(node: &mut Node<Evaluation>, mut uptime: clock::Uptime, mut report: Repor
             node.on_bytes(now_ms, &buffer[..length]);
             report.somebody_is_there();
         }
+        report.poll(node);
         node.poll(now_ms, &mut wire);
-        report.poll(now_ms, &mut wire);
+        if let Some(address) = node.take_assigned()
+            && let Err(error) = boot::keep(&mut bus, boot::ADDRESS_AT, u32::from(address.get()))
+        {
+            report.add(Severity::Warning, error.text());
+        }
         // A clock that stands would let the node miss everything while it looks well.
         if now_ms != fed_at_ms {
             watchdog::feed();
             fed_at_ms = now_ms;
         }
-        // A byte that comes just before this waits for the beat, 5 ms at most.
-        cortex_m::asm::wfi();
+        wire.sleep();
     }
 }

@@ -8,8 +8,8 @@ use core::panic::PanicInfo;
 
 use cortex_m::peripheral::SCB;
 use cortex_m_rt::{ExceptionFrame, exception};
+use gengfu_node::note::Note;
 use gengfu_node::wire::Text;
-use gengfu_node_board::note::Note;
 
 use crate::kept::Kept;
 

@@ -39,6 +39,21 @@ impl Input {
         block.at(0x51c).set(mask);
         Self(place)
     }
+
+    /// As [`Input::new`], with the chip's pull-down (about 55 to 180 kOhm).
+    pub fn pulled_down(port: GpioPort, bit: u8) -> Self {
+        let place = Place::new(port, bit);
+        let (block, mask) = (port.block(), u32::from(place.mask));
+        block.at(0x400).clear(mask);
+        block.at(0x514).set(mask);
+        block.at(0x51c).set(mask);
+        Self(place)
+    }
+
+    /// Its level now.
+    pub fn level(&self) -> bool {
+        self.0.is_high()
+    }
 }
 
 impl ErrorType for Input {

@@ -1,8 +1,8 @@
 //! The wire: UART 0 (PA0 in, PA1 out), 115,200 bit/s, 8N1.
 //!
-//! Owns both rings and the interrupt. Refuses a frame for which there is no room as a whole, so that no torn frame is ever sent. When
-//! the ring of received bytes is full it stops listening until there is room; what the FIFO loses then is a broken
-//! frame, which the protocol repeats.
+//! Owns both rings, the interrupt, and the pin that enables an RS-485 driver (PA6: high from a frame's first bit to its last stop bit). Refuses
+//! a frame for which there is no room as a whole, so that no torn frame is ever sent. When the ring of received bytes is full it stops
+//! listening until there is room; what the FIFO loses then is a broken frame, which the protocol repeats.
 
 use core::cell::RefCell;
 
@@ -27,6 +27,7 @@ const FLAGS: crate::regs::Register = BLOCK.at(0x018);
 const MASK: crate::regs::Register = BLOCK.at(0x038);
 const CLEAR: crate::regs::Register = BLOCK.at(0x044);
 
+const BUSY: u32 = 1 << 3;
 const RX_EMPTY: u32 = 1 << 4;
 const TX_FULL: u32 = 1 << 5;
 /// Interrupts: bytes received, bytes received and then silence, room to send.
@@ -36,6 +37,11 @@ const RX_TIMEOUT: u32 = 1 << 6;
 const EVERYTHING: u32 = 0x7ff;
 /// Bytes of the receiver's FIFO. Reading an empty one does nothing.
 const FIFO_DEPTH: usize = 16;
+/// The pin DRIVE.
+const DRIVE: u8 = 1 << 6;
+/// Looks at the last bytes on their way before the driver is left to the next look: about 1 ms. When the ring is empty, the FIFO still has two
+/// bytes and the shifter one: 0.26 ms.
+const LAST_LOOKS: u32 = 2_000;
 
 struct Rings {
     received: Deque<u8, RECEIVED_MAX>,
@@ -54,6 +60,18 @@ impl Rings {
             // The bits above the byte tell errors of the line; the frame's CRC tells more.
             let byte = DATA.read().to_le_bytes()[0];
             self.received.push_back(byte).unwrap_or_else(|_| unreachable!("it is not full"));
+        }
+    }
+
+    /// Takes the bus for what is to be sent.
+    fn drive(&self) {
+        GpioPort::A.data(DRIVE).write(u32::from(DRIVE));
+    }
+
+    /// Gives the bus back when the last bit is out; before that it keeps it. The next node is polled within a byte's time of our `Done`.
+    fn release(&self, looks: u32) {
+        if self.sending.is_empty() && (0..looks).any(|_| FLAGS.read() & BUSY == 0) {
+            GpioPort::A.data(DRIVE).write(0);
         }
     }
 
@@ -77,6 +95,10 @@ impl Wire {
         let port = GpioPort::A.block();
         port.at(0x420).set(0b11);
         port.at(0x51c).set(0b11);
+        port.at(0x508).set(u32::from(DRIVE));
+        GpioPort::A.data(DRIVE).write(0);
+        port.at(0x400).set(u32::from(DRIVE));
+        port.at(0x51c).set(u32::from(DRIVE));
         // The divisor is clock / (16 * baud) in 64ths, rounded.
         let divisor = (CORE_HZ * 4 + BAUD / 2) / BAUD;
         BLOCK.at(0x030).write(0);
@@ -109,8 +131,20 @@ impl Wire {
             // There is room (again): for what waits in the FIFO now, and for what comes.
             MASK.set(RX | RX_TIMEOUT);
             rings.receive();
+            // Should the interrupt ever have come too early, the bus is ours for a beat too long and not for ever.
+            rings.release(1);
             length
         })
+    }
+
+    /// Sleeps until an interrupt, unless bytes wait. Looked at with interrupts off, which still wake a sleeping core: a poll that comes between
+    /// the look and the sleep is answered at once and not a beat later.
+    pub fn sleep(&mut self) {
+        critical_section::with(|cs| {
+            if RINGS.borrow_ref(cs).received.is_empty() {
+                cortex_m::asm::wfi();
+            }
+        });
     }
 }
 
@@ -124,6 +158,7 @@ impl Transmit for Wire {
             for byte in frame {
                 rings.sending.push_back(*byte).unwrap_or_else(|_| unreachable!("there is room"));
             }
+            rings.drive();
             // The FIFO interrupts when it runs low, not when it is empty from the start.
             rings.send();
             true
@@ -139,5 +174,6 @@ extern "C" fn UART0() {
         let mut rings = RINGS.borrow_ref_mut(cs);
         rings.receive();
         rings.send();
+        rings.release(LAST_LOOKS);
     });
 }

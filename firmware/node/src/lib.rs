@@ -17,11 +17,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod battery;
+pub mod boot;
 pub mod bus;
 pub mod contact;
 pub mod heat;
 pub mod input;
 pub mod node;
+pub mod note;
 pub mod outbox;
 pub mod sensor;
 pub mod smoke;

@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use gengfu_node::wire::TEXT_BYTES_MAX;
+use gengfu_wire::TEXT_BYTES_MAX;
 
 /// Marks a note. Any value will do that neither zeros nor ones make.
 const SEAL: u32 = 0x6e6f_7465;
@@ -66,6 +66,8 @@ impl fmt::Write for Note {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     #[test]
@@ -80,7 +82,7 @@ mod tests {
     #[test]
     fn a_long_note_is_cut_and_other_than_ascii_is_blanked() {
         let mut note = Note::empty();
-        note.leave(format_args!("{}", "x".repeat(500)));
+        note.leave(format_args!("{}", std::string::String::from_iter(["x"; 500])));
         assert_eq!(note.take().unwrap().len(), TEXT_BYTES_MAX);
         note.leave(format_args!("\u{7}é"));
         assert_eq!(note.take().as_deref(), Some("   "));
