@@ -9,8 +9,8 @@ mod environment;
 mod names;
 mod nodes;
 mod outputs;
-mod read;
-mod reader;
+pub(crate) mod read;
+pub(crate) mod reader;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,0 +1,3 @@
+//! Sensors that other people make.
+pub mod profile;
+pub mod words;
