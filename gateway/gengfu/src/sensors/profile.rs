@@ -192,6 +192,12 @@ impl Profile {
         })
     }
 
+    /// Whether it has dry contacts, which may be wired either way.
+    #[must_use]
+    pub fn has_contacts(&self) -> bool {
+        matches!(&self.map, Map::Modbus(map) if map.points.iter().any(|point| point.meaning == Meaning::Contact))
+    }
+
     /// The channels a Modbus profile has.
     #[must_use]
     pub fn channels(&self) -> std::collections::BTreeSet<u8> {

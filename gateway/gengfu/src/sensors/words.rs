@@ -41,6 +41,8 @@ pub enum Fact {
     BatteryMv(u32),
     /// Battery charge, 0 to 100.
     BatteryPercent(u8),
+    /// A known value that says nothing but that the device lives.
+    Known,
     /// An input's circuit is closed; what that means is the device's class (see [`contact`]).
     Contact(bool),
     /// A value that the profile does not name: where it was found, and what it was.
@@ -77,6 +79,8 @@ pub enum Meaning {
     },
     /// A dry contact: true or 1 is a closed circuit.
     Contact,
+    /// Whatever it is, the device lives.
+    Alive,
 }
 
 /// What a number measures.
@@ -111,28 +115,27 @@ pub enum Raw {
 }
 
 /// Every word, with what it stands for and the classes that may say it.
-const WORDS: [(&str, Option<Fact>); 21] = [
-    ("door.open", Some(Fact::Level(Facet::Door, true))),
-    ("door.closed", Some(Fact::Level(Facet::Door, false))),
-    ("smoke.alarm", Some(Fact::Level(Facet::Smoke, true))),
-    ("smoke.clear", Some(Fact::Level(Facet::Smoke, false))),
-    ("test.on", Some(Fact::Level(Facet::Test, true))),
-    ("test.off", Some(Fact::Level(Facet::Test, false))),
-    ("hush.on", Some(Fact::Level(Facet::Hush, true))),
-    ("hush.off", Some(Fact::Level(Facet::Hush, false))),
-    ("sos.pressed", Some(Fact::Press)),
-    ("sos.held", Some(Fact::Level(Facet::Sos, true))),
-    ("sos.released", Some(Fact::Level(Facet::Sos, false))),
-    ("tamper.open", Some(Fact::Level(Facet::Tamper, true))),
-    ("tamper.closed", Some(Fact::Level(Facet::Tamper, false))),
-    ("fault.on", Some(Fact::Level(Facet::Fault, true))),
-    ("fault.off", Some(Fact::Level(Facet::Fault, false))),
-    ("battery.low", Some(Fact::Level(Facet::BatteryLow, true))),
-    ("battery.ok", Some(Fact::Level(Facet::BatteryLow, false))),
-    ("online", Some(Fact::Level(Facet::Online, true))),
-    ("offline", Some(Fact::Level(Facet::Online, false))),
-    ("ignore", None),
-    ("alive", None),
+const WORDS: [(&str, Fact); 20] = [
+    ("door.open", Fact::Level(Facet::Door, true)),
+    ("door.closed", Fact::Level(Facet::Door, false)),
+    ("smoke.alarm", Fact::Level(Facet::Smoke, true)),
+    ("smoke.clear", Fact::Level(Facet::Smoke, false)),
+    ("test.on", Fact::Level(Facet::Test, true)),
+    ("test.off", Fact::Level(Facet::Test, false)),
+    ("hush.on", Fact::Level(Facet::Hush, true)),
+    ("hush.off", Fact::Level(Facet::Hush, false)),
+    ("sos.pressed", Fact::Press),
+    ("sos.held", Fact::Level(Facet::Sos, true)),
+    ("sos.released", Fact::Level(Facet::Sos, false)),
+    ("tamper.open", Fact::Level(Facet::Tamper, true)),
+    ("tamper.closed", Fact::Level(Facet::Tamper, false)),
+    ("fault.on", Fact::Level(Facet::Fault, true)),
+    ("fault.off", Fact::Level(Facet::Fault, false)),
+    ("battery.low", Fact::Level(Facet::BatteryLow, true)),
+    ("battery.ok", Fact::Level(Facet::BatteryLow, false)),
+    ("online", Fact::Level(Facet::Online, true)),
+    ("offline", Fact::Level(Facet::Online, false)),
+    ("alive", Fact::Known),
 ];
 
 /// The words, for a remedy.
@@ -141,9 +144,9 @@ pub fn all_words() -> String {
     WORDS.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ")
 }
 
-/// What a word stands for: `Some(None)` for one that says nothing but "known" (`ignore`, `alive`), `None` for no word at all.
+/// What a word stands for.
 #[must_use]
-pub fn word(text: &str) -> Option<Option<Fact>> {
+pub fn word(text: &str) -> Option<Fact> {
     WORDS.iter().find(|(word, _)| *word == text).map(|(_, fact)| fact.clone())
 }
 
@@ -155,7 +158,7 @@ pub fn fits(class: Option<DeviceClass>, fact: &Fact) -> bool {
         Fact::Level(Facet::Smoke | Facet::Test | Facet::Hush, _) => class == Some(DeviceClass::Smoke),
         Fact::Level(Facet::Sos, _) | Fact::Press => class == Some(DeviceClass::Sos),
         Fact::Contact(_) => class.is_some(),
-        Fact::Level(..) | Fact::BatteryMv(_) | Fact::BatteryPercent(_) | Fact::Unknown { .. } => true,
+        Fact::Level(..) | Fact::BatteryMv(_) | Fact::BatteryPercent(_) | Fact::Known | Fact::Unknown { .. } => true,
     }
 }
 
@@ -178,6 +181,7 @@ impl Meaning {
         let unknown = || vec![Fact::Unknown { place: place.to_owned(), value: raw.shown() }];
         match self {
             Meaning::States(states) => states.get(&raw.key()).cloned().unwrap_or_else(unknown),
+            Meaning::Alive => vec![Fact::Known],
             Meaning::Contact => match raw.key().as_str() {
                 "1" | "true" => vec![Fact::Contact(true)],
                 "0" | "false" => vec![Fact::Contact(false)],
@@ -196,6 +200,7 @@ impl Meaning {
         match self {
             Meaning::States(states) => states.values().flatten().cloned().collect(),
             Meaning::Contact => vec![Fact::Contact(true)],
+            Meaning::Alive => vec![Fact::Known],
             Meaning::Number { quantity: Quantity::Fire { .. }, .. } => vec![Fact::Level(Facet::Smoke, true)],
             Meaning::Number { quantity: Quantity::BatteryMv { .. }, .. } => vec![Fact::BatteryMv(0)],
             Meaning::Number { quantity: Quantity::BatteryPercent { .. }, .. } => vec![Fact::BatteryPercent(0)],
@@ -216,7 +221,7 @@ impl Quantity {
             }
             Quantity::Fire { alarm_from, .. } if n >= *alarm_from => Some(vec![Fact::Level(Facet::Smoke, true)]),
             Quantity::Fire { clear_below, .. } if n < *clear_below => Some(vec![Fact::Level(Facet::Smoke, false)]),
-            Quantity::Fire { .. } => Some(Vec::new()),
+            Quantity::Fire { .. } => Some(vec![Fact::Known]),
             Quantity::BatteryMv { .. } | Quantity::BatteryPercent { .. } => None,
         }
     }
@@ -270,7 +275,7 @@ mod tests {
         let heat = Quantity::Fire { alarm_from: 57.0, clear_below: 50.0 };
         let heat = Meaning::Number { quantity: heat, scale: 0.1, offset: 0.0 };
         assert_eq!(heat.read("t", &Raw::Number(570.0)), [Fact::Level(Facet::Smoke, true)]);
-        assert_eq!(heat.read("t", &Raw::Number(550.0)), []);
+        assert_eq!(heat.read("t", &Raw::Number(550.0)), [Fact::Known]);
         assert_eq!(heat.read("t", &Raw::Number(-100.0)), [Fact::Level(Facet::Smoke, false)]);
     }
 

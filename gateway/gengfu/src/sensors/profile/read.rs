@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use super::{Function, Map, ModbusMap, MqttMap, Payload, Point, Profile, Read, Shape, Topic, Value};
 use crate::config::DeviceClass;
 use crate::config::reader::{Faults, Section};
-use crate::sensors::words::{self, Fact, Facet, Meaning, Quantity};
+use crate::sensors::words::{self, Facet, Fact, Meaning, Quantity};
 
 /// Most values of one profile; a source is their position.
 const VALUES_MAX: usize = 1000;
@@ -85,7 +85,12 @@ fn modbus(f: &mut Faults, s: &mut Section) -> Option<ModbusMap> {
     }
     let points: Vec<Point> = points.into_iter().flatten().collect();
     if points.len() > VALUES_MAX {
-        s.fault(f, "point", format!("{} values", points.len()), format!("at most {VALUES_MAX} belong into one profile"));
+        s.fault(
+            f,
+            "point",
+            format!("{} values", points.len()),
+            format!("at most {VALUES_MAX} belong into one profile"),
+        );
     }
     let names: BTreeSet<&str> = reads.iter().flatten().map(|read| read.name.as_str()).collect();
     if names.len() < reads.iter().flatten().count() {
@@ -158,7 +163,8 @@ fn point(f: &mut Faults, mut s: Section, reads: &[Option<Read>]) -> Option<Vec<P
     s.finish(f);
     let (read_at, index, shape, meaning) = (read?.address, index?, shape?, meaning?);
     let at = address?.checked_sub(read_at)?;
-    let one = |n: u8| Point { channel: channel + n, read: index, at: at + u16::from(n), shape, meaning: meaning.clone() };
+    let one =
+        |n: u8| Point { channel: channel + n, read: index, at: at + u16::from(n), shape, meaning: meaning.clone() };
     Some((0..repeat).map(one).collect())
 }
 
@@ -270,15 +276,17 @@ fn is_pattern(text: &str) -> bool {
 fn meaning(f: &mut Faults, s: &mut Section) -> Option<Meaning> {
     let states = states(f, s);
     let contact = s.flag(f, "contact", false);
+    let alive = s.flag(f, "alive", false);
     let number = s.one_of(f, "number", &[("battery_mv", 0_u8), ("battery_percent", 1), ("fire", 2)]);
     let scale = s.number(f, "scale", -1e6..=1e6);
     let offset = s.number(f, "offset", -1e6..=1e6);
     let low_below = s.number(f, "low_below", 0.0..=20_000.0);
     let alarm_from = s.number(f, "alarm_from", -1e6..=1e6);
     let clear_below = s.number(f, "clear_below", -1e6..=1e6);
-    let given = usize::from(states.is_some()) + usize::from(contact) + usize::from(number.is_some());
+    let given =
+        usize::from(states.is_some()) + usize::from(contact) + usize::from(alive) + usize::from(number.is_some());
     if given != 1 {
-        let remedy = "give exactly one of `states`, `number` and `contact = true`";
+        let remedy = "give exactly one of `states`, `number`, `contact = true` and `alive = true`";
         s.fault(f, "states", "what this value means is not said, or said twice", remedy);
         return None;
     }
@@ -304,6 +312,7 @@ fn meaning(f: &mut Faults, s: &mut Section) -> Option<Meaning> {
             }
         },
         None if contact => return Some(Meaning::Contact),
+        None if alive => return Some(Meaning::Alive),
         None => return states.map(Meaning::States),
     };
     Some(Meaning::Number { quantity, scale: scale.unwrap_or(1.0), offset: offset.unwrap_or(0.0) })
@@ -331,7 +340,7 @@ fn states(f: &mut Faults, s: &mut Section) -> Option<BTreeMap<String, Vec<Fact>>
         let mut facts = Vec::new();
         for name in names {
             match words::word(&name) {
-                Some(fact) => facts.extend(fact),
+                Some(fact) => facts.push(fact),
                 None => {
                     let remedy = format!("write one of: {}", words::all_words());
                     s.fault(f, "states", format!("\"{name}\" (for {value}) is no word"), remedy);
