@@ -36,6 +36,7 @@ address = 17
 profile = "calectro-uniguard-ug-3-mb"
 [[modbus.unit.device]]
 name = "smoke-duct"
+class = "smoke"
 "#
     )
 }

@@ -43,7 +43,8 @@ impl Told {
     fn new(profile: &str, address: &str, extra: &str) -> Self {
         let text = format!(
             "[[device_broker]]\nname = \"broker\"\nbroker = \"127.0.0.1:1883\"\n[[device_broker.device]]\nname = \"it\"\n\
-             profile = \"{profile}\"\naddress = \"{address}\"\n{extra}"
+             profile = \"{profile}\"\naddress = \"{address}\"\nclass = \"{}\"\n{extra}",
+            self::profile(profile).class.unwrap().as_str()
         );
         let mut inbox = Inbox::new(plan(&text).brokers.remove(0), None, moment(0));
         inbox.connected(moment(0));

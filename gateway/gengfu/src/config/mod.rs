@@ -7,7 +7,7 @@ mod cameras;
 mod care;
 mod environment;
 mod names;
-mod nodes;
+pub(crate) mod nodes;
 mod outputs;
 pub(crate) mod read;
 pub(crate) mod reader;

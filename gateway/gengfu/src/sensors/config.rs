@@ -13,9 +13,10 @@ use gengfu_contract::event::Location;
 use gengfu_contract::slug::Slug;
 use toml::de::DeTable;
 
-use crate::config::read::{host_port, location, path};
+use crate::config::nodes::common;
+use crate::config::read::{host_port, path};
 use crate::config::reader::{Faults, Section};
-use crate::config::{Device, DeviceClass, Fault};
+use crate::config::{CareDefaults, Device, DeviceClass, Fault};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -104,9 +105,7 @@ pub struct UnitDevice {
     pub channel: u8,
     /// Inputs only: wired the other way round.
     pub inverted: bool,
-    /// The class the file gives; the profile may give it instead.
-    pub class: Option<DeviceClass>,
-    /// The device; its `class` counts only when `class` above is given.
+    /// The device; its class must be the profile's, where that has one.
     pub device: Device,
 }
 
@@ -153,9 +152,7 @@ pub struct MqttDevice {
     pub part: Option<String>,
     /// The bridge it is behind.
     pub via: Option<Slug>,
-    /// The class the file gives; the profile may give it instead.
-    pub class: Option<DeviceClass>,
-    /// The device; its `class` counts only when `class` above is given.
+    /// The device; its class must be the profile's, where that has one.
     pub device: Device,
 }
 
@@ -189,17 +186,18 @@ pub fn parse(text: &str, base: &Path) -> Result<SensorsConfig, Vec<Fault>> {
         }
     };
     let mut root = Section::root(&table);
-    let config = read(&mut faults, &mut root, base, &Location::default());
+    let config = read(&mut faults, &mut root, base, &Location::default(), &CareDefaults::default());
     root.finish(&mut faults);
     let faults = faults.into_sorted();
     if faults.is_empty() { Ok(config) } else { Err(faults) }
 }
 
-/// Reads `profiles`, `[[modbus]]` and `[[device_broker]]` from the configuration's root. `place` is where the gateway stands, `base` the file's folder.
-pub fn read(f: &mut Faults, root: &mut Section, base: &Path, place: &Location) -> SensorsConfig {
+/// Reads `profiles`, `[[modbus]]` and `[[device_broker]]` from the configuration's root. `place` is where the gateway stands, `base` the file's folder, `care` what homes inherit.
+pub fn read(f: &mut Faults, root: &mut Section, base: &Path, place: &Location, care: &CareDefaults) -> SensorsConfig {
     let profiles = path(f, root, "profiles", base).unwrap_or_else(|| base.join("profiles"));
-    let lines = root.sections(f, "modbus").into_iter().filter_map(|s| line(f, s, base, place)).collect();
-    let brokers = root.sections(f, "device_broker").into_iter().filter_map(|s| broker(f, s, base, place)).collect();
+    let lines = root.sections(f, "modbus").into_iter().filter_map(|s| line(f, s, base, place, care)).collect();
+    let brokers =
+        root.sections(f, "device_broker").into_iter().filter_map(|s| broker(f, s, base, place, care)).collect();
     let config = SensorsConfig { profiles, lines, brokers };
     let mut seen = BTreeSet::new();
     for name in config.names() {
@@ -211,7 +209,7 @@ pub fn read(f: &mut Faults, root: &mut Section, base: &Path, place: &Location) -
     config
 }
 
-fn line(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Option<ModbusLine> {
+fn line(f: &mut Faults, mut s: Section, base: &Path, place: &Location, care: &CareDefaults) -> Option<ModbusLine> {
     let name = s.slug(f, "name");
     let name = s.required(f, "name", name, "\"rs485-1\"");
     let way = way(f, &mut s, base);
@@ -219,7 +217,7 @@ fn line(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Option
     let gap = s.duration(f, "gap", Duration::ZERO..=SECOND).unwrap_or(5 * MS);
     let failures_max = s.integer(f, "failures_max", 1..=100).and_then(|n| u32::try_from(n).ok()).unwrap_or(3);
     let retry_every = s.duration(f, "retry_every", SECOND..=3600 * SECOND).unwrap_or(10 * SECOND);
-    let units: Vec<ModbusUnit> = s.sections(f, "unit").into_iter().filter_map(|u| unit(f, u, place)).collect();
+    let units: Vec<ModbusUnit> = s.sections(f, "unit").into_iter().filter_map(|u| unit(f, u, place, care)).collect();
     if units.is_empty() {
         s.fault(f, "unit", "a line without a unit", "add a [[modbus.unit]] with name, address and profile");
     }
@@ -262,7 +260,7 @@ fn way(f: &mut Faults, s: &mut Section, base: &Path) -> Option<Way> {
     }
 }
 
-fn unit(f: &mut Faults, mut s: Section, place: &Location) -> Option<ModbusUnit> {
+fn unit(f: &mut Faults, mut s: Section, place: &Location, care: &CareDefaults) -> Option<ModbusUnit> {
     let name = s.slug(f, "name");
     let name = s.required(f, "name", name, "\"inputs-1\"");
     let address = s.integer(f, "address", 1..=247).and_then(|n| u8::try_from(n).ok());
@@ -276,8 +274,8 @@ fn unit(f: &mut Faults, mut s: Section, place: &Location) -> Option<ModbusUnit> 
             let remedy = "give each device a channel of its own";
             section.fault(f, "channel", format!("channel {channel} has two devices"), remedy);
         }
-        if let Some((class, device)) = device(f, &mut section, place) {
-            devices.push(UnitDevice { channel, inverted, class, device });
+        if let Some(device) = common(f, &mut section, place, care, DeviceClass::from_word) {
+            devices.push(UnitDevice { channel, inverted, device });
         }
         section.finish(f);
     }
@@ -288,7 +286,7 @@ fn unit(f: &mut Faults, mut s: Section, place: &Location) -> Option<ModbusUnit> 
     Some(ModbusUnit { name: name?, address: address?, profile: profile?, devices })
 }
 
-fn broker(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Option<DeviceBroker> {
+fn broker(f: &mut Faults, mut s: Section, base: &Path, place: &Location, care: &CareDefaults) -> Option<DeviceBroker> {
     let name = s.slug(f, "name");
     let name = s.required(f, "name", name, "\"zigbee\"");
     let broker = s.parsed(f, "broker", "\"host:port\", as in \"127.0.0.1:1883\"", |v| host_port(v.as_str()?));
@@ -302,7 +300,7 @@ fn broker(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Opti
     let keep_alive = s.duration(f, "keep_alive", 5 * SECOND..=60 * SECOND).unwrap_or(20 * SECOND);
     let bridges: Vec<Bridge> = s.sections(f, "bridge").into_iter().filter_map(|b| bridge(f, b)).collect();
     let devices: Vec<MqttDevice> =
-        s.sections(f, "device").into_iter().filter_map(|d| mqtt_device(f, d, place, &bridges)).collect();
+        s.sections(f, "device").into_iter().filter_map(|d| mqtt_device(f, d, place, care, &bridges)).collect();
     if devices.is_empty() {
         s.fault(
             f,
@@ -327,7 +325,13 @@ fn bridge(f: &mut Faults, mut s: Section) -> Option<Bridge> {
     Some(Bridge { name: name?, topic: topic? })
 }
 
-fn mqtt_device(f: &mut Faults, mut s: Section, place: &Location, bridges: &[Bridge]) -> Option<MqttDevice> {
+fn mqtt_device(
+    f: &mut Faults,
+    mut s: Section,
+    place: &Location,
+    care: &CareDefaults,
+    bridges: &[Bridge],
+) -> Option<MqttDevice> {
     let profile = profile_name(f, &mut s);
     let wanted = "the device's name in its topics, without wildcards";
     let address = s.parsed(f, "address", wanted, |v| v.as_str().filter(|t| is_topic(t)).map(str::to_owned));
@@ -337,10 +341,9 @@ fn mqtt_device(f: &mut Faults, mut s: Section, place: &Location, bridges: &[Brid
     if via.as_ref().is_some_and(|via| !bridges.iter().any(|bridge| bridge.name == *via)) {
         s.fault(f, "via", "there is no such bridge", "write the name of a [[device_broker.bridge]] of this broker");
     }
-    let device = device(f, &mut s, place);
+    let device = common(f, &mut s, place, care, DeviceClass::from_word);
     s.finish(f);
-    let (class, device) = device?;
-    Some(MqttDevice { profile: profile?, address: address?, part, via, class, device })
+    Some(MqttDevice { profile: profile?, address: address?, part, via, device: device? })
 }
 
 fn is_topic(text: &str) -> bool {
@@ -350,23 +353,6 @@ fn is_topic(text: &str) -> bool {
 fn profile_name(f: &mut Faults, s: &mut Section) -> Option<String> {
     let profile = s.slug(f, "profile").map(|name| name.to_string());
     s.required(f, "profile", profile, "\"zigbee2mqtt-mccgq11lm\"")
-}
-
-/// The keys every device has, as in `[[node.device]]`.
-fn device(f: &mut Faults, s: &mut Section, place: &Location) -> Option<(Option<DeviceClass>, Device)> {
-    let name = s.slug(f, "name");
-    let name = s.required(f, "name", name, "\"door-301\"");
-    let classes = [("door", DeviceClass::Door), ("smoke", DeviceClass::Smoke), ("sos", DeviceClass::Sos)];
-    let class = s.one_of(f, "class", &classes);
-    let left_open_after = s.duration(f, "left_open_after", SECOND..=86_400 * SECOND);
-    if left_open_after.is_some() && class.is_some_and(|class| class != DeviceClass::Door) {
-        s.fault(f, "left_open_after", "only a door can be left open", "remove it, or set class = \"door\"");
-    }
-    let dwelling = s.text(f, "dwelling");
-    let subject_ref = s.text(f, "subject_ref");
-    let location = location(f, s, place);
-    let (name, open) = (name?, DeviceClass::Door);
-    Some((class, Device { name, class: class.unwrap_or(open), left_open_after, dwelling, subject_ref, location }))
 }
 
 #[cfg(test)]

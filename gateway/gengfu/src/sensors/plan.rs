@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gengfu_alarm::policy::Supervised;
+use gengfu_alarm::policy::SupervisionClass;
 use gengfu_alarm::rules::{DeviceClass as RuleClass, DeviceRule};
 use gengfu_contract::event::Location;
 use gengfu_contract::slug::Slug;
@@ -129,25 +129,16 @@ impl Shelf<'_> {
         profile
     }
 
-    /// The device with the class that holds.
-    fn device(&mut self, key: &str, device: &Device, given: Option<DeviceClass>, profile: &Profile) -> Option<Device> {
-        let class = match (given, profile.class) {
-            (Some(given), Some(fixed)) if given != fixed => {
-                let problem = format!("profile {} is of class \"{}\"", profile.name, fixed.as_str());
-                self.lack(format!("{key}.class"), problem, "remove `class`, or choose another profile");
-                return None;
-            }
-            (None, None) => {
-                let problem = format!("profile {} serves any class", profile.name);
-                self.lack(format!("{key}.class"), problem, "add `class = \"door\"`, \"smoke\" or \"sos\"");
-                return None;
-            }
-            (given, fixed) => given.or(fixed)?,
-        };
-        if device.left_open_after.is_some() && class != DeviceClass::Door {
-            self.lack(format!("{key}.left_open_after"), "only a door can be left open", "remove it");
-        }
-        Some(Device { class, ..device.clone() })
+    /// Whether the profile may speak of a device of this class.
+    fn fits(&mut self, key: &str, device: &Device, profile: &Profile) -> bool {
+        let Some(fixed) = profile.class.filter(|fixed| *fixed != device.class) else { return true };
+        let problem = format!("profile {} is of class \"{}\"", profile.name, fixed.as_str());
+        self.lack(
+            format!("{key}.class"),
+            problem,
+            format!("write class = \"{}\", or choose another profile", fixed.as_str()),
+        );
+        false
     }
 
     fn line(&mut self, n: usize, line: &ModbusLine) -> LinePlan {
@@ -177,8 +168,8 @@ impl Shelf<'_> {
                     let problem = format!("profile {} has no dry contacts", profile.name);
                     self.lack(format!("{key}.inverted"), problem, "remove `inverted`");
                 }
-                if let Some(whole) = self.device(&key, &device.device, device.class, &profile) {
-                    devices.insert(device.channel, (whole, device.inverted));
+                if self.fits(&key, &device.device, &profile) {
+                    devices.insert(device.channel, (device.device.clone(), device.inverted));
                 }
             }
             units.push(UnitPlan { name: unit.name.clone(), address: unit.address, profile, devices });
@@ -213,10 +204,14 @@ impl Shelf<'_> {
                 self.lack(format!("{key}.part"), problem, remedy);
                 continue;
             }
-            if let Some(whole) = self.device(&key, &device.device, device.class, &profile) {
-                let (address, via) = (device.address.clone(), device.via.clone());
-                let part = device.part.clone().unwrap_or_default();
-                devices.push(DevicePlan { device: whole, profile, address, part, via });
+            if self.fits(&key, &device.device, &profile) {
+                devices.push(DevicePlan {
+                    device: device.device.clone(),
+                    profile,
+                    address: device.address.clone(),
+                    part: device.part.clone().unwrap_or_default(),
+                    via: device.via.clone(),
+                });
             }
         }
         BrokerPlan { config: broker.clone(), devices }
@@ -224,54 +219,71 @@ impl Shelf<'_> {
 }
 
 impl Plan {
-    /// What the rules must know of every line, unit, broker, bridge and device: lines and brokers at the top, what they carry below. What must be
-    /// heard itself has a [`Supervised`]. `place` is where the gateway stands.
+    /// Every line, unit, broker, bridge and device, what carries before what is carried. Lines, brokers and bridges are buses: what hangs on
+    /// one must be heard itself, and its loss explains all of it.
     #[must_use]
-    pub fn rules(&self, place: &Location) -> Vec<(Slug, DeviceRule, Option<Supervised>)> {
-        let mut rules = Vec::new();
-        let carrier = |parent: Option<&Slug>| DeviceRule {
-            class: RuleClass::Node,
-            parent: parent.cloned(),
-            location: Some(place.clone()),
-            ..DeviceRule::default()
-        };
-        let heard_itself = |class| Some(Supervised { class, by_itself: true });
+    pub fn placed(&self) -> Vec<Placed<'_>> {
+        let carrier = |name, class, parent, supervision| Placed { name, class, parent, supervision, device: None };
+        let mut placed = Vec::new();
         for line in &self.lines {
-            rules.push((line.name.clone(), carrier(None), None));
+            placed.push(carrier(&line.name, RuleClass::Bus, None, None));
             for unit in &line.units {
-                rules.push((unit.name.clone(), carrier(Some(&line.name)), heard_itself(unit.profile.supervision)));
-                for (device, _) in unit.devices.values() {
-                    let special =
-                        unit.profile.supervision.map(|class| Supervised { class: Some(class), by_itself: false });
-                    rules.push((device.name.clone(), device_rule(device, &unit.name), special));
-                }
+                let by_profile = unit.profile.supervision;
+                placed.push(carrier(&unit.name, RuleClass::Node, Some(&line.name), by_profile));
+                placed.extend(unit.devices.values().map(|(device, _)| Placed::of(device, &unit.name, by_profile)));
             }
         }
         for broker in &self.brokers {
             let top = &broker.config.name;
-            rules.push((top.clone(), carrier(None), None));
-            rules.extend(broker.config.bridges.iter().map(|b| (b.name.clone(), carrier(Some(top)), None)));
-            for plan in &broker.devices {
-                let rule = device_rule(&plan.device, plan.via.as_ref().unwrap_or(top));
-                rules.push((plan.device.name.clone(), rule, heard_itself(plan.profile.supervision)));
-            }
+            placed.push(carrier(top, RuleClass::Bus, None, None));
+            let bridges = broker.config.bridges.iter();
+            placed.extend(bridges.map(|bridge| carrier(&bridge.name, RuleClass::Bus, Some(top), None)));
+            let devices = broker.devices.iter();
+            placed.extend(devices.map(|p| Placed::of(&p.device, p.via.as_ref().unwrap_or(top), p.profile.supervision)));
         }
-        rules
+        placed
+    }
+
+    /// The same as the rules want it. `place` is where the gateway stands: lines, units, brokers and bridges are there.
+    #[must_use]
+    pub fn rules(&self, place: &Location) -> Vec<(Slug, DeviceRule)> {
+        let rule = |placed: &Placed| DeviceRule {
+            class: placed.class,
+            parent: placed.parent.cloned(),
+            location: Some(placed.device.map_or(place, |device| &device.location).clone()),
+            subject_ref: placed.device.and_then(|device| device.subject_ref.clone()),
+            dwelling: placed.device.and_then(|device| device.dwelling.clone()),
+            left_open_after: placed.device.and_then(|device| device.left_open_after),
+            supervision: placed.supervision,
+        };
+        self.placed().iter().map(|placed| (placed.name.clone(), rule(placed))).collect()
     }
 }
 
-fn device_rule(device: &Device, parent: &Slug) -> DeviceRule {
-    DeviceRule {
-        class: match device.class {
+/// One name of a plan and its place among the others.
+#[derive(Debug, Clone, Copy)]
+pub struct Placed<'a> {
+    /// Its name.
+    pub name: &'a Slug,
+    /// What it is to the rules.
+    pub class: RuleClass,
+    /// What carries it.
+    pub parent: Option<&'a Slug>,
+    /// How long it may be silent, where configuration or profile say so.
+    pub supervision: Option<SupervisionClass>,
+    /// The configured device; `None` for what only carries others.
+    pub device: Option<&'a Device>,
+}
+
+impl<'a> Placed<'a> {
+    fn of(device: &'a Device, parent: &'a Slug, by_profile: Option<SupervisionClass>) -> Self {
+        let class = match device.class {
             DeviceClass::Door => RuleClass::Door,
             DeviceClass::Smoke => RuleClass::Smoke,
             DeviceClass::Sos => RuleClass::Sos,
-        },
-        parent: Some(parent.clone()),
-        location: Some(device.location.clone()),
-        subject_ref: device.subject_ref.clone(),
-        dwelling: device.dwelling.clone(),
-        left_open_after: device.left_open_after,
+        };
+        let supervision = device.supervision.or(by_profile);
+        Self { name: &device.name, class, parent: Some(parent), supervision, device: Some(device) }
     }
 }
 

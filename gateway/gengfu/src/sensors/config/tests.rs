@@ -1,5 +1,8 @@
 //! Goal: a wrong entry is answered with every fault at once, and what is right is joined with its profile, or told why not.
 
+use gengfu_alarm::policy::SupervisionClass;
+use gengfu_alarm::rules::DeviceClass as RuleClass;
+
 use super::*;
 use crate::sensors::plan::resolve;
 
@@ -19,6 +22,7 @@ channel = 3
 name = "door-301"
 class = "door"
 left_open_after = "15m"
+supervision = "300s"
 inverted = true
 [[device_broker]]
 name = "zigbee"
@@ -32,6 +36,7 @@ topic = "zigbee2mqtt/bridge/state"
 name = "door-302"
 profile = "acme-door"
 address = "0x00158d0001234567"
+class = "door"
 via = "z2m"
 "#;
 
@@ -88,13 +93,15 @@ fn a_good_entry_becomes_a_plan_with_its_rules() {
     let plan = resolve(&config).unwrap();
     assert!(plan.lines[0].units[0].devices[&3].1, "inverted");
     let rules = plan.rules(&Location::default());
-    let rule = |name: &str| rules.iter().find(|(of, ..)| of.as_str() == name).unwrap();
-    let parent = |name: &str| rule(name).1.parent.as_ref().map(|parent| parent.to_string());
+    let rule = |name: &str| &rules.iter().find(|(of, _)| of.as_str() == name).unwrap().1;
+    let parent = |name: &str| rule(name).parent.as_ref().map(|parent| parent.to_string());
     assert_eq!(parent("door-301").as_deref(), Some("inputs-1"));
     assert_eq!(parent("inputs-1").as_deref(), Some("rs485-1"));
     assert_eq!((parent("door-302").as_deref(), parent("z2m").as_deref()), (Some("z2m"), Some("zigbee")));
-    let by_itself = |name: &str| rule(name).2.as_ref().is_some_and(|special| special.by_itself);
-    assert!(by_itself("inputs-1") && by_itself("door-302") && !by_itself("door-301") && !by_itself("rs485-1"));
+    let classes = ["rs485-1", "inputs-1", "zigbee", "z2m"].map(|name| rule(name).class);
+    assert_eq!(classes, [RuleClass::Bus, RuleClass::Node, RuleClass::Bus, RuleClass::Bus]);
+    assert_eq!(rule("door-302").supervision, Some(SupervisionClass::S3), "as its profile says");
+    assert_eq!(rule("door-301").supervision, Some(SupervisionClass::S1), "as the configuration says");
 }
 
 #[test]
@@ -105,7 +112,7 @@ fn all_faults_are_listed_with_line_key_and_remedy() {
         .replace("via = \"z2m\"", "via = \"z3m\"")
         .replace("zigbee2mqtt/bridge/state", "zigbee2mqtt/#")
         .replace("username = \"gengfu\"\n", "")
-        .replace("class = \"door\"\n", "class = \"smoke\"\n");
+        .replacen("class = \"door\"\n", "class = \"smoke\"\n", 1);
     let found = parse(&text, Path::new("/base")).unwrap_err();
     let keys: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
     for key in [
@@ -146,12 +153,11 @@ fn what_does_not_fit_its_profile_is_told_with_its_key() {
     };
     let device = "modbus[0].unit[0].device[0]";
     told(&GOOD.replace("channel = 3", "channel = 9"), &format!("{device}.channel"), "no channel 9");
-    told(&GOOD.replace("class = \"door\"\n", ""), &format!("{device}.class"), "any class");
     told(&GOOD.replace("\"acme-8di\"", "\"acme-door\""), "modbus[0].unit[0].profile", "for MQTT");
     told(&GOOD.replace("\"acme-door\"", "\"acme-8di\""), "device_broker[0].device[0].profile", "for Modbus");
     told(&GOOD.replace("\"acme-door\"", "\"nobody\""), "device_broker[0].device[0].profile", "nobody.toml");
     let door = "device_broker[0].device[0]";
-    told(&GOOD.replace("via =", "class = \"sos\"\nvia ="), &format!("{door}.class"), "of class \"door\"");
+    told(&GOOD.replace("class = \"door\"\nvia", "class = \"sos\"\nvia"), &format!("{door}.class"), "of class \"door\"");
     told(&GOOD.replace("via =", "part = \"x\"\nvia ="), &format!("{door}.part"), "no part");
     std::fs::write(dir.path().join("shelf/acme-door.toml"), DOOR.replace("maker", "make")).unwrap();
     told(GOOD, "device_broker[0].device[0].profile", "acme-door.toml:3: make: unknown key");

@@ -18,9 +18,6 @@ use crate::sensors::stats::{Problem, SensorStats};
 use crate::sensors::words::{Fact, Reading, contact, fits};
 use crate::sensors::{HEARTBEAT_EVERY, Moment, config::Way, signed, told_before, told_bytes};
 
-/// The line itself says that it lives this often; nobody waits for it sooner than 25 h (S3).
-const LINE_HEARTBEAT_EVERY: SignedDuration = SignedDuration::from_secs(600);
-
 /// One request on the line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -69,7 +66,6 @@ pub struct Poller {
     stats: SensorStats,
     /// Told of the line itself.
     line_up: Option<bool>,
-    line_heartbeat_at: Option<SignedDuration>,
     not_before: SignedDuration,
     cursor: Vec<u8>,
 }
@@ -105,7 +101,6 @@ impl Poller {
             units,
             out: Outgoing::default(),
             line_up: None,
-            line_heartbeat_at: None,
             not_before: at.uptime,
             cursor: saved.map_or_else(|| b"{}".to_vec(), <[u8]>::to_vec),
             plan,
@@ -215,9 +210,6 @@ impl Poller {
         if self.line_up != Some(true) {
             self.line_up = Some(true);
             self.out.push(at.seen(&self.plan.name, at.now, What::Link(Link::Up)));
-        } else if self.line_heartbeat_at.is_none_or(|last| at.uptime - last >= LINE_HEARTBEAT_EVERY) {
-            self.line_heartbeat_at = Some(at.uptime);
-            self.out.push(at.seen(&self.plan.name, at.now, What::Heartbeat));
         }
         self.stats.show(at.now, None);
         let (plan, state) = (&self.plan.units[unit], &mut self.units[unit]);

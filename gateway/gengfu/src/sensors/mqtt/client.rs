@@ -16,7 +16,7 @@ use rumqttc::{
     QoS, SubscribeFilter, SubscribeReasonCode,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::Inbox;
@@ -37,7 +37,6 @@ const MESSAGE_BYTES_MAX: usize = 256 << 10;
 const FILTERS_PER_PACKET: usize = 100;
 /// Places in the channel to the client: subscriptions and PUBACKs.
 const CHANNEL: usize = 512;
-const TICK: Duration = Duration::from_secs(1);
 
 type Poll = Pin<Box<dyn Future<Output = (Box<EventLoop>, Result<Event, ConnectionError>)> + Send>>;
 type Pending = oneshot::Receiver<Result<(), String>>;
@@ -54,8 +53,6 @@ pub async fn run(
 ) {
     let inbox = Inbox::new(plan, saved.as_deref(), Moment::of(clock.as_ref()));
     let mut task = Task { inbox, clock, connection: None, pending: None, retry_at: Instant::now(), retry: RETRY_FIRST };
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         task.acknowledge();
         task.publish(&status);
@@ -69,7 +66,6 @@ pub async fn run(
                 Err(_) => break,
             },
             () = sleep_until(task.retry_at), if task.connection.is_none() => task.connect(),
-            _ = ticks.tick() => { let at = task.at(); task.inbox.tick(at); }
         }
     }
     task.publish(&status);

@@ -27,20 +27,18 @@ use crate::sensors::{HEARTBEAT_EVERY, Moment, told_before, told_bytes};
 const IDS: usize = 16;
 /// A message that was sensed longer ago waited somewhere; it tells a level, but not that the device lives now.
 const FRESH: SignedDuration = SignedDuration::from_secs(60);
-/// The broker itself lives; nobody waits for it sooner than 25 h (S3).
-const BROKER_HEARTBEAT_EVERY: SignedDuration = SignedDuration::from_secs(600);
 
 /// A broker's devices and their memories.
 #[derive(Debug)]
 pub struct Inbox {
     plan: BrokerPlan,
     devices: Vec<Device>,
-    bridges: Vec<BridgeState>,
+    /// By bridge: whether it said that it is there.
+    bridges: Vec<Levels>,
     out: Outgoing,
     stats: SensorStats,
     /// Told of the broker.
     up: Option<bool>,
-    heartbeat_at: Option<SignedDuration>,
     cursor: Vec<u8>,
 }
 
@@ -55,12 +53,6 @@ struct Device {
     heartbeat_at: Option<SignedDuration>,
 }
 
-#[derive(Debug)]
-struct BridgeState {
-    levels: Levels,
-    heartbeat_at: Option<SignedDuration>,
-}
-
 impl Inbox {
     /// A broker that has said nothing yet. `saved` is what [`Self::take_batch`] last made durable.
     #[must_use]
@@ -70,13 +62,10 @@ impl Inbox {
         let place = format!("{}:{}", plan.config.host, plan.config.port);
         let stats = SensorStats::starting(plan.config.name.clone(), place, names, at.now);
         let devices = plan.devices.iter().map(|device| Device::new(device, &mut told)).collect();
-        let mut bridge = |name: &Slug| BridgeState {
-            levels: Levels::new(None, None, told.remove(name).unwrap_or_default()),
-            heartbeat_at: None,
-        };
+        let mut bridge = |name: &Slug| Levels::new(None, None, told.remove(name).unwrap_or_default());
         let bridges = plan.config.bridges.iter().map(|b| bridge(&b.name)).collect();
         let cursor = saved.map_or_else(|| b"{}".to_vec(), <[u8]>::to_vec);
-        Self { plan, devices, bridges, out: Outgoing::default(), stats, up: None, heartbeat_at: None, cursor }
+        Self { plan, devices, bridges, out: Outgoing::default(), stats, up: None, cursor }
     }
 
     /// Every topic filter to subscribe to, once each.
@@ -95,7 +84,6 @@ impl Inbox {
         self.stats.show(at.now, None);
         if self.up != Some(true) {
             self.up = Some(true);
-            self.heartbeat_at = Some(at.uptime);
             self.out.push(at.seen(&self.plan.config.name, at.now, What::Link(Link::Up)));
         }
     }
@@ -108,15 +96,6 @@ impl Inbox {
             let text = problem.told(&self.stats.place);
             tracing::warn!(broker = %self.plan.config.name, "device broker down: {text}");
             self.out.push(at.seen(&self.plan.config.name, at.now, What::Link(Link::Down(text))));
-        }
-    }
-
-    /// The connection lives.
-    pub fn tick(&mut self, at: Moment) {
-        let due = self.heartbeat_at.is_none_or(|last| at.uptime - last >= BROKER_HEARTBEAT_EVERY);
-        if self.up == Some(true) && due {
-            self.heartbeat_at = Some(at.uptime);
-            self.out.push(at.seen(&self.plan.config.name, at.now, What::Heartbeat));
         }
     }
 
@@ -230,12 +209,8 @@ impl Inbox {
     /// What is behind a bridge and speaks has come through it.
     fn bridge_lives(&mut self, at: Moment, name: &Slug) {
         let Some(n) = self.plan.config.bridges.iter().position(|bridge| bridge.name == *name) else { return };
-        let bridge = &mut self.bridges[n];
-        if bridge.levels.told().online != Some(true) && bridge.levels.set_online(true) {
+        if self.bridges[n].told().online != Some(true) && self.bridges[n].set_online(true) {
             self.out.push(at.seen(name, at.now, What::Link(Link::Up)));
-        } else if bridge.heartbeat_at.is_none_or(|last| at.uptime - last >= BROKER_HEARTBEAT_EVERY) {
-            bridge.heartbeat_at = Some(at.uptime);
-            self.out.push(at.seen(name, at.now, What::Heartbeat));
         }
     }
 
@@ -252,7 +227,7 @@ impl Inbox {
                 return;
             }
         };
-        if self.bridges[n].levels.set_online(online) {
+        if self.bridges[n].set_online(online) {
             let text = "网桥程序离线；检查它是否在运行、协调器是否插好 / the bridge is offline; check that its program runs and its \
                         coordinator is plugged in";
             let link = if online { Link::Up } else { Link::Down(text.into()) };
@@ -277,7 +252,7 @@ impl Inbox {
         let (observations, is_all) = self.out.take()?;
         if is_all {
             let devices = self.plan.devices.iter().zip(&self.devices).map(|(plan, d)| (&plan.device.name, &d.levels));
-            let bridges = self.plan.config.bridges.iter().zip(&self.bridges).map(|(plan, b)| (&plan.name, &b.levels));
+            let bridges = self.plan.config.bridges.iter().zip(&self.bridges).map(|(plan, levels)| (&plan.name, levels));
             self.cursor = told_bytes(devices.chain(bridges));
         }
         self.stats.observed += observations.len() as u64;
