@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gengfu_alarm::policy::SupervisionClass;
+use gengfu_contract::words::Text;
 use toml::de::DeTable;
 
 use super::words::Meaning;
@@ -155,7 +156,7 @@ pub struct Topic {
     /// Where the payload tells the link's quality.
     pub link_quality: Option<String>,
     /// Where something must be, and what to do when it is not there.
-    pub needs: Option<(String, String)>,
+    pub needs: Option<(String, Text)>,
     /// Its values.
     pub values: Vec<Value>,
 }

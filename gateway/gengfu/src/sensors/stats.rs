@@ -257,10 +257,23 @@ impl SensorStats {
         count.is_power_of_two()
     }
 
-    pub(super) fn warn(&mut self, text: String, remedy: &str) {
+    /// A value that a profile does not name: the device is faulty until it does, or says something else.
+    pub(super) fn warn_unknown(&mut self, device: &Slug, profile: &str, unknown: &str) {
+        let text = Text {
+            zh: format!("{device}：profile {profile} 不认识该值（{unknown}）"),
+            en: format!("{device}: profile {profile} does not know this value ({unknown})"),
+        };
+        let remedy = Text {
+            zh: "按设备文档把该值加入 profile 的 states".into(),
+            en: "add the value to the profile's states, by the device's documentation".into(),
+        };
+        self.warn(text, remedy);
+    }
+
+    pub(super) fn warn(&mut self, text: Text, remedy: Text) {
         /// More would only hide the first.
         const WARNINGS_MAX: usize = 32;
-        let warning = Warning { text, remedy: remedy.to_owned() };
+        let warning = Warning { text: text.en, text_zh: text.zh, remedy: remedy.en, remedy_zh: remedy.zh };
         if self.warnings.len() < WARNINGS_MAX && !self.warnings.contains(&warning) {
             tracing::warn!(name = %self.name, remedy = warning.remedy, "{}", warning.text);
             self.warnings.push(warning);

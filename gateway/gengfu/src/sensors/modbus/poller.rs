@@ -192,8 +192,7 @@ impl Poller {
             let before = levels.unknown().map(str::to_owned);
             news.extend(levels.apply(&own, how).into_iter().map(|what| at.seen(name, at.now, what)));
             if let Some(unknown) = levels.unknown().filter(|unknown| before.as_deref() != Some(*unknown)) {
-                let text = format!("{name}: profile {} does not know this value ({unknown})", plan.profile.name);
-                self.stats.warn(text, "add the value to the profile's states, by the device's manual");
+                self.stats.warn_unknown(name, &plan.profile.name, unknown);
             }
         }
         let is_beat_due = unit.heartbeat_at.is_none_or(|last| at.uptime - last >= HEARTBEAT_EVERY);

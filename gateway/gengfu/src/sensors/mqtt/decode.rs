@@ -1,5 +1,6 @@
 //! From a payload to readings. Owns JSON, text, time and ids of a message; pure, and total: whatever the bytes, the answer is readings or a reason.
 
+use gengfu_contract::words::Text;
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
@@ -34,7 +35,7 @@ pub enum Malformed {
         /// The pointer.
         what: String,
         /// What to do, as the profile says.
-        remedy: String,
+        remedy: Text,
     },
     /// None of the profile's values is in it.
     #[error("no known value in it")]
@@ -153,6 +154,7 @@ id = "/id"
 link_quality = "/rssi"
 needs = "/object"
 needs_remedy = "set a codec"
+needs_remedy_zh = "设置解码器"
 [[topic.value]]
 at = ["/object/{part}", "/object/door"]
 states = { 1 = "door.open", 0 = "door.closed", true = "door.open", "ajar" = "alive" }
@@ -191,7 +193,7 @@ states = { online = "online", offline = "offline" }
         assert_eq!(decode(topic, "", b"{"), Err(Malformed::NotJson));
         assert_eq!(decode(topic, "", br#"{"object": {}}"#), Err(Malformed::NothingKnown));
         let Err(Malformed::Missing { remedy, .. }) = decode(topic, "", br#"{"object": null}"#) else { panic!() };
-        assert_eq!(remedy, "set a codec");
+        assert_eq!(remedy.en, "set a codec");
         assert!(matches!(facts(0, r#"{"object": {"door": [1]}}"#)[..], [Fact::Unknown { .. }]));
         assert_eq!(decode(&topics()[1], "", &[0xff]), Err(Malformed::NotText));
     }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use gengfu_alarm::observation::{Link, Observation, What};
 use gengfu_contract::slug::Slug;
+use gengfu_contract::words::Text;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
@@ -135,7 +136,11 @@ impl Inbox {
                     tracing::warn!(broker = %self.plan.config.name, device = %name, %why, "a message is not understood");
                 }
                 if let Malformed::Missing { what, remedy } = &why {
-                    self.stats.warn(format!("{name}: {what} is missing in its messages"), remedy);
+                    let text = Text {
+                        zh: format!("{name}：消息中缺少 {what}"),
+                        en: format!("{name}: {what} is missing in its messages"),
+                    };
+                    self.stats.warn(text, remedy.clone());
                 }
             }
         }
@@ -180,9 +185,7 @@ impl Inbox {
         news.into_iter().for_each(|what| self.out.push(at.seen(&name, sensed_at, what)));
         self.show(at, n, lives, decoded.link_quality);
         if let Some(unknown) = unknown {
-            let profile = &self.plan.devices[n].profile.name;
-            let text = format!("{name}: profile {profile} does not know this value ({unknown})");
-            self.stats.warn(text, "add the value to the profile's states, by the project's documentation");
+            self.stats.warn_unknown(&name, &self.plan.devices[n].profile.name, &unknown);
         }
     }
 

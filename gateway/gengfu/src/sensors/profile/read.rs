@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gengfu_alarm::policy::SupervisionClass;
+use gengfu_contract::words::Text;
 use toml::de::DeValue;
 
 use super::{Function, Map, ModbusMap, MqttMap, Payload, Point, Profile, Read, Shape, Topic, Value};
@@ -221,9 +222,11 @@ fn topic(f: &mut Faults, mut s: Section, source: &mut u16) -> Option<Topic> {
     let id = pointer(f, &mut s, "id");
     let link_quality = pointer(f, &mut s, "link_quality");
     let needs = pointer(f, &mut s, "needs");
-    let remedy = s.text(f, "needs_remedy");
+    let remedy = (s.text(f, "needs_remedy"), s.text(f, "needs_remedy_zh"));
+    let remedy = remedy.0.zip(remedy.1).map(|(en, zh)| Text { zh, en });
     if needs.is_some() != remedy.is_some() {
-        s.fault(f, "needs", "`needs` and `needs_remedy` go together", "say what to do when it is missing");
+        let remedy = "say what to do when it is missing, in English and in Chinese";
+        s.fault(f, "needs", "`needs`, `needs_remedy` and `needs_remedy_zh` go together", remedy);
     }
     let mut values = Vec::new();
     for section in s.sections(f, "value") {

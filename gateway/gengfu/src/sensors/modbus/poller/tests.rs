@@ -42,7 +42,6 @@ fn device(name: &str, class: DeviceClass) -> Device {
         name,
         class,
         left_open_after: None,
-        left_open_after_night: None,
         dwelling: None,
         subject_ref: None,
         supervision: None,

@@ -62,7 +62,6 @@ fn plan() -> BrokerPlan {
             name: slug(name),
             class,
             left_open_after: None,
-            left_open_after_night: None,
             dwelling: None,
             subject_ref: None,
             supervision: None,
