@@ -3,7 +3,7 @@
 //! Owns the levels of a device, put together from all values that speak of them, and the difference to what was told. Refuses edges: a level
 //! that was told is not told again, so copies, repeated polls and retained messages are harmless.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gengfu_alarm::observation::{Link, Smoke, What};
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ pub struct Told {
 pub struct How<'a> {
     /// The first since a start or a connect, or retained: the edge itself was not seen.
     pub repaired: bool,
-    /// Older than what is known: only what says "fire" or "help" still counts.
+    /// Retained, and older than what is known: only what says "fire" or "help" still counts.
     pub old: bool,
     /// Fingerprint of a retained message; a press in it counts once.
     pub retained: Option<&'a str>,
@@ -64,6 +64,8 @@ pub struct Levels {
     class: Option<DeviceClass>,
     battery_mv_at: Option<[u32; 2]>,
     levels: BTreeMap<(Facet, u16), bool>,
+    /// Values that must all have spoken before "no smoke" is believed.
+    smoke_sources: BTreeSet<u16>,
     unknown: BTreeMap<u16, String>,
     millivolts: Option<u32>,
     percent: Option<u8>,
@@ -78,11 +80,17 @@ impl Levels {
             class,
             battery_mv_at,
             levels: BTreeMap::new(),
+            smoke_sources: BTreeSet::new(),
             unknown: BTreeMap::new(),
             millivolts: None,
             percent: None,
             told,
         }
+    }
+
+    /// Where several values speak of smoke and all are read in turn: after a start the first one that is clear says nothing yet.
+    pub fn wait_for_smoke(&mut self, sources: BTreeSet<u16>) {
+        self.smoke_sources = sources;
     }
 
     /// What was told.
@@ -105,7 +113,7 @@ impl Levels {
     /// Takes readings, and returns what the decider has not been told yet.
     pub fn apply(&mut self, readings: &[Reading], how: How) -> Vec<What> {
         let mut pressed = false;
-        let mut spoken = std::collections::BTreeSet::new();
+        let mut spoken = BTreeSet::new();
         for Reading { source, fact } in readings {
             let grave = matches!(fact, Fact::Level(Facet::Smoke | Facet::Sos, true) | Fact::Press);
             if how.old && !grave {
@@ -129,6 +137,7 @@ impl Levels {
 
     /// The device is away, or here again, by what stands between us.
     pub fn set_online(&mut self, online: bool) -> bool {
+        self.levels.iter_mut().filter(|((facet, _), _)| *facet == Facet::Online).for_each(|(_, on)| *on = online);
         self.told.online.replace(online) != Some(online)
     }
 
@@ -140,10 +149,14 @@ impl Levels {
         let mut news = Vec::new();
         // First whether it is there at all: what follows is told of a device that is.
         if let Some(online) = self.any(Facet::Online).filter(|on| self.told.online != Some(*on)) {
-            self.told.online = Some(online);
+            let was_away = self.told.online.replace(online) == Some(false);
             let away = "设备离线（遗嘱或网桥报告）；检查设备的供电和无线信号 / the device is offline by its last will or its \
                         bridge; check its power and its radio";
-            news.push(What::Link(if online { Link::Up } else { Link::Down(away.into()) }));
+            // The first "online" is no news, and no sign of life: a bridge says it of sensors that died weeks ago.
+            match online {
+                true => news.extend(was_away.then_some(What::Link(Link::Up))),
+                false => news.push(What::Link(Link::Down(away.into()))),
+            }
         }
         if let Some(open) = self.any(Facet::Door).filter(|open| self.told.door != Some(*open)) {
             let repaired = how.repaired || self.told.door.is_none();
@@ -189,7 +202,10 @@ impl Levels {
             (_, Some(true)) => Some(Smoke::Test),
             (None, None) => None,
             // A test button alone does not know whether there is smoke, but that the test is over.
-            (Some(false), _) | (None, Some(false)) => Some(Smoke::Clear),
+            (Some(false), _) | (None, Some(false)) => {
+                let spoke = |source: &u16| self.levels.contains_key(&(Facet::Smoke, *source));
+                self.smoke_sources.iter().all(spoke).then_some(Smoke::Clear)
+            }
         }
         .filter(|_| self.class == Some(DeviceClass::Smoke))
     }
@@ -290,6 +306,23 @@ mod tests {
         assert_eq!(button.apply(&press, LIVE), [What::SosPressed]);
         assert_eq!(button.apply(&press, LIVE), [What::SosPressed], "each live message is a press");
         assert_eq!(button.apply(&press, retained), []);
+    }
+
+    #[test]
+    fn no_smoke_is_believed_when_every_value_that_could_tell_it_has_spoken() {
+        let mut head = levels(DeviceClass::Smoke);
+        head.wait_for_smoke([0, 1].into());
+        assert_eq!(head.apply(&[level(0, Facet::Smoke, false)], LIVE), []);
+        assert_eq!(head.apply(&[level(1, Facet::Smoke, true)], LIVE), [What::Smoke(Smoke::Alarm)]);
+        assert_eq!(head.apply(&[level(1, Facet::Smoke, false)], LIVE), [What::Smoke(Smoke::Clear)]);
+    }
+
+    #[test]
+    fn the_first_online_is_no_news() {
+        let mut door = levels(DeviceClass::Door);
+        assert_eq!(door.apply(&[level(0, Facet::Online, true)], LIVE), []);
+        assert!(matches!(door.apply(&[level(0, Facet::Online, false)], LIVE)[..], [What::Link(Link::Down(_))]));
+        assert_eq!(door.apply(&[level(0, Facet::Online, true)], LIVE), [What::Link(Link::Up)]);
     }
 
     #[test]

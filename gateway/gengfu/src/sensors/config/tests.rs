@@ -133,8 +133,7 @@ fn all_faults_are_listed_with_line_key_and_remedy() {
 fn names_addresses_and_channels_are_used_once() {
     let twice = GOOD.replace("\"door-302\"", "\"door-301\"");
     assert!(parse(&twice, Path::new("/")).unwrap_err()[0].problem.contains("two devices"), "{twice}");
-    let unit =
-        "[[modbus.unit]]\nname = \"inputs-2\"\naddress = 1\nprofile = \"x\"\n[[modbus.unit.device]]\nname = \"d\"\nclass = \"door\"\n";
+    let unit = "[[modbus.unit]]\nname = \"inputs-2\"\naddress = 1\nprofile = \"x\"\n[[modbus.unit.device]]\nname = \"d\"\nclass = \"door\"\n";
     let device = "[[modbus.unit.device]]\nname = \"e\"\nclass = \"door\"\n";
     let text = GOOD.replace("[[device_broker]]", &format!("{unit}{device}[[device_broker]]"));
     let found = parse(&text, Path::new("/")).unwrap_err();

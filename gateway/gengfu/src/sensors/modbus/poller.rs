@@ -3,7 +3,7 @@
 //! Owns the schedule, the state of each unit, and what is told of them. Refuses to let a unit that is gone slow the others: it is asked rarely,
 //! and never twice in a row while another one is due. Levels, not edges: a poll sees what is, so a pulse shorter than `every` may be missed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gengfu_alarm::observation::{Link, Observation, What};
 use jiff::SignedDuration;
@@ -15,7 +15,7 @@ use crate::sensors::outgoing::Outgoing;
 use crate::sensors::plan::{LinePlan, UnitPlan};
 use crate::sensors::profile::{Function, Map, ModbusMap};
 use crate::sensors::stats::{Problem, SensorStats};
-use crate::sensors::words::{Fact, Reading, contact, fits};
+use crate::sensors::words::{Facet, Fact, Reading, contact, fits};
 use crate::sensors::{HEARTBEAT_EVERY, Moment, config::Way, signed, told_before, told_bytes};
 
 /// One request on the line.
@@ -325,7 +325,9 @@ impl Unit {
         let mut levels = BTreeMap::from([(0, Levels::new(None, cell, told.remove(&plan.name).unwrap_or_default()))]);
         for (channel, (device, _)) in &plan.devices {
             let told = told.remove(&device.name).unwrap_or_default();
-            levels.insert(*channel, Levels::new(Some(device.class), cell, told));
+            let mut its = Levels::new(Some(device.class), cell, told);
+            its.wait_for_smoke(smoke_sources(plan, *channel));
+            levels.insert(*channel, its);
         }
         let reads = map(plan).map_or(0, |map| map.reads.len());
         let (due_at, fresh) = (vec![at.uptime; reads], vec![true; reads]);
@@ -345,6 +347,15 @@ fn map(plan: &UnitPlan) -> Option<&ModbusMap> {
         Map::Modbus(map) => Some(map),
         Map::Mqtt(_) => None,
     }
+}
+
+/// The values of a channel that speak of smoke.
+fn smoke_sources(plan: &UnitPlan, channel: u8) -> BTreeSet<u16> {
+    let points = map(plan).map_or(&[][..], |map| &map.points);
+    let says_smoke = |fact: &Fact| matches!(fact, Fact::Level(Facet::Smoke, _) | Fact::Contact(_));
+    let of_smoke =
+        points.iter().enumerate().filter(|(_, p)| p.channel == channel && p.meaning.possible().iter().any(says_smoke));
+    of_smoke.filter_map(|(n, _)| u16::try_from(n).ok()).collect()
 }
 
 fn name_of(plan: &UnitPlan, channel: u8) -> &gengfu_contract::slug::Slug {

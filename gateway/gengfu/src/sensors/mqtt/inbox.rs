@@ -160,13 +160,16 @@ impl Inbox {
         self.stats.understood += 1;
         // Nothing was sensed in the future: that clock is wrong.
         let time = decoded.time.map(|time| time.min(at.now));
-        let old = time.zip(device.newest_at).is_some_and(|(time, newest)| time < newest);
+        // A broker keeps the order of what is live; an older time there is another gateway's clock. What is retained may be older indeed.
+        let old = retained.is_some() && time.zip(device.newest_at).is_some_and(|(time, newest)| time < newest);
         if old {
             self.stats.discard(&name, "older than what is known");
         }
         device.newest_at = device.newest_at.max(time);
         let sensed_at = time.unwrap_or(at.now);
-        let lives = retained.is_none() && at.now.duration_since(sensed_at) <= FRESH;
+        // What a bridge or a last will says of a device is not the device speaking.
+        let speaks = decoded.readings.iter().any(|reading| !matches!(reading.fact, Fact::Level(Facet::Online, _)));
+        let lives = speaks && retained.is_none() && at.now.duration_since(sensed_at) <= FRESH;
         let how = How { repaired: retained.is_some(), old, retained: retained.as_deref() };
         let before = device.levels.unknown().map(str::to_owned);
         let says_away = decoded.readings.iter().any(|r| r.fact == Fact::Level(Facet::Online, false));

@@ -184,12 +184,14 @@ fn the_payloads_time_is_when_it_was_sensed_and_never_in_the_future() {
 }
 
 #[test]
-fn what_waited_in_the_broker_moves_no_door_back_and_proves_no_life_but_its_fire_counts() {
+fn what_is_retained_and_older_moves_no_door_back_and_what_is_late_proves_no_life_but_its_fire_counts() {
     let mut inbox = inbox(None);
     inbox.on_message(moment(3600), "acme/door", br#"{"contact": true, "time": "2026-03-01T08:59:59Z"}"#, false);
     taken(&mut inbox);
-    inbox.on_message(moment(3700), "acme/door", br#"{"contact": false, "time": "2026-03-01T08:30:00Z"}"#, false);
+    inbox.on_message(moment(3700), "acme/door", br#"{"contact": false, "time": "2026-03-01T08:30:00Z"}"#, true);
     assert_eq!(taken(&mut inbox), []);
+    inbox.on_message(moment(3701), "acme/door", br#"{"contact": false, "time": "2026-03-01T08:30:00Z"}"#, false);
+    assert_eq!(taken(&mut inbox), [door(true, false)], "live, by a clock that is behind");
     inbox.on_message(moment(3700), "acme/head", br#"{"smoke": true, "time": "2026-03-01T08:30:00Z"}"#, false);
     assert_eq!(taken(&mut inbox), [("head".into(), What::Smoke(Smoke::Alarm))], "and no heartbeat");
 }
@@ -217,8 +219,12 @@ fn a_last_will_is_a_link_that_is_down_until_the_device_speaks_again() {
     inbox.on_message(moment(3), "acme/door", CLOSED, false);
     assert_eq!(taken(&mut inbox)[..2], [("door".into(), What::Link(Link::Up)), door(false, true)]);
     assert_eq!(inbox.stats().devices[0].up, Some(true));
+    inbox.on_message(moment(4), "acme/door", OPEN, false);
+    assert_eq!(taken(&mut inbox), [door(true, false)], "what it says outdoes its last will");
     inbox.on_message(moment(4), "acme/door/availability", b"online", false);
     assert_eq!(taken(&mut inbox), []);
+    inbox.on_message(moment(900), "acme/door/availability", b"online", false);
+    assert_eq!(taken(&mut inbox), [], "a bridge that is started says it of all its devices");
 }
 
 #[test]
