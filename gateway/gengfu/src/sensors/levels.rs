@@ -123,7 +123,13 @@ impl Levels {
                 self.unknown.remove(source);
             }
             match fact {
-                Fact::Level(facet, on) => drop(self.levels.insert((*facet, *source), *on)),
+                Fact::Level(facet, on) => {
+                    // Of a door, and of being here, the last word counts; of all else, the gravest.
+                    if matches!(facet, Facet::Door | Facet::Online) {
+                        self.levels.retain(|(other, _), _| other != facet);
+                    }
+                    self.levels.insert((*facet, *source), *on);
+                }
                 Fact::Press => pressed = true,
                 Fact::BatteryMv(millivolts) => self.millivolts = Some(*millivolts),
                 Fact::BatteryPercent(percent) => self.percent = Some(*percent),
@@ -257,6 +263,8 @@ mod tests {
         assert_eq!(door.apply(&[level(0, Facet::Door, false)], LIVE), [What::Door { open: false, repaired: false }]);
         door.forget_told_levels();
         assert_eq!(door.apply(&open, LIVE), [What::Door { open: true, repaired: true }]);
+        let other = [level(1, Facet::Door, false)];
+        assert_eq!(door.apply(&other, LIVE), [What::Door { open: false, repaired: false }], "the last word counts");
     }
 
     #[test]

@@ -54,7 +54,8 @@ pub enum Fact {
     },
 }
 
-/// A fact and the value of the profile it came from. Several values of a profile may speak of one facet; it is on while any of them says so.
+/// A fact and the value of the profile it came from. Several values of a profile may speak of one facet; it is on while any of them says so, but
+/// of a door and of being online the last word counts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     /// Position of the value in its profile.

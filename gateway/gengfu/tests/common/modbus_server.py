@@ -6,7 +6,7 @@
 Commands, each answered with "ok" on standard output:
     set ID ADDRESS VALUE...     values from ADDRESS on, in the unit's table
     mute ID | speak ID          the unit reads requests and does not answer | answers again
-    garble ID                   its next answer has one bit turned
+    garble ID                   its next answer has one bit turned, where the protocol can see it
 Prints "ready" when it listens. It owns no judgement; the tests ask the questions.
 """
 import asyncio
@@ -46,7 +46,9 @@ def trace(offset):
                 return b""
             if unit in GARBLED:
                 GARBLED.discard(unit)
-                return data[:-1] + bytes([data[-1] ^ 1])
+                # RTU: the checksum. TCP has none: the transaction's number.
+                at = len(data) - 1 if offset == 0 else 1
+                return data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
         return data
     return packet
 

@@ -65,9 +65,9 @@ fn battery(f: &mut Faults, s: &mut Section) -> Option<[u32; 2]> {
     })?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "500 to 20000, whole")]
     match list[..] {
-        [empty, full] if full >= empty + 200.0 => Some([empty as u32, full as u32]),
+        [empty, full] if full >= empty + 100.0 => Some([empty as u32, full as u32]),
         _ => {
-            let remedy = "write the empty and the full cell's, at least 200 mV apart, as in [2700, 3050]";
+            let remedy = "write the empty and the full cell's, at least 100 mV apart, as in [2700, 3050]";
             s.fault(f, "battery_mv_at", "these are not two voltages, lower first", remedy);
             None
         }
@@ -381,11 +381,8 @@ fn contradictions(f: &mut Faults, s: &Section, map: &Map, class: Option<DeviceCl
         let remedy = "write sos.held and sos.released: a register is polled, so a press is a level";
         s.fault(f, key, "sos.pressed is a moment", remedy);
     }
-    for channel in values.iter().map(|(n, _)| *n).collect::<BTreeSet<_>>() {
-        let doors = values.iter().filter(|(n, m)| *n == channel && m.possible().iter().any(is_door)).count();
-        if doors > 1 {
-            s.fault(f, key, format!("two values say whether door {channel} is open"), "keep one");
-        }
+    if says_a_door_twice(map) {
+        s.fault(f, key, "two values of one message or channel say whether a door is open", "keep one");
     }
     let tells_mv = facts.iter().any(|(_, fact)| matches!(fact, Fact::BatteryMv(_)));
     let tells_battery =
@@ -393,6 +390,19 @@ fn contradictions(f: &mut Faults, s: &Section, map: &Map, class: Option<DeviceCl
     if tells_battery && !tells_mv && !has_cell {
         let remedy = "add its cell's voltage when empty and when full, as in `battery_mv_at = [2700, 3050]`";
         s.fault(f, "battery_mv_at", "is missing: the battery is told without a voltage", remedy);
+    }
+}
+
+fn says_a_door_twice(map: &Map) -> bool {
+    let says_door = |meaning: &Meaning| meaning.possible().iter().any(is_door);
+    match map {
+        Map::Mqtt(map) => {
+            map.topics.iter().any(|topic| topic.values.iter().filter(|v| says_door(&v.meaning)).count() > 1)
+        }
+        Map::Modbus(map) => {
+            let mut seen = BTreeSet::new();
+            map.points.iter().filter(|point| says_door(&point.meaning)).any(|point| !seen.insert(point.channel))
+        }
     }
 }
 
