@@ -26,6 +26,7 @@ fn load(file: &Path) -> Result<(), String> {
     let folder = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let text = || fs::read_to_string(file).map_err(|e| e.to_string());
     match (folder.as_str(), file.extension().and_then(|e| e.to_str())) {
+        ("profiles", Some("toml")) => gengfu::sensors::profile::load(file).map(|_| ()).map_err(|e| e.to_string()),
         ("config", Some("toml")) => Config::load(file).map(|_| ()).map_err(|e| e.to_string()),
         ("codes", Some("toml")) => {
             let codes: gengfu_alarm::codes::CodeFile = toml::from_str(&text()?).map_err(|e| e.to_string())?;

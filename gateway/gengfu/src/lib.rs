@@ -14,5 +14,6 @@ pub mod demo;
 pub mod desk;
 pub mod link;
 pub mod local;
+pub mod sensors;
 pub mod setup;
 pub mod uplink;

@@ -7,10 +7,10 @@ mod cameras;
 mod care;
 mod environment;
 mod names;
-mod nodes;
+pub(crate) mod nodes;
 mod outputs;
-mod read;
-mod reader;
+pub(crate) mod read;
+pub(crate) mod reader;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

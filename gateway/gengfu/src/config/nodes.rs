@@ -118,7 +118,7 @@ fn device(f: &mut Faults, mut s: Section, place: &Location, defaults: &CareDefau
 }
 
 /// The keys that every sensor has, whatever brings its news.
-pub(super) fn common(
+pub(crate) fn common(
     f: &mut Faults,
     s: &mut Section,
     place: &Location,

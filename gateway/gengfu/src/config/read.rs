@@ -68,12 +68,12 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
 }
 
 /// A path of the file; relative ones start at the file's folder.
-pub(super) fn path(f: &mut Faults, s: &mut Section, key: &'static str, base: &Path) -> Option<PathBuf> {
+pub(crate) fn path(f: &mut Faults, s: &mut Section, key: &'static str, base: &Path) -> Option<PathBuf> {
     s.text(f, key).map(|p| resolve(base, &p))
 }
 
 /// `text` from the folder `base`, without detours over `..`: what people read in `status` and in messages.
-pub(super) fn resolve(base: &Path, text: &str) -> PathBuf {
+pub(crate) fn resolve(base: &Path, text: &str) -> PathBuf {
     use std::path::Component;
     let mut path = PathBuf::new();
     for part in base.join(text).components() {
@@ -221,7 +221,7 @@ fn vision(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path
 }
 
 /// `location = { division = "440402", text = "…" }`; what is not said is inherited.
-pub(super) fn location(f: &mut Faults, s: &mut Section, inherited: &Location) -> Location {
+pub(crate) fn location(f: &mut Faults, s: &mut Section, inherited: &Location) -> Location {
     let mut place = inherited.clone();
     let Some(mut l) = s.section(f, "location") else { return place };
     let digits = |text: &str, n: usize| text.len() == n && text.bytes().all(|b| b.is_ascii_digit());
@@ -242,7 +242,7 @@ pub(super) fn location(f: &mut Faults, s: &mut Section, inherited: &Location) ->
     place
 }
 
-fn host_port(text: &str) -> Option<(String, u16)> {
+pub(crate) fn host_port(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = port.parse().ok().filter(|p| *p != 0)?;

@@ -1,0 +1,207 @@
+//! Devices behind a real broker. Goal: what they publish is told, nothing is acknowledged to the broker before it is durable, and a broker that
+//! is away is one trouble. Method: mosquitto with users, rumqttc as the devices, payloads of `tests/payloads`; this test as the decider.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "common/sensors.rs"]
+mod rig;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use common::{Mosquitto, have_mosquitto};
+use gengfu_alarm::observation::{Link, Smoke, What};
+use rig::{PATIENCE, Sensors, plan};
+use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, Packet, QoS};
+
+fn payload(file: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/payloads").join(file)).unwrap()
+}
+
+/// A site with a Zigbee bridge, a LoRaWAN server and a node of ESPHome.
+fn site(port: u16, extra: &str) -> String {
+    format!(
+        r#"
+[[device_broker]]
+name = "devices"
+broker = "127.0.0.1:{port}"
+{extra}
+[[device_broker.bridge]]
+name = "z2m"
+topic = "zigbee2mqtt/bridge/state"
+[[device_broker.device]]
+name = "door-301"
+class = "door"
+profile = "zigbee2mqtt-mccgq11lm"
+address = "door-301"
+via = "z2m"
+[[device_broker.device]]
+name = "smoke-301"
+class = "smoke"
+profile = "zigbee2mqtt-hs1sa"
+address = "kitchen"
+via = "z2m"
+[[device_broker.device]]
+name = "door-302"
+class = "door"
+profile = "chirpstack-milesight-ws301"
+address = "24e124141d000001"
+[[device_broker.device]]
+name = "sos-303"
+class = "sos"
+profile = "esphome-sos"
+address = "node-303"
+part = "call"
+"#
+    )
+}
+
+/// Publishes, and waits until the broker has it.
+async fn publish(port: u16, user: Option<(&str, &str)>, messages: &[(&str, Vec<u8>, bool)]) {
+    let mut options = MqttOptions::new("devices-of-the-test", "127.0.0.1", port);
+    if let Some((name, password)) = user {
+        options.set_credentials(name, password);
+    }
+    let (client, mut event_loop) = AsyncClient::new(options, 64);
+    for (topic, payload, retain) in messages {
+        client.publish(*topic, QoS::AtLeastOnce, *retain, payload.clone()).await.unwrap();
+    }
+    let mut open = messages.len();
+    let all = async {
+        while open > 0 {
+            if let Event::Incoming(Packet::PubAck(_)) = event_loop.poll().await.unwrap() {
+                open -= 1;
+            }
+        }
+        client.disconnect().await.unwrap();
+        while !matches!(event_loop.poll().await, Ok(Event::Outgoing(Outgoing::Disconnect)) | Err(_)) {}
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("the broker takes the messages");
+}
+
+const UPLINK: &str = "application/17c82e96-be03-4f38-aef3-f83d48582d97/device/24e124141d000001/event/up";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_of_three_projects_are_told() {
+    if !have_mosquitto() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(dir.path(), None);
+    // Retained before the gateway comes.
+    let retained = [
+        ("zigbee2mqtt/bridge/state", payload("zigbee2mqtt/availability-online.json"), true),
+        ("zigbee2mqtt/kitchen", payload("zigbee2mqtt/hs1sa-smoke.json"), true),
+    ];
+    publish(broker.port, None, &retained).await;
+    let mut sensors = Sensors::start(&plan(&site(broker.port, "")), None);
+    sensors.until("devices", |what| *what == What::Link(Link::Up)).await;
+    let before = sensors.until("smoke-301", |what| *what == What::Smoke(Smoke::Alarm)).await;
+    assert!(!before.iter().any(|(name, what)| name == "smoke-301" && *what == What::Heartbeat));
+    let live = [
+        ("zigbee2mqtt/door-301", payload("zigbee2mqtt/mccgq11lm-open.json"), false),
+        (UPLINK, payload("chirpstack/ws301-open.json"), false),
+        ("node-303/binary_sensor/call/state", payload("esphome/binary_sensor-on.txt"), false),
+        ("zigbee2mqtt/door-301", b"\xff{".to_vec(), false),
+    ];
+    publish(broker.port, None, &live).await;
+    sensors.until("door-301", |what| *what == What::Door { open: true, repaired: true }).await;
+    sensors.until("door-302", |what| *what == What::Door { open: true, repaired: true }).await;
+    sensors.until("sos-303", |what| *what == What::SosPressed).await;
+    let shown = sensors.status(|stats| stats.discards.contains_key("door-301: not JSON")).await;
+    assert!(shown.up && shown.devices[0].link_quality == Some(102), "{shown:?}");
+    sensors.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_durable_is_not_acknowledged_and_comes_again_to_the_next_start() {
+    if !have_mosquitto() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(dir.path(), None);
+    let site = plan(&site(broker.port, ""));
+    let mut sensors = Sensors::start(&site, None);
+    sensors.until("devices", |what| *what == What::Link(Link::Up)).await;
+    publish(broker.port, None, &[("zigbee2mqtt/kitchen", payload("zigbee2mqtt/hs1sa-smoke.json"), false)]).await;
+    // The disk refuses, and the gateway is killed before it could be handed over again.
+    let batch = sensors.batch().await;
+    assert!(batch.observations.iter().any(|seen| seen.what == What::Smoke(Smoke::Alarm)), "{batch:?}");
+    batch.done.send(Err("the disk is full".into())).unwrap();
+    let saved = sensors.saved.clone();
+    sensors.stop().await;
+    // Published while nobody was there.
+    publish(broker.port, None, &[("zigbee2mqtt/door-301", payload("zigbee2mqtt/mccgq11lm-open.json"), false)]).await;
+    let mut sensors = Sensors::start(&site, saved);
+    sensors.until("smoke-301", |what| *what == What::Smoke(Smoke::Alarm)).await;
+    sensors.until("door-301", |what| matches!(what, What::Door { open: true, .. })).await;
+    let saved = sensors.saved.clone();
+    sensors.status(|stats| stats.understood >= 2).await;
+    sensors.stop().await;
+    // Now it is acknowledged: the next start hears nothing of it.
+    let mut sensors = Sensors::start(&site, saved);
+    publish(broker.port, None, &[("zigbee2mqtt/kitchen", payload("zigbee2mqtt/hs1sa-clear.json"), false)]).await;
+    let before = sensors.until("smoke-301", |what| *what == What::Smoke(Smoke::Clear)).await;
+    assert!(!before.iter().any(|(_, what)| matches!(what, What::Smoke(_) | What::Door { .. })), "{before:?}");
+    sensors.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_away_is_one_trouble_and_comes_back() {
+    if !have_mosquitto() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Mosquitto::start(dir.path(), None);
+    let mut sensors = Sensors::start(&plan(&site(broker.port, "")), None);
+    sensors.until("devices", |what| *what == What::Link(Link::Up)).await;
+    broker.kill();
+    let before =
+        sensors.until("devices", |what| matches!(what, What::Link(Link::Down(t)) if t.contains("broker runs"))).await;
+    assert!(before.is_empty(), "{before:?}");
+    broker.restart();
+    sensors.until("devices", |what| *what == What::Link(Link::Up)).await;
+    publish(broker.port, None, &[("zigbee2mqtt/door-301", payload("zigbee2mqtt/mccgq11lm-open.json"), false)]).await;
+    sensors.until("door-301", |what| *what == What::Door { open: true, repaired: true }).await;
+    sensors.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_knows_the_gateway_by_its_own_password() {
+    if !have_mosquitto() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
+    for (flags, user, password) in [("-bc", "gengfu", "right"), ("-b", "zigbee", "bridge")] {
+        let made = Command::new("mosquitto_passwd").arg(flags).arg(&users).args([user, password]).output();
+        if made.is_err() {
+            println!("skipped, because mosquitto_passwd is not installed (make setup installs it)");
+            return;
+        }
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = dir.path().join("mosquitto.conf");
+    let text = format!(
+        "listener {port} 127.0.0.1\nuser root\nallow_anonymous false\npassword_file {}\nlog_dest none\n",
+        users.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut broker = Command::new("mosquitto").arg("-c").arg(&config).spawn().unwrap();
+    let secret = dir.path().join("password");
+    std::fs::write(&secret, "wrong\n").unwrap();
+    let extra = format!("username = \"gengfu\"\npassword_file = {:?}", secret.display().to_string());
+    let mut sensors = Sensors::start(&plan(&site(port, &extra)), None);
+    let refused = sensors.status(|stats| stats.state.contains("refused")).await;
+    assert!(refused.remedy.contains("password_file") && !format!("{refused:?}").contains("wrong"), "{refused:?}");
+    // Corrected in the file; no restart.
+    std::fs::write(&secret, "right\n").unwrap();
+    sensors.until("devices", |what| *what == What::Link(Link::Up)).await;
+    let zigbee = Some(("zigbee", "bridge"));
+    publish(port, zigbee, &[("zigbee2mqtt/kitchen", payload("zigbee2mqtt/hs1sa-smoke.json"), false)]).await;
+    sensors.until("smoke-301", |what| *what == What::Smoke(Smoke::Alarm)).await;
+    tokio::time::timeout(Duration::from_secs(30), sensors.stop()).await.unwrap();
+    broker.kill().unwrap();
+    broker.wait().unwrap();
+}
