@@ -4,6 +4,8 @@
 //!
 //! ```text
 //! link (a task per port) ─┐  waits: the node keeps its events
+//! sensors (a task per     │  waits: levels are told later
+//! Modbus line or broker) ─┤
 //!                         ├─> decide (a thread: judge, journal, sync, acknowledge) ──> outbox ──> uplink (a task) ──> broker
 //! cameras (a task and a  ─┘  scenes shed                     │   ^                                   │
 //! process per camera) <──────────────── pictures wanted ─────┤   └───────────── commands ────────────┘
@@ -28,6 +30,8 @@ use crate::decide::{self, Channels, DecideStatus, Decider};
 use crate::link;
 use crate::local::report::Sources;
 use crate::local::{metrics as exporter, on_site, outputs, socket};
+use crate::sensors::plan::{Plan, resolve_what_fits};
+use crate::sensors::{self, SensorStats};
 use crate::setup::{link_ports, outbox_options, own_outputs, rules, uplink_config, wiring, worker_config};
 use crate::uplink::{self, Board, UplinkParts, UplinkStatus};
 
@@ -63,7 +67,11 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
     }
     let evidence_dir = prepare_folders(&config.gateway.data_dir)?;
     let outbox = Outbox::open(outbox_options(&config)).context("open the outbox")?;
-    let rules = rules(&config);
+    let (sensors, lacks) = resolve_what_fits(&config.sensors);
+    for lack in &lacks {
+        tracing::error!(key = %lack.key, remedy = %lack.remedy, "a sensor is not read: {}", lack.problem);
+    }
+    let rules = rules(&config, &sensors);
     let board = Board::new();
     let identity = decide::Identity {
         site: config.gateway.site.clone(),
@@ -91,6 +99,7 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
     // What must not end: if one does, the gateway stops and is started again by systemd.
     let mut producers: JoinSet<&'static str> = JoinSet::new();
     let (link_status, link_inlets) = start_links(&config, &outbox, &mut producers, &links_in, &clock, &stop_producers)?;
+    let sensor_status = start_sensors(sensors, &outbox, &mut producers, &links_in, &clock, &stop_producers)?;
     let camera_status =
         start_cameras(&config, &evidence_dir, &mut producers, &seen_in, stills, &clock, &stop_producers)?;
     drop((links_in, seen_in));
@@ -128,6 +137,7 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         outbox: outbox.clone(),
         decide: decide_status,
         links: link_status,
+        sensors: sensor_status,
         cameras: camera_status,
         uplink: uplink_status,
     };
@@ -202,6 +212,41 @@ fn start_links(
         });
     }
     Ok((statuses, inlets))
+}
+
+/// Modbus lines and brokers of MQTT devices. Like the links they wait when the decider's channel is full.
+fn start_sensors(
+    plan: Plan,
+    outbox: &Outbox,
+    tasks: &mut JoinSet<&'static str>,
+    to_decider: &mpsc::Sender<link::LinkBatch>,
+    clock: &Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Vec<watch::Receiver<SensorStats>>> {
+    let mut statuses = Vec::new();
+    for line in plan.lines {
+        let saved = outbox.get(&sensors::cursor_key(&line.name))?;
+        let (status_in, status) =
+            watch::channel(SensorStats::starting(line.name.clone(), String::new(), [], clock.now()));
+        statuses.push(status);
+        let run = sensors::modbus::run(line, saved, clock.clone(), to_decider.clone(), status_in, stop.clone());
+        tasks.spawn(async move {
+            run.await;
+            "a Modbus line"
+        });
+    }
+    for broker in plan.brokers {
+        let saved = outbox.get(&sensors::cursor_key(&broker.config.name))?;
+        let (status_in, status) =
+            watch::channel(SensorStats::starting(broker.config.name.clone(), String::new(), [], clock.now()));
+        statuses.push(status);
+        let run = sensors::mqtt::run(broker, saved, clock.clone(), to_decider.clone(), status_in, stop.clone());
+        tasks.spawn(async move {
+            run.await;
+            "a broker of sensors"
+        });
+    }
+    Ok(statuses)
 }
 
 fn start_cameras(

@@ -25,6 +25,7 @@ use crate::config::{self, Config, DeviceClass, Lack, Line};
 use crate::decide::{self, Wiring};
 use crate::link;
 use crate::local::outputs::Output;
+use crate::sensors::plan::Plan;
 use crate::uplink::{self, BrokerConfig, Limits, Secret, TlsFiles, UplinkConfig};
 
 /// Names of the box's own outputs among all that can sound or shine; no device may have them.
@@ -135,7 +136,7 @@ pub fn codes(config: &Config) -> Result<CodeTable, Lack> {
     })
 }
 
-pub(crate) fn rules(config: &Config) -> Rules {
+pub(crate) fn rules(config: &Config, sensors: &Plan) -> Rules {
     // A smoke alarm without a national code is worth more than none.
     let codes = codes(config).unwrap_or_else(|lack| {
         tracing::error!(key = %lack.key, remedy = %lack.remedy, "alarms go out without codes: {}", lack.problem);
@@ -149,22 +150,18 @@ pub(crate) fn rules(config: &Config) -> Rules {
             DeviceRule { class: RuleClass::Node, location: place(&config.gateway.location), ..DeviceRule::default() };
         devices.insert(node.name.clone(), node_rule);
         for device in node.channels.values() {
-            let rule = DeviceRule {
-                class: rule_class(device.class),
-                parent: Some(node.name.clone()),
-                location: place(&device.location),
-                subject_ref: device.subject_ref.clone(),
-                dwelling: device.dwelling.clone(),
-                left_open_after: device.left_open_after,
-                supervision: device.supervision,
-            };
-            devices.insert(device.name.clone(), rule);
+            devices.insert(device.name.clone(), device_rule(device, &node.name));
         }
     }
     for bus in &config.buses {
         let location = place(&bus.location);
         devices.insert(bus.name.clone(), DeviceRule { class: RuleClass::Bus, location, ..DeviceRule::default() });
     }
+    for (parent, device) in config.sensors.devices() {
+        devices.insert(device.name.clone(), device_rule(device, parent));
+    }
+    // What a profile adds: how long it may be silent, and which bridge carries it.
+    devices.extend(sensors.rules(&config.gateway.location));
     let timing = timing(config);
     for camera in &config.cameras {
         let rule = DeviceRule { class: RuleClass::Camera, location: place(&camera.location), ..DeviceRule::default() };
@@ -224,12 +221,25 @@ pub(crate) fn wiring(config: &Config) -> Wiring {
 fn timing(config: &Config) -> Timing {
     let mut timing = Timing { camera_fault_hold: config.vision.fault_hold, ..Timing::default() };
     timing.care.zone = config.care.zone.clone();
-    for device in config.nodes.iter().flat_map(|node| node.channels.values()) {
+    let on_nodes = config.nodes.iter().flat_map(|node| node.channels.values());
+    for device in on_nodes.chain(config.sensors.devices().map(|(_, device)| device)) {
         if let Some(care) = &device.care {
             timing.care.homes.insert(device.name.clone(), care.clone());
         }
     }
     timing
+}
+
+fn device_rule(device: &config::Device, parent: &Slug) -> DeviceRule {
+    DeviceRule {
+        class: rule_class(device.class),
+        parent: Some(parent.clone()),
+        location: Some(device.location.clone()),
+        subject_ref: device.subject_ref.clone(),
+        dwelling: device.dwelling.clone(),
+        left_open_after: device.left_open_after,
+        supervision: device.supervision,
+    }
 }
 
 fn rule_class(class: DeviceClass) -> RuleClass {

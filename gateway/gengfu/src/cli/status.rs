@@ -95,6 +95,17 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
             link.port
         )?;
     }
+    for line in &report.sensors {
+        let heard = line.devices.iter().filter(|device| device.up == Some(true)).count();
+        writeln!(
+            out,
+            "sensors  {}  {} at {}, {heard} of {} heard",
+            paint.as_good(line.up, &line.state),
+            line.name,
+            line.place,
+            line.devices.len()
+        )?;
+    }
     for on in &report.on_site {
         writeln!(out, "on site  {}  {}", paint.as_good(false, on.pattern.title().en.as_str()), on.output)?;
     }

@@ -8,6 +8,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Attachment, Config};
+use crate::sensors::config::Way;
+use crate::sensors::plan::resolve_what_fits;
 
 /// Something the configuration needs and the machine does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -38,6 +40,21 @@ pub(super) fn lacks(config: &Config) -> Vec<Lack> {
     for (key, line) in [("lamp", &config.annunciation.lamp), ("sounder", &config.annunciation.sounder)] {
         if let Some(line) = line {
             file(format!("annunciation.{key}.chip"), &line.chip, "name the GPIO chip (gpiodetect lists them)");
+        }
+    }
+    for (n, line) in config.sensors.lines.iter().enumerate() {
+        if let Way::Serial { port, .. } = &line.way {
+            file(
+                format!("modbus[{n}].port"),
+                port,
+                "plug the adapter in, or name its port (ls -l /dev/serial/by-path)",
+            );
+        }
+    }
+    for (n, broker) in config.sensors.brokers.iter().enumerate() {
+        if let Some(password) = &broker.password_file {
+            let remedy = "write the password into it, readable by the gateway only (chmod 600)";
+            file(format!("device_broker[{n}].password_file"), password, remedy);
         }
     }
     for (n, code) in config.gateway.codes.iter().enumerate() {
@@ -72,5 +89,6 @@ pub(super) fn lacks(config: &Config) -> Vec<Lack> {
             file(format!("camera[{n}].url"), Path::new(camera.url.reveal()), "correct the path of the clip");
         }
     }
+    lacks.extend(resolve_what_fits(&config.sensors).1);
     lacks
 }

@@ -24,6 +24,7 @@ use gengfu_contract::slug::Slug;
 use gengfu_contract::words::{AlarmKind, Lane};
 use gengfu_vision::source::SourceUrl;
 
+use crate::sensors::config::SensorsConfig;
 pub use care::CareDefaults;
 pub use environment::Lack;
 pub use outputs::{Annunciation, Line};
@@ -50,6 +51,8 @@ pub struct Config {
     pub buses: Vec<Bus>,
     /// Sensor nodes, each on a serial port of its own or on a bus.
     pub nodes: Vec<Node>,
+    /// Sensors of other makers: Modbus lines and devices behind a local broker.
+    pub sensors: SensorsConfig,
     /// Cameras.
     pub cameras: Vec<Camera>,
 }

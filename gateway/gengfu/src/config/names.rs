@@ -7,13 +7,24 @@ use gengfu_contract::slug::Slug;
 
 use super::reader::{Faults, Section};
 use super::{Attachment, Bus, Camera, Node};
+use crate::sensors::config::{SensorsConfig, Way};
 
 /// No device, port or bus address twice, and no bus that does not exist.
-pub(super) fn check(f: &mut Faults, root: &Section, buses: &[Bus], nodes: &[Node], cameras: &[Camera]) {
+pub(super) fn check(
+    f: &mut Faults,
+    root: &Section,
+    buses: &[Bus],
+    nodes: &[Node],
+    cameras: &[Camera],
+    sensors: &SensorsConfig,
+) {
     let mut seen: BTreeSet<&Slug> = BTreeSet::new();
     let nodes_and_devices =
         nodes.iter().flat_map(|n| std::iter::once(&n.name).chain(n.channels.values().map(|d| &d.name)));
     let all = buses.iter().map(|b| &b.name).chain(nodes_and_devices).chain(cameras.iter().map(|c| &c.name));
+    // Among themselves the sensors are checked where they are read.
+    let mut theirs = BTreeSet::new();
+    let all = all.chain(sensors.names().filter(|name| theirs.insert(*name)));
     for name in all {
         if !seen.insert(name) {
             root.fault(
@@ -29,7 +40,11 @@ pub(super) fn check(f: &mut Faults, root: &Section, buses: &[Bus], nodes: &[Node
         Attachment::Port(port) => Some((port.as_path(), &n.name)),
         Attachment::Bus { .. } => None,
     });
-    for (port, name) in buses.iter().map(|b| (b.port.as_path(), &b.name)).chain(own_ports) {
+    let lines = sensors.lines.iter().filter_map(|line| match &line.way {
+        Way::Serial { port, .. } => Some((port.as_path(), &line.name)),
+        Way::Tcp { .. } => None,
+    });
+    for (port, name) in buses.iter().map(|b| (b.port.as_path(), &b.name)).chain(own_ports).chain(lines) {
         if let Some(other) = ports.insert(port, name) {
             root.fault(
                 f,

@@ -10,6 +10,8 @@ use gengfu_contract::event::Location;
 use gengfu_contract::words::Lane;
 use toml::de::DeTable;
 
+use crate::sensors;
+
 use super::reader::{Fault, Faults, Section};
 use super::{Bus, Camera, Config, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision};
 use super::{cameras, care, names, nodes, outputs};
@@ -56,12 +58,13 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
         root.sections(f, "node").into_iter().filter_map(|s| nodes::node(f, s, base, &place, &care)).collect();
     let cameras: Vec<Camera> =
         root.sections(f, "camera").into_iter().filter_map(|s| cameras::camera(f, s, base, &place)).collect();
-    names::check(f, &root, &buses, &nodes, &cameras);
+    let sensors = sensors::config::read(f, &mut root, base, &place, &care);
+    names::check(f, &root, &buses, &nodes, &cameras, &sensors);
     root.finish(f);
     let faults = faults.into_sorted();
     match (gateway, uplink.flatten()) {
         (Some(gateway), Some(uplink)) if faults.is_empty() => {
-            Ok(Config { gateway, uplink, outbox, local, vision, care, annunciation, buses, nodes, cameras })
+            Ok(Config { gateway, uplink, outbox, local, vision, care, annunciation, buses, nodes, sensors, cameras })
         }
         _ => Err(faults),
     }

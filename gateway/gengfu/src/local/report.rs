@@ -18,6 +18,7 @@ use crate::cameras::CameraStatus;
 use crate::clock::Clock;
 use crate::decide::DecideStatus;
 use crate::link::{self, LinkStats};
+use crate::sensors::SensorStats;
 use crate::uplink::{LinkState, UplinkStatus};
 
 /// A write that takes longer than this does not end any more: flash cards stall for seconds, not for half a minute.
@@ -30,6 +31,8 @@ pub struct Report {
     pub gateway: GatewayReport,
     /// Serial links.
     pub links: Vec<LinkStats>,
+    /// Modbus lines, and brokers of other makers' sensors.
+    pub sensors: Vec<SensorStats>,
     /// Devices.
     pub devices: Vec<DeviceState>,
     /// Cameras.
@@ -136,6 +139,8 @@ pub struct Sources {
     pub decide: watch::Receiver<DecideStatus>,
     /// The links.
     pub links: Vec<watch::Receiver<LinkStats>>,
+    /// Other makers' sensors.
+    pub sensors: Vec<watch::Receiver<SensorStats>>,
     /// The cameras.
     pub cameras: Vec<watch::Receiver<CameraStatus>>,
     /// The uplink.
@@ -161,6 +166,7 @@ impl Sources {
                 memory_bytes: resident_bytes(),
             },
             links: self.links.iter().map(|link| link.borrow().clone()).collect(),
+            sensors: self.sensors.iter().map(|line| line.borrow().clone()).collect(),
             devices: decide.devices,
             cameras: self.cameras.iter().map(|camera| camera.borrow().clone()).collect(),
             outbox: self.outbox(),
@@ -263,6 +269,17 @@ fn findings(report: &Report) -> Vec<Finding> {
     }
     for twins in link::twins(&report.links) {
         say(twins.to_string(), "both are served meanwhile; give one of them another id when you are there");
+    }
+    for line in &report.sensors {
+        if !line.up {
+            say(format!("{} at {}: {}", line.name, line.place, line.state), &line.remedy);
+        }
+        for device in line.devices.iter().filter(|device| line.up && device.up == Some(false)) {
+            say(format!("{} at {}: {}", device.name, line.place, device.state), &device.remedy);
+        }
+        for warning in &line.warnings {
+            say(format!("{}: {}", line.name, warning.text), &warning.remedy);
+        }
     }
     for camera in report.cameras.iter().filter(|camera| !camera.is_streaming()) {
         say(format!("camera {}: {}", camera.camera, camera.state), &camera.remedy);

@@ -169,6 +169,15 @@ impl SensorsConfig {
         });
         of_lines.chain(of_brokers)
     }
+
+    /// Every sensor with what carries it; lines, units, brokers and bridges are not among them.
+    pub fn devices(&self) -> impl Iterator<Item = (&Slug, &Device)> {
+        let units = self.lines.iter().flat_map(|line| &line.units);
+        let of_units = units.flat_map(|unit| unit.devices.iter().map(|d| (&unit.name, &d.device)));
+        let of_brokers =
+            self.brokers.iter().flat_map(|broker| broker.devices.iter().map(|d| (&broker.name, &d.device)));
+        of_units.chain(of_brokers)
+    }
 }
 
 /// Checks a text that has only these tables, as a site's file of sensors may; relative paths are relative to `base`.

@@ -87,10 +87,18 @@ pub struct DevicePlan {
 /// # Errors
 /// Everything that does not fit, with key, problem and remedy.
 pub fn resolve(config: &SensorsConfig) -> Result<Plan, Vec<Lack>> {
+    let (plan, lacks) = resolve_what_fits(config);
+    if lacks.is_empty() { Ok(plan) } else { Err(lacks) }
+}
+
+/// As [`resolve`], for a gateway that starts all the same: what fits, and what does not. A device without its profile is never heard, and so
+/// becomes a trouble of its own.
+#[must_use]
+pub fn resolve_what_fits(config: &SensorsConfig) -> (Plan, Vec<Lack>) {
     let mut shelf = Shelf { folder: &config.profiles, read: BTreeMap::new(), lacks: Vec::new() };
     let lines = config.lines.iter().enumerate().map(|(n, line)| shelf.line(n, line)).collect();
     let brokers = config.brokers.iter().enumerate().map(|(n, broker)| shelf.broker(n, broker)).collect();
-    if shelf.lacks.is_empty() { Ok(Plan { lines, brokers }) } else { Err(shelf.lacks) }
+    (Plan { lines, brokers }, shelf.lacks)
 }
 
 struct Shelf<'a> {
