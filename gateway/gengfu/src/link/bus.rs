@@ -7,12 +7,12 @@
 //! An exchange is one write and one answer: what everyone must know, what this node must know (first of all its `Ack`), the poll; then events, at
 //! most [`POLL_FRAMES`] frames, and a `Done`. It ends with the `Done`, with silence, or at the latest when the longest answer would have ended.
 
+mod answers;
 pub mod schedule;
 
 use std::time::Duration;
 
 use gengfu_contract::event::ClockQuality;
-use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Text;
 use gengfu_wire::{
     ADDRESS_EVERYONE, Assign, DecodeError, Decoder, Downlink, FRAME_BYTES_MAX, Frame, Message, Poll, Uplink, encode,
@@ -20,9 +20,10 @@ use gengfu_wire::{
 use jiff::Timestamp;
 
 use super::downlinks::time;
-use super::session::{LISTEN_MAX, Session};
+use super::session::Session;
 use super::stats::Discard;
 use super::{BusConfig, PortConfig, Problem};
+use answers::Answers;
 use schedule::{Answer, Schedule};
 
 /// Frames that a node may send at one poll. Half a window: a node in a burst keeps the bus for some 12 ms at 115,200 bit/s, and then the others
@@ -67,21 +68,6 @@ pub struct Bus {
     answers: Answers,
 }
 
-/// Whether anybody answers, as far as it was told.
-#[derive(Debug)]
-struct Answers {
-    bus: Slug,
-    /// Half of what the most important node may be silent: the bus explains its nodes before they are missed.
-    limit: Duration,
-    /// Time listened to without any answer.
-    quiet: Duration,
-    ticked_at: Option<Duration>,
-    told: Option<bool>,
-    /// Refused batches of the session that carries the news.
-    refused: u64,
-    known_to_sessions: bool,
-}
-
 /// A question on its way, or its answer.
 #[derive(Debug)]
 struct Asked {
@@ -112,15 +98,7 @@ impl Bus {
         let turnaround = config.turnaround;
         let limit = port.nodes().iter().map(|node| node.silence).min().unwrap_or_default() / 2;
         Self {
-            answers: Answers {
-                bus: config.name.clone(),
-                limit,
-                quiet: Duration::ZERO,
-                ticked_at: None,
-                told: None,
-                refused: 0,
-                known_to_sessions: false,
-            },
+            answers: Answers::new(config.name.clone(), limit),
             schedule: Schedule::new(sessions.len()),
             assign_at: vec![Duration::ZERO; sessions.len()],
             sessions,
@@ -225,8 +203,9 @@ impl Bus {
     }
 
     /// Takes what came from the wire.
+    ///
+    /// What is read late, because this program stood still, is an answer all the same: nobody else was asked meanwhile.
     pub fn on_bytes(&mut self, now: Moment, bytes: &[u8]) {
-        self.is_over(now);
         if let Some(asked) = &mut self.asked {
             asked.heard_bytes += bytes.len() as u64;
             if let Some(wait) = &mut asked.wait {
@@ -242,16 +221,15 @@ impl Bus {
         }
     }
 
-    /// Time passes: ends an answer that does not come, and lets sessions count silence. Call it at [`Bus::due_at`], and every second.
+    /// Time passes: sessions count silence. Call it at least every second.
     pub fn tick(&mut self, now: Moment) {
-        self.is_over(now);
-        self.count_quiet(now);
+        self.answers.pass(now, &mut self.sessions);
         for session in &mut self.sessions {
             session.tick(now.at, now.quality);
         }
     }
 
-    /// Ends an answer that does not come.
+    /// Ends an answer that does not come. Call it at [`Bus::due_at`], when nothing is left to be read.
     pub fn is_over(&mut self, now: Moment) -> bool {
         let is_over = self.asked.as_ref().and_then(|it| it.wait).is_some_and(|wait| now.uptime >= wait.quiet_at);
         if is_over {
@@ -377,41 +355,9 @@ impl Bus {
             session.on_clash(now.at);
         }
         if done {
-            self.answers.quiet = Duration::ZERO;
-            self.tell(now, true);
+            self.answers.heard(now, &mut self.sessions);
         }
-        let there = self.schedule.is_anybody_there();
-        if there != self.answers.known_to_sessions {
-            self.answers.known_to_sessions = there;
-            for session in &mut self.sessions {
-                session.on_bus_answers(there);
-            }
-        }
-    }
-
-    /// Counts the time for which nobody answers, as far as the gateway was there to listen (W26).
-    fn count_quiet(&mut self, now: Moment) {
-        let passed = self.answers.ticked_at.replace(now.uptime).map_or(Duration::ZERO, |at| now.uptime - at);
-        self.answers.quiet += passed.min(LISTEN_MAX.unsigned_abs());
-        let refused = self.sessions.first().map_or(0, |session| session.stats().refused);
-        if refused != self.answers.refused {
-            // What was told with it may be lost.
-            self.answers.refused = refused;
-            self.answers.told = None;
-        }
-        if self.answers.quiet >= self.answers.limit {
-            self.tell(now, false);
-        }
-    }
-
-    /// Tells whether the bus works, once. Its news travel with the first node's.
-    fn tell(&mut self, now: Moment, up: bool) {
-        if self.answers.told != Some(up) {
-            self.answers.told = Some(up);
-            if let Some(session) = self.sessions.first_mut() {
-                session.see_bus(now.at, now.quality, &self.answers.bus, up);
-            }
-        }
+        self.answers.share(self.schedule.is_anybody_there(), &mut self.sessions);
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use gengfu_contract::event::ClockQuality;
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -62,7 +63,13 @@ pub async fn run(config: PortConfig, ends: PortEnds) {
         let wake_at = task.wake_at();
         let (reader, writer) = task.port.split();
         tokio::select! {
+            // Bytes before deadlines: an answer that waits to be read has come in time.
+            biased;
             () = stop.cancelled() => break,
+            _ = ticks.tick() => {
+                task.tick();
+                task.publish(&stats);
+            }
             read = reader.read(&mut buffer) => task.on_read(read, &buffer),
             written = writer.write(&task.out), if !task.out.is_empty() => task.on_written(written),
             Some((node, done)) = answers.next() => task.on_done(node, done),
@@ -83,10 +90,6 @@ pub async fn run(config: PortConfig, ends: PortEnds) {
                 None => takes_orders = false,
             },
             () = wake(wake_at) => task.on_wake(),
-            _ = ticks.tick() => {
-                task.line.tick(task.now());
-                task.publish(&stats);
-            }
         }
     }
     task.publish(&stats);
@@ -120,6 +123,8 @@ struct PortTask {
     config: PortConfig,
     line: Line,
     clock: Arc<dyn Clock>,
+    /// Asked at each tick only: it is a system call.
+    quality: ClockQuality,
     started: Instant,
     port: Port,
     out: Vec<u8>,
@@ -135,6 +140,7 @@ impl PortTask {
         let now = Moment { at: clock.now(), quality: clock.quality(), uptime: Duration::ZERO };
         Self {
             line: Line::new(&config, saved, now),
+            quality: now.quality,
             config,
             clock,
             started,
@@ -147,7 +153,7 @@ impl PortTask {
     }
 
     fn now(&self) -> Moment {
-        Moment { at: self.clock.now(), quality: self.clock.quality(), uptime: self.started.elapsed() }
+        Moment { at: self.clock.now(), quality: self.quality, uptime: self.started.elapsed() }
     }
 
     fn publish(&self, stats: &[watch::Sender<LinkStats>]) {
@@ -182,6 +188,11 @@ impl PortTask {
         } else {
             self.open();
         }
+    }
+
+    fn tick(&mut self) {
+        self.quality = self.clock.quality();
+        self.line.tick(self.now());
     }
 
     fn on_read(&mut self, read: io::Result<usize>, buffer: &[u8]) {

@@ -1,12 +1,15 @@
 //! One node's protocol at the gateway's end. The rules W19 to W29 of `gengfu_wire` are kept here.
 //!
-//! Owns what is believed: which boot speaks ([`boots`]), which number comes next, what a level means ([`levels`]), when silence is a fault. Sans-I/O:
+//! Owns what is believed: which boot speaks, which number comes next, what a level means, when silence is a fault. Sans-I/O:
 //! bytes and `now` go in; observations, downlinks and figures come out. Refuses to acknowledge by itself: [`Session::take_batch`] gives out
 //! observations with the cursor that covers them, and only [`Session::committed`] makes an `Ack` of it. When the disk refuses, [`Session::failed`]
 //! goes back to what the disk has, and the node sends the rest again.
 
 mod boots;
+mod events;
 mod levels;
+mod orders;
+mod state;
 
 use std::sync::Arc;
 
@@ -14,10 +17,7 @@ use gengfu_alarm::observation::{Link, Observation, What};
 use gengfu_contract::event::{ClockQuality, Origin};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Text;
-use gengfu_wire::{
-    Ack, Battery, Capabilities, DecodeError, Decoder, Downlink, Event, FRAME_BYTES_MAX, Fault, Frame, Loss, Message,
-    Sounder, Uid, Uplink, encode,
-};
+use gengfu_wire::{Ack, Battery, Capabilities, DecodeError, Decoder, Downlink, Fault, Frame, Message, Uid, Uplink};
 use jiff::{SignedDuration, Timestamp};
 
 use super::cursor::Cursor;
@@ -25,8 +25,7 @@ use super::downlinks::Downlinks;
 use super::node_clock::NodeClock;
 use super::problem::Problem;
 use super::stats::{Discard, LinkStats};
-use super::{NodeConfig, Order, PortConfig, Refusal, mapping};
-use crate::config::DeviceClass;
+use super::{NodeConfig, PortConfig};
 
 /// Observations that may wait for the decider. A node has at most a window of events on the wire; what is beyond comes again.
 pub const OBSERVATIONS_MAX: usize = 256;
@@ -234,18 +233,6 @@ impl Session {
         self.bus_answers = answers;
     }
 
-    /// The bus of this node works, or nobody answers on it; told with this node's news.
-    pub fn see_bus(&mut self, now: Timestamp, quality: ClockQuality, bus: &Slug, up: bool) {
-        let link = if up {
-            Link::Up
-        } else {
-            let problem = self.port_problem.clone().unwrap_or(Problem::BusSilent);
-            Link::Down(self.down_text(&problem))
-        };
-        tracing::info!(%bus, ?link, "bus");
-        self.see(Now { at: now, quality }, bus.clone(), now, None, What::Link(link));
-    }
-
     /// Several nodes answer in this one's place.
     pub fn on_clash(&mut self, now: Timestamp) {
         self.clashed = Some(self.awake);
@@ -297,40 +284,6 @@ impl Session {
         }
         self.stats.frames_sent += 1;
         Some(Frame::down(self.config.address, downlink))
-    }
-
-    /// Takes an order of another part of the gateway.
-    ///
-    /// # Errors
-    /// [`Refusal`]; then nothing of it is kept.
-    pub fn order(&mut self, order: &Order) -> Result<(), Refusal> {
-        let Some(boot) = self.boot.as_ref().filter(|_| self.link_told == Some(true)) else {
-            return Err(Refusal::LinkDown(self.stats.state.clone()));
-        };
-        match *order {
-            Order::Identify => self.say.identify(),
-            Order::Configure(configure) => {
-                check(Downlink::Configure(configure))?;
-                self.say.configure(configure);
-            }
-            Order::Sounder { sound_for } => {
-                if !boot.capabilities.has(Capabilities::SOUNDER) {
-                    return Err(Refusal::NoSounder);
-                }
-                let for_ms = u32::try_from(sound_for.as_millis()).unwrap_or(u32::MAX);
-                check(Downlink::Sounder(Sounder { for_ms }))?;
-                self.say.sound(SignedDuration::from_millis(i64::from(for_ms)));
-            }
-            Order::Test { channel } => {
-                if !matches!(self.config.channels.get(&channel), Some((_, DeviceClass::Smoke))) {
-                    return Err(Refusal::NoHead(channel));
-                }
-                if !self.say.test(channel) {
-                    return Err(Refusal::Busy);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Whether [`Session::take_batch`] has something to give.
@@ -406,45 +359,6 @@ impl Session {
         }
     }
 
-    /// What is wrong, as far as is known; the first that applies.
-    fn problem(&self) -> Option<Problem> {
-        let clash = self.is_within(CLASH_SHOWN, self.clashed);
-        let clash = clash.then_some(Problem::AddressClash { address: self.config.address });
-        self.port_problem.clone().or(clash).or_else(|| self.node_problem.clone())
-    }
-
-    /// Why nothing is heard.
-    fn cause_of_silence(&self) -> Problem {
-        match (self.is_on_bus, self.bus_answers) {
-            _ if self.noise_bytes >= NOISE_BYTES => Problem::Baud { baud: self.baud },
-            (false, _) => Problem::Silent,
-            (true, true) => Problem::NoAnswer { address: self.config.address },
-            (true, false) => Problem::BusSilent,
-        }
-    }
-
-    fn show(&mut self, now: Timestamp) {
-        let silence = || (self.link_told != Some(true)).then(|| self.cause_of_silence());
-        match self.problem().or_else(silence) {
-            Some(problem) => self.stats.show_problem(now, &problem),
-            None => self.stats.show_up(now),
-        }
-    }
-
-    fn tell_down(&mut self, now: Now) {
-        let problem = self.problem().unwrap_or_else(|| self.cause_of_silence());
-        let text = self.down_text(&problem);
-        tracing::warn!(node = %self.config.node, "link down: {text}");
-        self.link_told = Some(false);
-        self.see(now, self.config.node.clone(), now.at, None, What::Link(Link::Down(text)));
-    }
-
-    fn down_text(&self, problem: &Problem) -> String {
-        let (text, remedy) = (problem.text(), problem.remedy());
-        let port = &self.port;
-        format!("{port}：{}；{} / {port}: {}; {}", text.zh, remedy.zh, text.en, remedy.en)
-    }
-
     fn heard(&mut self, now: Now) {
         self.silent = SignedDuration::ZERO;
         self.pinged = false;
@@ -515,66 +429,5 @@ impl Session {
         if let Some(boot) = &mut self.boot {
             boot.clock.sent(now.at, uptime_ms);
         }
-    }
-
-    /// Whether numbers up to `last` from `first` on are what comes next; counts and answers what is not (W20, W21).
-    fn is_next(&mut self, boot: u32, first: u32, last: u32, what: &dyn std::fmt::Debug) -> bool {
-        self.note_numbered(boot, last.saturating_add(1));
-        let Some(through) = self.taken.through(boot) else { return false };
-        if last <= through {
-            // If the disk has it already, the Ack was lost; else it goes when the disk has it.
-            if self.committed.through(boot).is_some_and(|committed| last <= committed) {
-                self.acknowledge(boot);
-            }
-            self.discard(Discard::Duplicate, what);
-        } else if first > through + 1 {
-            self.acknowledge(boot);
-            self.discard(Discard::Gap, what);
-        } else if self.waiting.len() >= OBSERVATIONS_MAX {
-            self.discard(Discard::Backlog, what);
-        } else {
-            return true;
-        }
-        false
-    }
-
-    fn on_event(&mut self, now: Now, event: Event) {
-        if !self.is_next(event.boot, event.sequence, event.sequence, &event) {
-            return;
-        }
-        let Some(boot) = &mut self.boot else { return };
-        let origin = Origin { node: boot.uid.to_string(), boot: event.boot, sequence: event.sequence };
-        boot.clock.happened(now.at, event.uptime_ms);
-        let sensed_at = boot.clock.time_at(event.uptime_ms, now.at);
-        self.taken.set(event.boot, event.sequence);
-        self.stats.events += 1;
-        match mapping::device(&self.config, event.channel, event.kind).cloned() {
-            Ok(device) => {
-                self.remember(event);
-                self.see(now, device, sensed_at, Some(origin), mapping::event(event.kind));
-            }
-            Err(reason) => self.on_unmapped(now, event, origin, reason),
-        }
-    }
-
-    fn on_loss(&mut self, now: Now, loss: Loss) {
-        // Ranges that overflow were refused by the decoder (W08).
-        let last = loss.first + (loss.count - 1);
-        if !self.is_next(loss.boot, loss.first, last, &loss) {
-            return;
-        }
-        let (Some(boot), Some(through)) = (&self.boot, self.taken.through(loss.boot)) else { return };
-        let uid = boot.uid;
-        self.taken.set(loss.boot, last);
-        self.tell_lost(now, uid, loss.boot, through + 1, last - through);
-    }
-}
-
-/// Whether a node would take such a downlink.
-fn check(downlink: Downlink) -> Result<(), Refusal> {
-    match encode(&Frame::down(0, downlink), &mut [0; FRAME_BYTES_MAX]) {
-        Ok(_) => Ok(()),
-        Err(gengfu_wire::EncodeError::Value { what }) => Err(Refusal::Value(what)),
-        Err(_) => Err(Refusal::Value("size")),
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gengfu_alarm::observation::What;
 use gengfu_node_linux::node::battery::{Limits, NoGauge};
@@ -18,6 +18,7 @@ use gengfu_node_linux::pins::{SimPin, SimSounder};
 use gengfu_wire::FirmwareVersion;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use tokio::time::Instant;
 
 use super::super::{BusConfig, NodeConfig, PortConfig};
 use super::port::Gateway;
@@ -84,7 +85,9 @@ impl Building {
 impl Drop for Building {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        self.thread.take().map(|thread| thread.join().unwrap());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
     }
 }
 
