@@ -193,7 +193,7 @@ async fn the_broker_knows_the_gateway_by_its_own_password() {
     std::fs::write(&secret, "wrong\n").unwrap();
     let extra = format!("username = \"gengfu\"\npassword_file = {:?}", secret.display().to_string());
     let mut sensors = Sensors::start(&plan(&site(port, &extra)), None);
-    let refused = sensors.status(|stats| stats.state.contains("refused")).await;
+    let refused = sensors.status(|stats| stats.state.contains("broker refused")).await;
     assert!(refused.remedy.contains("password_file") && !format!("{refused:?}").contains("wrong"), "{refused:?}");
     // Corrected in the file; no restart.
     std::fs::write(&secret, "right\n").unwrap();

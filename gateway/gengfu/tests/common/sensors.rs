@@ -170,10 +170,16 @@ impl Sensors {
     /// Stores batches until one has this observation; what follows it is kept for the next call. Returns what came before it.
     pub async fn until(&mut self, device: &str, fits: impl Fn(&What) -> bool) -> Vec<(String, What)> {
         let mut before = Vec::new();
+        let found = tokio::time::timeout(PATIENCE, self.look(device, fits, &mut before)).await;
+        assert!(found.is_ok(), "waited in vain for {device}; seen: {before:?}");
+        before
+    }
+
+    async fn look(&mut self, device: &str, fits: impl Fn(&What) -> bool, before: &mut Vec<(String, What)>) {
         loop {
             while let Some((name, what)) = self.seen.pop_front() {
                 if name == device && fits(&what) {
-                    return before;
+                    return;
                 }
                 before.push((name, what));
             }

@@ -55,8 +55,16 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let poller = Poller::new(plan, saved.as_deref(), Moment::of(clock.as_ref()));
-    let mut line =
-        Line { poller, clock, context: None, step: None, pending: None, wake_at: Instant::now(), retry: RETRY_FIRST };
+    let mut line = Line {
+        poller,
+        clock,
+        context: None,
+        step: None,
+        pending: None,
+        wake_at: Instant::now(),
+        retry: RETRY_FIRST,
+        is_lost: true,
+    };
     loop {
         line.begin();
         line.publish(&status);
@@ -84,6 +92,8 @@ struct Line {
     pending: Option<Pending>,
     wake_at: Instant,
     retry: Duration,
+    /// Not open since it was lost, or since the start. A line that is only opened anew after a bad answer was never away.
+    is_lost: bool,
 }
 
 async fn step(step: &mut Option<Step>) -> Done {
@@ -145,7 +155,9 @@ impl Line {
         match done {
             Done::Opened(Ok(context)) => {
                 self.context = Some(context);
-                self.poller.line_opened(at);
+                if std::mem::replace(&mut self.is_lost, false) {
+                    self.poller.line_opened(at);
+                }
             }
             Done::Opened(Err(problem)) => self.lose(at, &problem),
             Done::Asked(context, request, Ok(answer)) => {
@@ -162,6 +174,7 @@ impl Line {
 
     /// Sets when the line is opened again: later each time, and never all lines of a gateway at once.
     fn lose(&mut self, at: Moment, problem: &Problem) {
+        self.is_lost = true;
         self.poller.line_lost(at, problem);
         self.wake_at = Instant::now() + self.retry.mul_f64(rand::rng().random_range(0.75..1.25));
         self.retry = (self.retry * 2).min(RETRY_MAX);
