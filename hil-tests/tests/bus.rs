@@ -50,7 +50,10 @@ fn lose_nothing() -> Result<()> {
     println!("{account:?}, {} bytes on the pair", site.bus.as_ref().map_or(0, hil_tests::bus::Bus::bytes));
     assert!(account.acknowledged > 50, "too little happened to prove anything: {account:?}");
     let collisions = collisions(&site)?;
-    assert!(collisions <= KILLS, "only a gateway that dies between a poll and its answer may speak into it: {collisions}");
+    assert!(
+        collisions <= KILLS,
+        "only a gateway that dies between a poll and its answer may speak into it: {collisions}"
+    );
     Ok(())
 }
 

@@ -109,7 +109,23 @@ fn listen(site: &Site, id: &str) -> Result<std::process::Child> {
     let topic = format!("gengfu/v1/{SITE}/{GATEWAY}/reply/{id}");
     let port = site.broker.port().to_string();
     let mut child = std::process::Command::new("stdbuf")
-        .args(["-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", &topic, "-C", "2", "-W", "4", "-d"])
+        .args([
+            "-oL",
+            "mosquitto_sub",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-q",
+            "1",
+            "-t",
+            &topic,
+            "-C",
+            "2",
+            "-W",
+            "4",
+            "-d",
+        ])
         .stdout(std::process::Stdio::piped())
         .spawn()
         .map_err(|e| RigError::failed("run mosquitto_sub", e))?;
