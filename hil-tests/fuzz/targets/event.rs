@@ -1,2 +1,3 @@
+//! The fuzzer of `hil_tests::fuzz::event`.
 #![no_main]
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hil_tests::fuzz::event(bytes));
