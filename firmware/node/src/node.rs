@@ -222,7 +222,7 @@ impl<B: Board, const SENSORS: usize> Node<B, SENSORS> {
             || self.pong.is_some()
             || self.log.is_some()
             || now_ms >= self.heartbeat_at_ms
-            || self.stream.has_more(now_ms, &self.outbox)
+            || self.stream.has_more(&self.outbox)
     }
 
     fn sense(&mut self, now_ms: u64) {

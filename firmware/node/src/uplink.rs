@@ -125,10 +125,11 @@ impl Stream {
         if can_send { Some(now_ms) } else { self.resend_at_ms }
     }
 
-    /// Whether anything is left to be sent, now or when an `Ack` makes room, or its wait for an `Ack` is over.
+    /// Whether anything is left to be sent, now or when an `Ack` makes room. What has waited too long for its `Ack` is again after
+    /// [`Stream::poll`].
     #[must_use]
-    pub fn has_more(&self, now_ms: u64, outbox: &Outbox) -> bool {
-        outbox.entry_from(self.cursor).is_some() || self.resend_at_ms.is_some_and(|at| now_ms >= at)
+    pub fn has_more(&self, outbox: &Outbox) -> bool {
+        outbox.entry_from(self.cursor).is_some()
     }
 
     /// How often the wait for an `Ack` ran out.

@@ -17,8 +17,12 @@ fn on_bus(address: Option<u8>) -> Rig {
 
 /// What a poll brings: everything before the `Done`, and what that says.
 fn polled(rig: &mut Rig, frames: u8) -> (Vec<Uplink>, bool) {
+    polled_at(OWN, rig, frames)
+}
+
+fn polled_at(address: u8, rig: &mut Rig, frames: u8) -> (Vec<Uplink>, bool) {
     rig.sent.clear();
-    rig.down_to(OWN, Downlink::Poll(Poll { frames }));
+    rig.down_to(address, Downlink::Poll(Poll { frames }));
     rig.run(5);
     let mut sent = core::mem::take(&mut rig.sent);
     match sent.pop() {
@@ -82,6 +86,31 @@ fn w30_never_more_frames_than_the_poll_allows_and_more_says_whether_something_wa
         }
     }
     assert_eq!(all, (1..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn w30_more_is_said_for_each_thing_that_waits_and_for_nothing_else() {
+    let mut rig = on_bus(Some(OWN));
+    polled(&mut rig, 8);
+    assert_eq!(polled(&mut rig, 0), (vec![], false), "nothing waits");
+    rig.door.set(true);
+    rig.run(60);
+    assert_eq!(polled(&mut rig, 0), (vec![], true), "an event waits");
+    assert_eq!(numbers(&polled(&mut rig, 8).0), [1]);
+    assert_eq!(polled(&mut rig, 0), (vec![], false), "it is sent, and its Ack may still come");
+    rig.run(RESEND_FIRST_MS);
+    assert_eq!(polled(&mut rig, 0), (vec![], true), "no Ack came: it is to be sent again");
+    rig.down_to(OWN, Downlink::Ack(Ack { boot: BOOT, through: 1 }));
+    assert_eq!(polled(&mut rig, 0), (vec![], false));
+    rig.down_to(OWN, Downlink::Ping(Ping { nonce: 1 }));
+    assert_eq!(polled(&mut rig, 0), (vec![], true), "an answer waits");
+    polled(&mut rig, 8);
+    assert!(rig.node.log(Severity::Info, Text::new()));
+    assert_eq!(polled(&mut rig, 0), (vec![], true), "a line waits");
+    polled(&mut rig, 8);
+    rig.run(10_000);
+    assert_eq!(polled(&mut rig, 0), (vec![], true), "a heartbeat waits");
+    assert!(matches!(polled(&mut rig, 8), (sent, false) if matches!(sent[..], [Uplink::Heartbeat(_)])));
 }
 
 #[test]
@@ -202,6 +231,8 @@ fn w34_an_address_is_taken_by_the_node_of_its_uid_only_and_given_to_the_board_on
     rig.down_to(OWN, Downlink::Poll(Poll { frames: 8 }));
     rig.run(100);
     assert_eq!(rig.sent, [], "the old address is another's now");
+    let (sent, _) = polled_at(200, &mut rig, 8);
+    assert!(matches!(sent[0], Uplink::Hello(_)), "at a new address it says who has come: {sent:?}");
 }
 
 #[test]
