@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 # The steps of a verb follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
-.PHONY: district-year fuzz help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-power-cut test-soak
+.PHONY: district-year fuzz link-lives help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-power-cut test-soak
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
@@ -12,6 +12,8 @@ CARGO ?= cargo
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 # Rounds of the long runs below.
 ROUNDS ?= 1000
+# Lives that `make link-lives` lives.
+SEEDS ?= 10000
 # Seconds that `make fuzz` gives each decoder.
 FUZZ_SECONDS ?= 600
 
@@ -67,6 +69,9 @@ lint: ## formatting and clippy, warnings are errors
 
 clean: ## remove all that was built and downloaded here
 	@$(CARGO) clean
+
+link-lives: ## simulated lives of nodes, wires, gateway and disk, SEEDS of them (not in CI; `make test` lives 200)
+	@GENGFU_SEEDS=$(SEEDS) $(CARGO) test --locked -p gengfu --lib link::tests::simulation::w20 -- --nocapture
 
 fuzz: setup-test ## fuzz every decoder for FUZZ_SECONDS each (not in CI; `make test` runs a short share)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
