@@ -261,8 +261,9 @@ mod tests {
     fn one_and_one_point_zero_are_one_value_and_an_unnamed_value_is_no_state() {
         let open = Fact::Level(Facet::Door, true);
         let meaning = Meaning::States([("1".to_owned(), vec![open.clone()])].into());
-        assert_eq!(meaning.read("x", &Raw::Number(1.0)), [open.clone()]);
-        assert_eq!(meaning.read("x", &Raw::Text("1".into())), [open]);
+        let open = [open];
+        assert_eq!(meaning.read("x", &Raw::Number(1.0)), open);
+        assert_eq!(meaning.read("x", &Raw::Text("1".into())), open);
         let unknown = meaning.read("x", &Raw::Text("ajar\u{1b}[2J".into()));
         assert_eq!(unknown, [Fact::Unknown { place: "x".into(), value: "ajar?[2J".into() }]);
     }
