@@ -150,7 +150,7 @@ impl Engine {
             coverage_percent: home.coverage.percent(now, heard_at),
             first_ms: ms(limits.first),
             learned: limits.learned,
-            learned_days: rhythm.days,
+            learned_days: rhythm.learned_days,
             pause: home.pause.clone(),
         })
     }

@@ -15,7 +15,7 @@ use crate::explain::Why;
 use crate::home::{Began, Home, PauseKind};
 use crate::observation::Observation;
 use crate::policy::CareRule;
-use crate::rhythm::Rhythm;
+use crate::rhythm::{FIRST_MIN, First, Rhythm};
 use crate::time::{ms, ms_between, spoken};
 
 const RULE: &str = "care.not_opened";
@@ -45,9 +45,16 @@ pub(crate) struct Limits {
 /// What a home's limits are for a gap that began at `since`.
 pub(crate) fn limits(decision_zone: &jiff::tz::TimeZone, rule: &CareRule, rhythm: &Rhythm, since: Timestamp) -> Limits {
     let policy = rule.limits();
-    let learned = if rule.adaptive { rhythm.first_level(decision_zone.to_datetime(since), &policy) } else { None };
-    let first = learned.unwrap_or(policy.yellow);
-    Limits { first, orange: policy.orange_after(first), red: policy.red, learned: learned.is_some() }
+    let fixed = First { limit: policy.yellow, learned: false };
+    let first = if rule.adaptive { rhythm.first_level(decision_zone.to_datetime(since), &policy) } else { fixed };
+    Limits { first: first.limit, orange: policy.orange_after(first.limit), red: policy.red, learned: first.learned }
+}
+
+/// No level of any gap of this home comes sooner than this: most signs of life need no more than a look.
+fn soonest_ms(rule: &CareRule) -> i64 {
+    let limits = rule.limits();
+    let soonest = limits.yellow.min(limits.orange).min(limits.red).min(limits.longest_first).min(FIRST_MIN);
+    i64::try_from(ms(soonest)).unwrap_or(i64::MAX)
 }
 
 impl Limits {
@@ -82,7 +89,7 @@ pub(crate) fn moved(decision: &mut Decision, case: &mut Case, seen: &Observation
     let gap = gap.filter(whole);
     if let Some((from, gap_ms)) = gap {
         let zone = &decision.rules.timing.care.zone;
-        case.rhythm.learn(zone.to_datetime(from), zone.to_datetime(at).date(), gap_ms);
+        case.rhythm.learn(zone.to_datetime(from), zone.to_datetime(at), gap_ms);
     }
     let learn = gap.is_some();
     home.begin(at, Began::Door);
@@ -106,6 +113,9 @@ pub(crate) fn judge(decision: &mut Decision, case: &mut Case) -> bool {
     }
     let learned = night::judge(decision, case);
     let covered_ms = case.home.covered_ms(decision.now, case.heard_at);
+    if case.home.level.is_none() && covered_ms < soonest_ms(case.rule) {
+        return learned;
+    }
     let limits = limits(&decision.rules.timing.care.zone, case.rule, case.rhythm, case.home.since);
     let level = limits.level(covered_ms).filter(|_| case.home.open != Some(true));
     let before = std::mem::replace(&mut case.home.level, level);
@@ -155,7 +165,7 @@ fn why(decision: &Decision, case: &Case, level: CareLevel, limits: &Limits, cove
         .with("orange_ms", ms(limits.orange))
         .with("red_ms", ms(limits.red))
         .with("learned", limits.learned)
-        .with("learned_days", case.rhythm.days)
+        .with("learned_days", case.rhythm.learned_days)
 }
 
 fn ended(decision: &mut Decision, case: &Case, subject: &Subject) {

@@ -254,7 +254,7 @@ fn a_regular_home_is_asked_after_sooner_and_one_that_is_often_quiet_later() {
     let mut player = Player::new(by_day());
     player.play(&script(&[0.0, 4.0, 16.0], 16));
     let since = state(&player, 400.0);
-    assert!(since.learned && since.first_ms < 18 * 3_600_000, "{since:?}");
+    assert!(since.learned && since.first_ms < 25 * 3_600_000, "{since:?}");
     // 33.6 h between openings: without learning a call every time.
     let mut quiet = Player::new(by_day());
     let text = script(&[1.0], 16).replace("node beats\n", "node beats ?\n");
@@ -264,7 +264,7 @@ fn a_regular_home_is_asked_after_sooner_and_one_that_is_often_quiet_later() {
     }
     let told =
         quiet.events.iter().filter(|event| event.alarm.rev == 1 || event.event_type == EventType::AlarmRaised).count();
-    assert!((10..=16).contains(&told), "{told} calls while it learned");
+    assert!((1..=6).contains(&told), "{told} calls while it learned: what was seen puts the next one later");
     let state = state(&quiet, 520.0);
     assert!(state.learned && state.first_ms > 40 * 3_600_000, "{state:?}");
     assert!(state.level.is_none() || state.level == Some(CareLevel::Yellow));

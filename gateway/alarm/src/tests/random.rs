@@ -214,7 +214,13 @@ impl Street {
             70..90 => Step::Tick,
             90 => Step::Stepped(self.rng.random_range(-100..100)),
             91 => Step::Report {
-                trouble: self.pick(&[Trouble::BusDown, Trouble::Clock, Trouble::EndOfLife, Trouble::Contaminated]),
+                trouble: self.pick(&[
+                    Trouble::BusDown,
+                    Trouble::Clock,
+                    Trouble::TxOverdue,
+                    Trouble::EndOfLife,
+                    Trouble::Contaminated,
+                ]),
                 present: self.rng.random_bool(0.5),
             },
             _ => {
@@ -240,7 +246,7 @@ fn apply(engine: &mut Engine, now: Timestamp, step: &Step) -> Vec<Output> {
         Step::Report { trouble, present } => {
             let device = match trouble {
                 Trouble::BusDown => "line",
-                Trouble::Clock => "gw-1",
+                Trouble::Clock | Trouble::TxOverdue => "gw-1",
                 Trouble::EndOfLife | Trouble::Contaminated => "head-x",
             };
             let text = Text { zh: "说明".into(), en: "it is so".into() };
