@@ -19,6 +19,7 @@ demo_packages=(
 test_packages=(
   mosquitto mosquitto-clients openssl                                # a broker, and TLS keys for it
   python3 python3-gi gir1.2-gst-rtsp-server-1.0                      # an RTSP camera
+  python3-venv                                                       # Modbus devices: pymodbus, in a folder of its own
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
   ffmpeg                                                             # makes the clips
   e2fsprogs mount util-linux iproute2                                # power cuts on loop-mounted ext4
@@ -112,12 +113,26 @@ fetch_footage() {
   say "footage: $footage"
 }
 
+# Modbus devices of the tests: pymodbus, in an environment of its own.
+python=target/gengfu/python
+fetch_pymodbus() {
+  if "$python/bin/python" -c 'import pymodbus, serial; assert pymodbus.__version__ == "3.16.1"' 2>/dev/null; then
+    say "pymodbus: $python"
+    return
+  fi
+  say "pymodbus: into $python"
+  # The system's own Python: it has the venv module that was installed above.
+  /usr/bin/python3 -m venv --clear "$python" || die "cannot make a Python environment in $python"
+  "$python/bin/pip" -q --disable-pip-version-check install pymodbus==3.16.1 pyserial || die "pip cannot install pymodbus"
+}
+
 command -v dpkg-query >/dev/null || die "this script knows Debian (12 or later) only. Elsewhere install the
 equivalents of: ${packages[*]}
 and put OpenCV's vtest.avi at $footage"
 command -v cargo >/dev/null || die "no cargo: install Rust first (1.95 or later)"
 install_packages
 fetch_footage
+[ "$set_name" != test ] || fetch_pymodbus
 say "models"
 scripts/fetch-models.sh target/gengfu
 say "setup done ($set_name)"

@@ -1,0 +1,3 @@
+//! The fuzzer of `hil_tests::fuzz::modbus`.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hil_tests::fuzz::modbus(bytes));
