@@ -25,8 +25,11 @@ const ANSWER: Duration = Duration::from_secs(20);
 const EEPROM_BYTES: usize = 4096;
 /// Where the chip's RAM begins.
 const RAM_AT: usize = 0x2000_0000;
-/// What the image may use of it (`memory.x`).
+/// What the image may use of it (`memory.plain.x`).
 pub const RAM_BYTES: usize = 8 * 1024;
+/// Where the boot loader's part of it begins (`boot/memory.x`), and its length.
+const LOADER_RAM_AT: usize = 0x2000_d000;
+const LOADER_RAM_BYTES: usize = 12 * 1024;
 /// What the start-up code fills the stack with.
 const PAINT: [u8; 4] = [0xcc; 4];
 
@@ -94,15 +97,45 @@ pub fn needs() -> Need {
     ])
 }
 
+/// What a test needs to run the boot loader with images for its slots.
+///
+/// # Errors
+/// What is missing.
+pub fn needs_slots() -> Need {
+    let built = |file: &Path| need::file(file).map_err(|_| "the image is not built (make firmware)".to_owned());
+    need::all([need::tool(PROGRAM), built(&loader()), built(&slot_image('a')), built(&slot_image('b'))])
+}
+
 /// The image: `$GENGFU_FIRMWARE`, or what `make firmware` has built.
 fn image() -> PathBuf {
-    if let Some(path) = std::env::var_os("GENGFU_FIRMWARE") {
+    match std::env::var_os("GENGFU_FIRMWARE") {
+        Some(path) => path.into(),
+        None => built("gengfu-node-cortex-m3"),
+    }
+}
+
+/// The boot loader that `make firmware` has built.
+fn loader() -> PathBuf {
+    built("gengfu-boot-cortex-m3")
+}
+
+/// The image that `make firmware` has linked for slot `a` or `b`.
+#[must_use]
+pub fn slot_image(slot: char) -> PathBuf {
+    target().join(format!("slot-{slot}/thumbv7m-none-eabi/release/gengfu-node-cortex-m3"))
+}
+
+fn built(name: &str) -> PathBuf {
+    target().join("thumbv7m-none-eabi/release").join(name)
+}
+
+/// `$GENGFU_FIRMWARE_TARGET`, or where this test was built: a test binary is target/<profile>/deps/<name>-<hash>.
+fn target() -> PathBuf {
+    if let Some(path) = std::env::var_os("GENGFU_FIRMWARE_TARGET") {
         return path.into();
     }
-    // A test binary is target/<profile>/deps/<name>-<hash>.
     let own = std::env::current_exe().unwrap_or_default();
-    let target = own.ancestors().nth(3).unwrap_or(Path::new("target"));
-    target.join("thumbv7m-none-eabi/release/gengfu-node-cortex-m3")
+    own.ancestors().nth(3).unwrap_or(Path::new("target")).to_owned()
 }
 
 /// A powered chip with its cable. Dropping it ends the emulator.
@@ -113,6 +146,8 @@ pub struct Chip {
     active: Vec<Line>,
     has_eeprom: bool,
     has_thermometer: bool,
+    /// What lies in flash behind the boot loader, with its addresses; empty when the image itself lies at 0.
+    flashed: Vec<(u32, PathBuf)>,
     running: Option<Running>,
 }
 
@@ -130,6 +165,14 @@ impl Chip {
     /// # Errors
     /// When the emulator does not start.
     pub fn boot(dir: &Path, mac: [u8; 6]) -> Result<Self> {
+        Self::boot_with_loader(dir, mac, Vec::new())
+    }
+
+    /// The same for a chip with the boot loader, and with these files in flash: each with its address. Without a file the image itself lies at 0.
+    ///
+    /// # Errors
+    /// When the emulator does not start.
+    pub fn boot_with_loader(dir: &Path, mac: [u8; 6], flashed: Vec<(u32, PathBuf)>) -> Result<Self> {
         std::fs::write(dir.join("eeprom.bin"), vec![0xff; EEPROM_BYTES])
             .map_err(|e| RigError::failed("make an erased EEPROM", e))?;
         let cable = Cable::lay(&dir.join("uart.sock"), &dir.join("node.tty"))?;
@@ -140,10 +183,39 @@ impl Chip {
             active: Vec::new(),
             has_eeprom: true,
             has_thermometer: false,
+            flashed,
             running: None,
         };
         chip.power_on()?;
         Ok(chip)
+    }
+
+    /// Flashes other files, changes the EEPROM's bytes, and puts the power on again.
+    ///
+    /// # Errors
+    /// When a file cannot be used or the emulator does not start.
+    pub fn reflash(&mut self, flashed: Vec<(u32, PathBuf)>, change: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        self.running = None;
+        self.flashed = flashed;
+        let file = self.dir.join("eeprom.bin");
+        let failed = |e| RigError::failed("change the EEPROM", e);
+        let mut eeprom = std::fs::read(&file).map_err(failed)?;
+        change(&mut eeprom);
+        std::fs::write(&file, eeprom).map_err(failed)?;
+        self.power_on()
+    }
+
+    /// Where the processor is just now.
+    ///
+    /// # Errors
+    /// When the emulator does not obey.
+    pub fn program_counter(&mut self) -> Result<u32> {
+        let ask = json!({ "command-line": "info registers" });
+        let answer = self.running()?.control.execute("human-monitor-command", &ask)?;
+        let text = answer.as_str().unwrap_or_default();
+        let value = text.split("R15=").nth(1).and_then(|rest| rest.get(..8));
+        let value = value.and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        value.ok_or_else(|| RigError::failed("read the program counter", text))
     }
 
     /// The path that a gateway opens.
@@ -262,14 +334,31 @@ impl Chip {
     /// # Errors
     /// When the emulator does not obey.
     pub fn untouched_ram(&mut self) -> Result<usize> {
-        let answer = self.running()?.pins.ask(&format!("read {RAM_AT:#x} {RAM_BYTES:#x}"))?;
+        let bytes = self.memory(RAM_AT, RAM_BYTES)?;
+        let words = bytes.chunks(4).skip_while(|word| *word != PAINT);
+        Ok(4 * words.take_while(|word| *word == PAINT).count())
+    }
+
+    /// Bytes of the boot loader's RAM that it has not used since the last reset.
+    ///
+    /// # Errors
+    /// When the emulator does not obey.
+    pub fn untouched_loader_ram(&mut self) -> Result<usize> {
+        let bytes = self.memory(LOADER_RAM_AT, LOADER_RAM_BYTES)?;
+        Ok(4 * bytes.chunks(4).take_while(|word| *word == PAINT).count())
+    }
+
+    /// Reads memory, while the chip runs.
+    ///
+    /// # Errors
+    /// When the emulator does not obey.
+    pub fn memory(&mut self, at: usize, length: usize) -> Result<Vec<u8>> {
+        let answer = self.running()?.pins.ask(&format!("read {at:#x} {length:#x}"))?;
         let doing = "read the chip's RAM";
         let hex = answer.strip_prefix("OK 0x").ok_or_else(|| RigError::failed(doing, &answer))?;
         let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
         let bytes: Option<Vec<u8>> = hex.as_bytes().chunks(2).map(byte).collect();
-        let bytes = bytes.ok_or_else(|| RigError::failed(doing, "not hexadecimal"))?;
-        let words = bytes.chunks(4).skip_while(|word| *word != PAINT);
-        Ok(4 * words.take_while(|word| *word == PAINT).count())
+        bytes.ok_or_else(|| RigError::failed(doing, "not hexadecimal"))
     }
 
     fn running(&mut self) -> Result<&mut Running> {
@@ -304,7 +393,10 @@ impl Chip {
         let mut command = Command::new(PROGRAM);
         // Stopped until the lines are set; the chip has no other window to the world than these.
         command.args(["-M", "lm3s6965evb", "-S", "-display", "none", "-monitor", "none", "-no-user-config"]);
-        command.arg("-kernel").arg(image());
+        command.arg("-kernel").arg(if self.flashed.is_empty() { image() } else { loader() });
+        for (at, file) in &self.flashed {
+            command.arg("-device").arg(format!("loader,file={},addr={at:#x},force-raw=on", file.display()));
+        }
         command.args(["-serial", &socket("uart.sock"), "-qmp", &socket("qmp.sock")]);
         command.args(["-qtest", &socket("qtest.sock"), "-qtest-log", "none"]);
         command.args(["-net", &format!("nic,macaddr={mac}")]);

@@ -94,7 +94,7 @@ fn write(i2c: &mut impl I2c, at: u16, counter: u32) -> Result<(), CounterError> 
 }
 
 /// During its write cycle the part does not answer; that is how its end is found (acknowledge polling).
-fn patiently(mut attempt: impl FnMut() -> bool) -> Result<(), CounterError> {
+pub(crate) fn patiently(mut attempt: impl FnMut() -> bool) -> Result<(), CounterError> {
     if (0..BUSY_TRIES).any(|_| attempt()) { Ok(()) } else { Err(CounterError::Silent) }
 }
 

@@ -12,6 +12,7 @@
 mod adc;
 mod battery;
 mod clock;
+mod flash;
 mod i2c;
 mod identity;
 mod interrupts;
@@ -20,6 +21,7 @@ mod panic;
 mod pins;
 mod regs;
 mod report;
+mod update;
 mod watchdog;
 mod wire;
 
@@ -110,17 +112,24 @@ fn main() -> ! {
     let uptime = clock::Uptime::start(core.SYST);
     clock::start_beat();
     let mut bus = i2c::Bus::open();
-    let (identity, counter_error) = identity::take(&mut bus);
+    let (mut identity, counter_error) = identity::take(&mut bus);
+    let update = update::Update::open(&mut identity, bus);
     // Borrowed where it was built: moving it would need room for a second one.
     match &mut build(identity, thermometer(bus)) {
-        Ok(node) => run(node, uptime, bus, Report::new(counter_error)),
+        Ok(node) => run(node, uptime, bus, Report::new(counter_error), update),
         Err(_) => unreachable!("the channels in `build` differ"),
     }
 }
 
 /// The node's life. Never inlined, so that its variables and those of [`build`] share the same stack.
 #[inline(never)]
-fn run(node: &mut Unit, mut uptime: clock::Uptime, mut bus: i2c::Bus, mut report: Report) -> ! {
+fn run(
+    node: &mut Unit,
+    mut uptime: clock::Uptime,
+    mut bus: i2c::Bus,
+    mut report: Report,
+    mut update: update::Update,
+) -> ! {
     let mut wire = wire::Wire::open();
     let mut fed_at_ms = 0;
     loop {
@@ -130,6 +139,7 @@ fn run(node: &mut Unit, mut uptime: clock::Uptime, mut bus: i2c::Bus, mut report
             node.on_bytes(now_ms, &buffer[..length]);
             report.somebody_is_there();
         }
+        update.run(now_ms, node);
         report.poll(node);
         node.poll(now_ms, &mut wire);
         if let Some(address) = node.take_assigned()

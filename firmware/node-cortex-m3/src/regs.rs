@@ -54,6 +54,8 @@ pub const I2C0: Block = Block(0x4002_0000);
 pub const TIMER0: Block = Block(0x4003_0000);
 /// Analogue inputs.
 pub const ADC0: Block = Block(0x4003_8000);
+/// Flash controller.
+pub const FLASH: Block = Block(0x400f_d000);
 /// Clocks, reset cause, identity.
 pub const SYSTEM: Block = Block(0x400f_e000);
 

@@ -12,9 +12,10 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use gengfu_node::{Timing, Wiring, contact};
-use gengfu_wire::{EventKind, NODE_CHANNEL, Uid};
+use gengfu_wire::{EventKind, FirmwareVersion, NODE_CHANNEL, Slot, Uid};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::flash::{FlashError, Slots};
 use crate::gpio::{GpioError, GpioLine};
 use crate::port::{Port, PortError, Wire};
 use crate::process::Running;
@@ -38,6 +39,8 @@ pub struct Options {
     pub address_file: Option<PathBuf>,
     /// Real lines. With any of them the node has no simulated sensors, sounder or battery, and the channels below do not count.
     pub gpio: Vec<GpioLine>,
+    /// Its slots, when its firmware can be replaced.
+    pub flash: Option<Slots>,
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: u32,
     /// Channel of the door contact.
@@ -67,6 +70,7 @@ impl Options {
             wiring: Wiring::PointToPoint,
             address_file: None,
             gpio: Vec::new(),
+            flash: None,
             heartbeat_ms: Timing::default().heartbeat_ms,
             contact: Some(1),
             smoke: Some(2),
@@ -86,6 +90,15 @@ pub enum NodeReport {
     Booted {
         /// This run of it.
         boot: u32,
+    },
+    /// The image that the boot loader has chosen for this boot; only with [`Options::flash`].
+    Image {
+        /// Its version, as it was signed.
+        firmware: FirmwareVersion,
+        /// Where it is.
+        slot: Slot,
+        /// Whether it is on trial.
+        is_trial: bool,
     },
     /// An event has its number and will be sent until acknowledged.
     Accepted {
@@ -146,6 +159,9 @@ impl fmt::Display for NodeReport {
                 write!(f, "#{sequence} channel {channel}: {kind:?}")?;
                 unix_ms.map_or(Ok(()), |unix_ms| write_time(f, unix_ms))
             }
+            NodeReport::Image { firmware, slot, is_trial } => {
+                write!(f, "image {firmware} in slot {slot}{}", if *is_trial { ", on trial" } else { "" })
+            }
             NodeReport::Acked { through, .. } => write!(f, "gateway has everything up to #{through}"),
             NodeReport::Lost { sequence, .. } => write!(f, "#{sequence} lost: the outbox is full"),
             NodeReport::Sounder { on } => write!(f, "sounder {}", if *on { "on" } else { "off" }),
@@ -168,6 +184,9 @@ pub enum StartError {
     /// No wire.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// No flash.
+    #[error(transparent)]
+    Flash(#[from] FlashError),
     /// The channels do not fit.
     #[error("two sensors have channel {0}, or it is above 32; give each its own")]
     Channels(u8),

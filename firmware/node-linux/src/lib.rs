@@ -17,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod board;
+pub mod flash;
 pub mod gpio;
 mod handle;
 pub mod pins;
@@ -25,6 +26,7 @@ mod port;
 mod process;
 pub mod script;
 
+pub use flash::Slots;
 pub use gengfu_node as node;
 pub use gengfu_wire as wire;
 pub use gpio::{GpioError, GpioLine};

@@ -8,11 +8,13 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gengfu_node::update::Step;
 use gengfu_node::{BusAddress, Node, Watch, Wiring};
 use gengfu_wire::Event;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::board::{self, LinuxBoard, Pins};
+use crate::flash::Update;
 use crate::handle::{NodeReport, Options, StartError};
 use crate::pins::SimPin;
 use crate::place;
@@ -68,6 +70,7 @@ pub(crate) struct Running {
     pins: Pins,
     seen: Seen,
     node: Node<LinuxBoard>,
+    update: Option<Update>,
     script_next: usize,
     /// Buttons to let go: when, which.
     releases: Vec<(Instant, SimPin)>,
@@ -77,6 +80,8 @@ pub(crate) struct Running {
     reopen_at: Option<Instant>,
     muted: bool,
     sounding: bool,
+    /// The update has work left.
+    update_soon: bool,
     report: Box<dyn FnMut(NodeReport) + Send>,
     wake: Arc<OwnedFd>,
 }
@@ -92,8 +97,10 @@ impl Running {
         let pins = Pins::new(&options)?;
         let seen = Seen::default();
         let wiring = wiring(&options)?;
-        let node = board::build(&options, wiring, &pins, seen.clone())?;
+        let mut node = board::build(&options, wiring, &pins, seen.clone())?;
+        let update = options.flash.as_ref().map(|slots| Update::boot(slots, &mut node)).transpose()?;
         Ok(Running {
+            update,
             options,
             wiring,
             pins,
@@ -107,16 +114,18 @@ impl Running {
             reopen_at: None,
             muted: false,
             sounding: false,
+            update_soon: false,
             report,
             wake,
         })
     }
 
     pub(crate) fn run(&mut self, commands: &Receiver<Command>) {
-        self.seen.push(NodeReport::Booted { boot: self.node.identity().boot });
+        self.tell_boot();
         while self.take_commands(commands) && self.follow_script() {
             self.let_go();
             self.read();
+            self.mind_the_update();
             let now_ms = self.now_ms();
             match &mut self.wire {
                 Some(wire) if !self.muted => self.node.poll(now_ms, wire),
@@ -205,8 +214,34 @@ impl Running {
             Ok(node) => self.node = node,
             Err(error) => self.seen.push(NodeReport::Port { text: error.to_string() }),
         }
+        self.update = match self.options.flash.as_ref().map(|slots| Update::boot(slots, &mut self.node)).transpose() {
+            Ok(update) => update,
+            Err(error) => {
+                self.seen.push(NodeReport::Refused { text: error.to_string() });
+                None
+            }
+        };
         self.booted_at = Instant::now();
-        self.seen.push(NodeReport::Booted { boot: self.node.identity().boot });
+        self.tell_boot();
+    }
+
+    fn tell_boot(&self) {
+        let identity = self.node.identity();
+        self.seen.push(NodeReport::Booted { boot: identity.boot });
+        if let Some(update) = &self.update {
+            let (firmware, slot, is_trial) = (identity.firmware, update.running, update.is_trial());
+            self.seen.push(NodeReport::Image { firmware, slot, is_trial });
+        }
+    }
+
+    /// A little of an update, and the restart that it asks for.
+    fn mind_the_update(&mut self) {
+        let now_ms = self.now_ms();
+        let Some(update) = &mut self.update else { return };
+        match update.run(now_ms, &mut self.node) {
+            Step::GoOn { soon } => self.update_soon = soon,
+            Step::Restart => self.reboot(),
+        }
     }
 
     fn read(&mut self) {
@@ -283,7 +318,8 @@ impl Running {
         };
         let script = self.options.script.steps().get(self.script_next).map(|(at, _)| self.started_at + *at);
         let release = self.releases.iter().map(|(at, _)| *at).min();
-        let due = [script, release, self.reopen_at].into_iter().flatten().fold(node_due, Instant::min);
+        let update = self.update_soon.then(Instant::now);
+        let due = [script, release, self.reopen_at, update].into_iter().flatten().fold(node_due, Instant::min);
         // One millisecond more than what is left, so as not to wake just before it.
         let left = due.saturating_duration_since(Instant::now());
         let left = if left.is_zero() { left } else { left + Duration::from_millis(1) };

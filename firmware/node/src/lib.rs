@@ -26,18 +26,23 @@ pub mod node;
 pub mod note;
 pub mod outbox;
 pub mod sensor;
+pub mod slots;
 pub mod smoke;
 pub mod sos;
 pub mod tamper;
 pub mod time;
 pub mod tmp1xx;
+pub mod update;
 pub mod uplink;
 
 pub use bus::{BusAddress, Wiring};
 pub use gengfu_wire as wire;
 pub use node::{Board, Identity, Node, Parts, SetupError, Stats, Timing, Watch};
 pub use sensor::Sensor;
+pub use update::Updater;
 pub use uplink::Transmit;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod update_tests;

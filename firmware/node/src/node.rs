@@ -6,17 +6,18 @@
 use embedded_hal::digital::{InputPin, OutputPin};
 use gengfu_wire::{
     ADDRESS_EVERYONE, CHANNEL_MAX, Capabilities, ChannelLevel, Configure, Decoder, Done, Downlink, Event, EventKind,
-    FirmwareVersion, Heartbeat, Hello, LEVELS_MAX, Levels, Log, Message, NODE_CHANNEL, Pong, Severity, Text, Uid,
-    Uplink,
+    FirmwareVersion, Heartbeat, Hello, LEVELS_MAX, Level, Levels, Log, Message, NODE_CHANNEL, Pong, Severity, Text,
+    Uid, Uplink,
 };
 
 use crate::battery::{BatteryGauge, BatteryWatch, Limits};
 use crate::bus::{BusAddress, Counted, Turn, Wiring};
 use crate::heat::Thermometer;
 use crate::input::earliest;
-use crate::outbox::Outbox;
+use crate::outbox::{Entry, Outbox};
 use crate::sensor::Sensor;
 use crate::time::GatewayTime;
+use crate::update::{Seam, Situation};
 use crate::uplink::{Stream, Transmit, send};
 
 /// Most sensors of a node.
@@ -142,6 +143,7 @@ pub struct Node<B: Board, const SENSORS: usize = SENSORS_MAX> {
     time: GatewayTime,
     turn: Option<Turn>,
     assigned: Option<BusAddress>,
+    update: Seam,
     wire_full: bool,
     broken_frames: u32,
     ignored_frames: u32,
@@ -180,6 +182,7 @@ impl<B: Board, const SENSORS: usize> Node<B, SENSORS> {
             time: GatewayTime::default(),
             turn: None,
             assigned: None,
+            update: Seam::default(),
             wire_full: false,
             broken_frames: 0,
             ignored_frames: 0,
@@ -221,6 +224,7 @@ impl<B: Board, const SENSORS: usize> Node<B, SENSORS> {
         self.hello_due
             || self.pong.is_some()
             || self.log.is_some()
+            || self.update.answer().is_some()
             || now_ms >= self.heartbeat_at_ms
             || self.stream.has_more(&self.outbox)
     }
@@ -278,6 +282,12 @@ impl<B: Board, const SENSORS: usize> Node<B, SENSORS> {
             }
             self.pong = None;
         }
+        if let Some(answer) = self.update.answer() {
+            if !send(tx, address, answer) {
+                return false;
+            }
+            self.update.answered();
+        }
         if now_ms >= self.heartbeat_at_ms {
             if !send(tx, address, Uplink::Heartbeat(self.heartbeat(now_ms))) {
                 return false;
@@ -301,7 +311,7 @@ impl<B: Board, const SENSORS: usize> Node<B, SENSORS> {
             uid: self.identity.uid,
             boot: self.identity.boot,
             firmware: self.identity.firmware,
-            capabilities: sounder.with(battery),
+            capabilities: sounder.with(battery).with(self.update.capability()),
             uptime_ms: now_ms,
             unacked_from: self.outbox.unacked_from(),
             next_sequence: self.outbox.next_sequence(),
@@ -361,8 +371,18 @@ impl<B: Board, const SENSORS: usize> Node<B, SENSORS> {
             }
             Downlink::Assign(_) => {}
             Downlink::Poll(poll) if is_own => self.turn = Some(Turn::new(now_ms, poll.frames)),
-            // An Ack speaks of one node's numbers; the other two ask for an answer, which nobody may give.
-            Downlink::Ack(_) | Downlink::Ping(_) | Downlink::Poll(_) if is_everyones => self.ignore(),
+            // An Ack speaks of one node's numbers; the others ask for an answer, which nobody may give.
+            Downlink::Ack(_)
+            | Downlink::Ping(_)
+            | Downlink::Poll(_)
+            | Downlink::UpdateQuery
+            | Downlink::UpdateBegin(_)
+            | Downlink::UpdateBlock(_)
+            | Downlink::UpdateTry(_)
+                if is_everyones =>
+            {
+                self.ignore()
+            }
             downlink if is_own || (is_everyones && own.is_some()) => self.on_downlink(now_ms, downlink),
             _ => {}
         }
@@ -380,6 +400,7 @@ impl<B: Board, const SENSORS: usize> Node<B, SENSORS> {
     fn on_downlink(&mut self, now_ms: u64, downlink: Downlink) {
         match downlink {
             Downlink::Ack(ack) if ack.boot == self.identity.boot => {
+                self.update.acknowledged();
                 if self.stream.on_ack(now_ms, ack, &mut self.outbox) {
                     self.watch.acked(ack.boot, ack.through);
                 }
@@ -397,6 +418,11 @@ impl<B: Board, const SENSORS: usize> Node<B, SENSORS> {
             Downlink::Test { channel } => {
                 let sensor = self.sensors.iter_mut().find(|(other, _)| *other == channel);
                 if !sensor.is_some_and(|(_, sensor)| sensor.begin_test(now_ms)) {
+                    self.ignore();
+                }
+            }
+            Downlink::UpdateQuery | Downlink::UpdateBegin(_) | Downlink::UpdateBlock(_) | Downlink::UpdateTry(_) => {
+                if !self.update.ask(downlink) {
                     self.ignore();
                 }
             }
@@ -465,11 +491,40 @@ impl<B: Board, const SENSORS: usize> Node<B, SENSORS> {
     }
 
     fn speech_due_at_ms(&self, now_ms: u64) -> u64 {
-        if self.hello_due || self.pong.is_some() || self.log.is_some() {
+        if self.hello_due || self.pong.is_some() || self.log.is_some() || self.update.answer().is_some() {
             return now_ms;
         }
         let stream = self.stream.due_at_ms(now_ms, &self.outbox);
         stream.map_or(self.heartbeat_at_ms, |due| due.min(self.heartbeat_at_ms))
+    }
+
+    /// The version that this image was signed with, where its board knows; it is told in each Hello from now on.
+    pub fn set_firmware(&mut self, firmware: FirmwareVersion) {
+        self.identity.firmware = firmware;
+    }
+
+    /// Between this node and its [`crate::Updater`].
+    pub fn update_seam(&mut self) -> &mut Seam {
+        &mut self.update
+    }
+
+    /// What an update must know of the node (W37).
+    #[must_use]
+    pub fn situation(&self) -> Situation {
+        let is_alarm = |sensor: &Sensor<B>| {
+            matches!(sensor.level(), Some(Level::SmokeAlarm | Level::SmokeHushed | Level::SmokeTest))
+        };
+        let mut from = self.outbox.unacked_from();
+        let mut calls = false;
+        while let Some(entry) = self.outbox.entry_from(from) {
+            calls |= matches!(entry, Entry::Event(event) if event.kind.is_life_safety());
+            from = entry.last().saturating_add(1);
+        }
+        Situation {
+            alarm: calls || self.sensors.iter().any(|(_, sensor)| is_alarm(sensor)),
+            battery_low: self.battery.as_ref().and_then(BatteryWatch::last).is_some_and(|battery| battery.low),
+            unsent: !self.outbox.is_empty(),
+        }
     }
 
     /// Counters for the technician.

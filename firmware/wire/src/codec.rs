@@ -17,6 +17,12 @@ use crate::{BODY_BYTES_MAX, ENVELOPE_BYTES, FRAME_BYTES_MAX, PROTOCOL_VERSION};
 /// Bit by bit, without a table: a kilobyte of flash is dear on a node, and a frame is short.
 const CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISCSI);
 
+/// The protocol's checksum over any bytes: CRC-32C. For what lies beside the wire and wants the same sum.
+#[must_use]
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    CRC.checksum(bytes)
+}
+
 /// Longest frame without its delimiters and stuffing.
 const RAW_BYTES_MAX: usize = BODY_BYTES_MAX + ENVELOPE_BYTES;
 /// Longest frame without its delimiters.

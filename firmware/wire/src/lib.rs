@@ -53,6 +53,16 @@
 //! - W32: A gateway SHALL poll every node of a bus in turn; one that does not answer SHALL be polled less often, and none SHALL wait for it twice in a round.
 //! - W33: A downlink to everyone on a bus SHALL be obeyed by every node it concerns and answered by none.
 //! - W34: An Assign SHALL be obeyed by the node of its uid only, and kept over reboots where the board can; a node without an address SHALL obey nothing else.
+//!
+//! Update
+//! - W35: A node SHALL write an update only into the slot that it does not run from, and SHALL change nothing when it refuses.
+//! - W36: A node SHALL refuse an image for another board, slot or node, one that does not fit, and one below its confirmed security version.
+//! - W37: A node SHALL take nothing of an update while an alarm stands or its battery is low, and SHALL NOT restart for one while an event is unacknowledged.
+//! - W38: Blocks SHALL be taken in order, each answered with the next offset; the same Begin SHALL go on where the flash stands, also after a restart.
+//! - W39: An update SHALL yield: a node sends events before reports, a gateway sends a block only when nothing else waits and the last is answered.
+//! - W40: An image SHALL run only when its signature, board, slot, length and SHA-256 are right.
+//! - W41: A new image SHALL run on trial; it is confirmed by an Ack of its own boot, and one that is not SHALL give way to the old image by itself.
+//! - W42: A gateway SHALL verify a bundle before it sends of it, and SHALL call an update done only when the node confirms the new version; else it SHALL say why not.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -60,13 +70,18 @@
 mod codec;
 mod error;
 mod message;
+pub mod update;
 
-pub use codec::{Decoder, encode};
+pub use codec::{Decoder, crc32c, encode};
 pub use error::{DecodeError, EncodeError, Fault};
 pub use message::{
     Ack, Assign, Battery, Capabilities, ChannelLevel, Configure, Done, Downlink, Event, EventKind, FirmwareVersion,
     Frame, Heartbeat, Hello, Level, Levels, Log, Loss, Message, Ping, Poll, Pong, Severity, Sounder, Text, Time, Uid,
     Uplink,
+};
+pub use update::{
+    GaveUp, Manifest, ManifestError, Slot, UpdateBegin, UpdateBlock, UpdateInfo, UpdateRefusal, UpdateReport,
+    UpdateState, UpdateTry,
 };
 
 /// Version of this protocol, the first byte of every frame. It rises when a node and a gateway of different

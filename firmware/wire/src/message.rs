@@ -7,7 +7,13 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::update::{
+    BLOCK_BYTES, HEADER_BYTES, IMAGE_BYTES_MAX, UpdateBegin, UpdateBlock, UpdateInfo, UpdateReport, UpdateTry,
+};
 use crate::{ADDRESS_MAX, CHANNEL_MAX, LEVELS_MAX, TEXT_BYTES_MAX};
+
+/// Blocks stand at multiples of this.
+const BLOCK_STEP: u32 = BLOCK_BYTES as u32;
 
 /// Short UTF-8 text.
 pub type Text = heapless::String<TEXT_BYTES_MAX>;
@@ -50,9 +56,13 @@ pub enum Uplink {
     Log(Log),
     /// On a bus: that was all for this poll.
     Done(Done),
+    /// Answer to [`Downlink::UpdateQuery`].
+    UpdateInfo(UpdateInfo),
+    /// How a firmware update stands.
+    UpdateReport(UpdateReport),
 }
 
-/// Gateway to node. The messages of a firmware update will be appended.
+/// Gateway to node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Downlink {
     /// My disk has everything up to here.
@@ -76,6 +86,14 @@ pub enum Downlink {
     Poll(Poll),
     /// On a bus: the node with this unique id shall have this address.
     Assign(Assign),
+    /// Which image do you run? Answered by [`Uplink::UpdateInfo`].
+    UpdateQuery,
+    /// I want to give you this image.
+    UpdateBegin(UpdateBegin),
+    /// A part of it.
+    UpdateBlock(UpdateBlock),
+    /// Restart and try it.
+    UpdateTry(UpdateTry),
 }
 
 /// Worldwide unique number of a node's hardware, EUI-64 style.
@@ -139,6 +157,8 @@ impl Capabilities {
     pub const BATTERY: Capabilities = Capabilities(1 << 1);
     /// Its outbox survives power loss.
     pub const DURABLE_OUTBOX: Capabilities = Capabilities(1 << 2);
+    /// Its firmware can be replaced over the link.
+    pub const UPDATE: Capabilities = Capabilities(1 << 3);
 
     /// True when all of `other` is there.
     #[must_use]
@@ -476,6 +496,8 @@ impl Uplink {
             Uplink::Pong(it) => it.boot,
             Uplink::Log(it) => it.boot,
             Uplink::Done(it) => it.boot,
+            Uplink::UpdateInfo(it) => it.boot,
+            Uplink::UpdateReport(it) => it.boot,
         }
     }
 
@@ -513,6 +535,13 @@ impl Downlink {
                 Err("address to assign, expected 1 to 247")
             }
             Downlink::Configure(it) if !(1..=5_000).contains(&it.debounce_ms) => Err("debounce_ms, expected 1 to 5000"),
+            Downlink::UpdateBegin(it) if it.header.len() != HEADER_BYTES => {
+                Err("header of an update, expected 128 bytes")
+            }
+            Downlink::UpdateBlock(it) if it.data.is_empty() => Err("data of a block, expected 1 to 128 bytes"),
+            Downlink::UpdateBlock(it) if it.offset % BLOCK_STEP != 0 || it.offset >= IMAGE_BYTES_MAX => {
+                Err("offset of a block, expected a multiple of 128 below 1048576")
+            }
             _ => Ok(()),
         }
     }

@@ -2,6 +2,7 @@
 //! Method: golden bytes for the encoding, generated messages for the round trip, seeded noise and damage for the rest.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use gengfu_wire::update::{BlockBytes, HeaderBytes};
 use gengfu_wire::*;
 use proptest::prelude::*;
 use rand::rngs::StdRng;
@@ -270,6 +271,89 @@ fn w09_numbers_of_messages_kinds_and_levels_stay() {
     let assign = Assign { uid: Uid([1, 2, 3, 4, 5, 6, 7, 8]), address: 9 };
     assert_eq!(down(Downlink::Assign(assign)), [1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     assert_eq!(up(Uplink::Done(Done { boot: 9, more: true })), [0, 6, 9, 1]);
+    numbers_of_an_update(&up, &down);
+}
+
+fn numbers_of_an_update(up: &dyn Fn(Uplink) -> Vec<u8>, down: &dyn Fn(Downlink) -> Vec<u8>) {
+    assert_eq!(down(Downlink::UpdateQuery), [1, 9]);
+    let header = HeaderBytes::from_slice(&[7; 128]).unwrap();
+    let begin = UpdateBegin { header };
+    assert_eq!(down(Downlink::UpdateBegin(begin)), [&[1, 10, 0x80, 1][..], &[7; 128]].concat());
+    let data = BlockBytes::from_slice(&[5, 6]).unwrap();
+    let block = UpdateBlock { transfer: 3, offset: 256, data };
+    assert_eq!(down(Downlink::UpdateBlock(block)), [1, 11, 3, 0x80, 2, 2, 5, 6]);
+    assert_eq!(down(Downlink::UpdateTry(UpdateTry { transfer: 3 })), [1, 12, 3]);
+    let info = UpdateInfo {
+        boot: 9,
+        board: 1,
+        running: Slot::B,
+        is_trial: true,
+        security: 4,
+        image_bytes_max: 256,
+        gave_up: Some(GaveUp::Damaged),
+    };
+    assert_eq!(up(Uplink::UpdateInfo(info)), [0, 7, 9, 1, 1, 1, 4, 0x80, 2, 1, 8]);
+    let states = [
+        (UpdateState::Wants { offset: 128 }, vec![0, 0x80, 1]),
+        (UpdateState::Checks, vec![1]),
+        (UpdateState::Whole, vec![2]),
+        (UpdateState::Restarts, vec![3]),
+        (UpdateState::Refused(UpdateRefusal::Header), vec![4, 0]),
+        (UpdateState::Refused(UpdateRefusal::Record), vec![4, 13]),
+    ];
+    for (state, bytes) in states {
+        let report = UpdateReport { boot: 9, transfer: 3, state };
+        assert_eq!(up(Uplink::UpdateReport(report)), [&[0, 8, 9, 3], &bytes[..]].concat());
+    }
+}
+
+#[test]
+fn w08_a_header_or_block_of_the_wrong_size_is_refused() {
+    let header =
+        |length| Downlink::UpdateBegin(UpdateBegin { header: HeaderBytes::from_slice(&[1; 128][..length]).unwrap() });
+    let block = |offset, length| {
+        let data = BlockBytes::from_slice(&[1; 128][..length]).unwrap();
+        Downlink::UpdateBlock(UpdateBlock { transfer: 1, offset, data })
+    };
+    let wrong = [header(0), header(127), block(0, 0), block(64, 128), block(1 << 20, 128)];
+    for downlink in wrong {
+        let frame = Frame::down(0, downlink);
+        assert!(matches!(encode(&frame, &mut [0; FRAME_BYTES_MAX]), Err(EncodeError::Value { .. })), "{frame:?}");
+    }
+    let longest = Frame::down(ADDRESS_MAX, block((1 << 20) - 128, 128));
+    assert_eq!(all_of(&bytes_of(&longest)), [Ok(longest)]);
+}
+
+#[test]
+fn a_manifest_comes_back_as_written_and_a_wrong_byte_is_named() {
+    let manifest = Manifest {
+        slot: Slot::B,
+        board: 0x0102,
+        version: FirmwareVersion { major: 3, minor: 4, patch: 5 },
+        security: 6,
+        may_lower_security: true,
+        only: Some(Uid([7; 8])),
+        length: 0x0001_0203,
+        sha256: [8; 32],
+    };
+    let bytes = manifest.to_bytes();
+    assert_eq!(bytes[..24], *b"GFFW\x01\x01\x02\x01\x03\0\x04\0\x05\0\x01\0\x06\0\0\0\x03\x02\x01\0");
+    assert_eq!(bytes[24..], [[7; 8].as_slice(), &[8; 32]].concat());
+    assert_eq!(Manifest::from_bytes(&bytes), Ok(manifest));
+    let with = |at: usize, byte: u8| {
+        let mut wrong = bytes;
+        wrong[at] = byte;
+        Manifest::from_bytes(&wrong)
+    };
+    assert_eq!(with(0, b'X'), Err(ManifestError::Magic));
+    assert_eq!(with(4, 2), Err(ManifestError::Format { got: 2 }));
+    assert_eq!(with(5, 2), Err(ManifestError::Slot { got: 2 }));
+    assert_eq!(with(14, 3), Err(ManifestError::Flags { got: 3 }));
+    assert_eq!(with(23, 1), Err(ManifestError::Length { got: 0x0101_0203 }));
+    let for_all = Manifest { only: None, ..manifest };
+    assert_eq!(Manifest::from_bytes(&for_all.to_bytes()), Err(ManifestError::Flags { got: 1 }));
+    assert!(ManifestError::Magic.to_string().contains("byte 0"));
+    assert_eq!(Manifest::from_bytes(&[0xff; 64]), Err(ManifestError::Magic), "erased flash");
 }
 
 #[test]

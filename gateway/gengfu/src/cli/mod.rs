@@ -5,6 +5,7 @@
 
 mod check;
 mod desk;
+mod firmware;
 mod node;
 mod run;
 mod silence;
@@ -43,6 +44,8 @@ enum Command {
     Demo(crate::demo::Args),
     /// Run a sensor node as a process, on a PTY or a serial port.
     Node(node::Args),
+    /// Make, sign and check bundles of a node's firmware.
+    Firmware(firmware::Args),
     /// Play the dispatch centre: receive, confirm, acknowledge, prove that nothing is missing.
     Desk(desk::Args),
 }
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Silence(args) => ("silence the sounders", silence::silence(&args)),
         Command::Demo(args) => ("run the demo", crate::demo::demo(args)),
         Command::Node(args) => ("run the node", node::node(&args)),
+        Command::Firmware(args) => ("work on the firmware", firmware::firmware(&args)),
         Command::Desk(args) => ("run the desk", desk::desk(args)),
     };
     match result {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use gengfu_node_linux::node::{BusAddress, Wiring};
-use gengfu_node_linux::{GpioLine, Options, Port, Script, run, script, wire::Uid};
+use gengfu_node_linux::{GpioLine, Options, Port, Script, Slots, run, script, wire::Uid};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("Commands, on standard input or as `at <time> <command>` in a script: {}", script::COMMANDS))]
@@ -33,6 +33,12 @@ pub(super) struct Args {
     /// Unique id, 16 hex digits.
     #[arg(long)]
     uid: String,
+    /// Keep two firmware slots in this file: the node can be updated over its wire. Needs --trust.
+    #[arg(long, value_name = "FILE", requires = "trust")]
+    flash: Option<PathBuf>,
+    /// Public key of whose firmware this node runs (64 hex digits in a file); may be given more than once.
+    #[arg(long, value_name = "FILE", requires = "flash")]
+    trust: Vec<PathBuf>,
     /// What happens by itself: lines of `at <time> <command>`.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
@@ -68,6 +74,10 @@ pub(super) fn node(args: &Args) -> anyhow::Result<ExitCode> {
     options.gpio = args.gpio.clone();
     let channel = |n: u8| (n != 0).then_some(n);
     (options.contact, options.smoke, options.sos) = (channel(args.door), channel(args.smoke), channel(args.sos));
+    if let Some(file) = &args.flash {
+        let trusted = super::firmware::read_keys(&args.trust)?.into_iter().map(|key| key.0).collect();
+        options.flash = Some(Slots { file: file.clone(), trusted });
+    }
     if let Some(file) = &args.script {
         let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
         options.script = Script::parse(&text).with_context(|| format!("read {}", file.display()))?;

@@ -19,6 +19,7 @@
 //! | [`serial`] | a port's task: bytes, batches, orders |
 //! | [`port`] | the operating system's port: open, lock, read, write |
 
+pub mod bundle;
 pub mod bus;
 pub mod config;
 pub mod cursor;
@@ -32,6 +33,7 @@ pub mod problem;
 pub mod serial;
 pub mod session;
 pub mod stats;
+pub mod update;
 
 use gengfu_alarm::Observation;
 use tokio::sync::oneshot;

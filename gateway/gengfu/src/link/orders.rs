@@ -4,6 +4,7 @@
 //! node obeyed: an order that is taken is sent, and where it must not be lost it is repeated; what came of it is seen in the node's events.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gengfu_contract::slug::Slug;
@@ -11,6 +12,7 @@ use gengfu_contract::words::Text;
 use tokio::sync::{mpsc, oneshot};
 
 use super::PortConfig;
+use super::bundle::Verified;
 
 /// What a node is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,9 @@ pub enum Order {
     Configure(gengfu_wire::Configure),
     /// Say who you are, then everything that is not acknowledged.
     Identify,
+    /// Replace the node's firmware. It takes minutes and yields to everything else; how it stands is in [`super::LinkStats::update`]. An order
+    /// for another bundle takes the place of one that is not over. A gateway that restarts forgets it; ordered again it goes on where it was.
+    Update(Arc<Verified>),
 }
 
 /// Why an order is not taken.
@@ -44,6 +49,9 @@ pub enum Refusal {
     /// It has no sounder.
     #[error("the node has no sounder")]
     NoSounder,
+    /// Its firmware cannot be replaced over the link.
+    #[error("the node's firmware cannot be updated over the link; flash it once by cable, with the boot loader")]
+    NotUpdatable,
     /// There is no smoke head on this channel.
     #[error("no smoke head is configured on channel {0} of the node")]
     NoHead(u8),
@@ -63,6 +71,7 @@ impl Refusal {
             Refusal::UnknownNode => "没有配置该名称的节点".into(),
             Refusal::LinkDown(why) => format!("收不到该节点：{why}"),
             Refusal::NoSounder => "该节点没有声响器".into(),
+            Refusal::NotUpdatable => "节点的固件不支持远程升级，请用编程器烧写带引导程序的固件一次".into(),
             Refusal::NoHead(channel) => format!("该节点的通道 {channel} 没有配置烟感探头"),
             Refusal::Value(what) => format!("数值超出范围：{what}"),
             Refusal::Busy => "该链路等待的命令过多，请稍后重试".into(),

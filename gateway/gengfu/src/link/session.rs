@@ -25,6 +25,7 @@ use super::downlinks::Downlinks;
 use super::node_clock::NodeClock;
 use super::problem::Problem;
 use super::stats::{Discard, LinkStats};
+use super::update::NodeUpdate;
 use super::{NodeConfig, PortConfig};
 
 /// Observations that may wait for the decider. A node has at most a window of events on the wire; what is beyond comes again.
@@ -108,6 +109,7 @@ pub struct Session {
     identified: Option<SignedDuration>,
     pinged: bool,
     say: Downlinks,
+    update: Option<NodeUpdate>,
 }
 
 impl Session {
@@ -157,6 +159,7 @@ impl Session {
             introduced: None,
             identified: None,
             pinged: false,
+            update: None,
             say: Downlinks::new(config.configure(), !is_on_bus),
             config,
         }
@@ -278,7 +281,11 @@ impl Session {
 
     /// The next frame to send, if there is one.
     pub fn take_send(&mut self, now: Timestamp) -> Option<Frame> {
-        let downlink = self.say.next(now, self.quality)?;
+        // An update yields to everything else (W39).
+        let downlink = match self.say.next(now, self.quality) {
+            Some(downlink) => downlink,
+            None => self.update.as_mut()?.take_send(now)?,
+        };
         if downlink == Downlink::Identify {
             self.identified = Some(self.awake);
         }
@@ -405,7 +412,11 @@ impl Session {
             Message::Up(uplink) => uplink,
         };
         if let Uplink::Hello(hello) = uplink {
-            return self.on_hello(now, &hello);
+            self.on_hello(now, &hello);
+            if self.boot.as_ref().is_some_and(|boot| boot.id == hello.boot) {
+                self.tell_update(now, &uplink);
+            }
+            return;
         }
         if self.boot.as_ref().is_none_or(|boot| boot.id != uplink.boot()) {
             // It comes again after the Hello; until then its device is not known.
@@ -413,8 +424,9 @@ impl Session {
             return self.discard(Discard::UnknownBoot, &uplink);
         }
         self.heard(now);
+        self.tell_update(now, &uplink);
         match uplink {
-            Uplink::Hello(_) | Uplink::Done(_) => {}
+            Uplink::Hello(_) | Uplink::Done(_) | Uplink::UpdateInfo(_) | Uplink::UpdateReport(_) => {}
             Uplink::Event(event) => self.on_event(now, event),
             Uplink::Loss(loss) => self.on_loss(now, loss),
             Uplink::Heartbeat(heartbeat) => self.on_heartbeat(now, &heartbeat),
@@ -422,6 +434,13 @@ impl Session {
             Uplink::Log(log) => {
                 tracing::info!(node = %self.config.node, uptime_ms = log.uptime_ms, severity = ?log.severity, "node says: {}", log.text);
             }
+        }
+    }
+
+    /// What a running update hears of its node.
+    fn tell_update(&mut self, now: Now, uplink: &Uplink) {
+        if let Some(update) = &mut self.update {
+            update.on_uplink(now.at, uplink);
         }
     }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
+use super::update::UpdateShown;
 use super::{NodeConfig, PortConfig};
 
 /// Why something that was received went no further.
@@ -99,6 +100,9 @@ pub struct LinkStats {
     pub remedy_zh: String,
     /// Since when it is so.
     pub since: Timestamp,
+    /// The last update of the node's firmware since the gateway's start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateShown>,
     /// Odd things that do not stop the link.
     pub warnings: Vec<Warning>,
     /// The node's unique id, hex.
@@ -152,6 +156,7 @@ impl LinkStats {
             remedy: "wait a few seconds".into(),
             remedy_zh: "请稍候".into(),
             since: now,
+            update: None,
             warnings: Vec::new(),
             uid: None,
             boot: None,

@@ -2,11 +2,14 @@
 //!
 //! Owns the judgement whether the node can do it. Refuses to keep what it cannot: who asked asks again.
 
+use std::sync::Arc;
+
 use gengfu_wire::{Capabilities, Downlink, EncodeError, FRAME_BYTES_MAX, Frame, Sounder, encode};
 use jiff::SignedDuration;
 
 use super::Session;
 use crate::config::DeviceClass;
+use crate::link::update::NodeUpdate;
 use crate::link::{Order, Refusal};
 
 impl Session {
@@ -19,6 +22,12 @@ impl Session {
             return Err(Refusal::LinkDown(self.stats.state.clone()));
         };
         match *order {
+            Order::Update(ref bundle) => {
+                if !boot.capabilities.has(Capabilities::UPDATE) {
+                    return Err(Refusal::NotUpdatable);
+                }
+                self.update = Some(NodeUpdate::new(Arc::clone(bundle)));
+            }
             Order::Identify => self.say.identify(),
             Order::Configure(configure) => {
                 check(Downlink::Configure(configure))?;

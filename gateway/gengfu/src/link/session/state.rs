@@ -41,6 +41,7 @@ impl Session {
     }
 
     pub(super) fn show(&mut self, now: Timestamp) {
+        self.stats.update = self.update.as_ref().map(|update| update.progress().into());
         let silence = || (self.link_told != Some(true)).then(|| self.cause_of_silence());
         match self.problem().or_else(silence) {
             Some(problem) => self.stats.show_problem(now, &problem),
