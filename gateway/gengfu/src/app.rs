@@ -141,7 +141,9 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         cameras: camera_status,
         uplink: uplink_status,
     };
-    let mut local = start_local(&config, &evidence_dir, sources, local_in, &stop_uplink)?;
+    let inlets =
+        socket::Inlets { decider: local_in, nodes: link_inlets.clone(), firmware_keys: config.firmware_keys.clone() };
+    let mut local = start_local(&config, &evidence_dir, sources, inlets, &stop_uplink)?;
     start_on_site(&config, (wanted, orders), (link_inlets, replies_in), &mut local, &clock, &stop_uplink);
     tracing::info!(gateway = %config.gateway.name, site = %config.gateway.site, "ready");
     // Does nothing unless systemd waits for it.
@@ -344,7 +346,7 @@ fn start_local(
     config: &Config,
     evidence_dir: &Path,
     sources: Sources,
-    orders: mpsc::Sender<decide::LocalOrder>,
+    inlets: socket::Inlets,
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
     let mut local = JoinSet::new();
@@ -364,7 +366,7 @@ fn start_local(
         stop.clone(),
     ));
     let listener = socket::listen(&config.local.socket)?;
-    local.spawn(socket::serve(listener, sources, orders, stop.clone()));
+    local.spawn(socket::serve(listener, sources, inlets, stop.clone()));
     Ok(local)
 }
 

@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
+use gengfu_contract::slug::Slug;
 use gengfu_wire::update::key_page;
 use gengfu_wire::{FirmwareVersion, Slot, Uid};
 use object::Endianness;
 use object::elf::{FileHeader32, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 
+use super::SocketArgs;
 use crate::link::bundle::{About, Bundle, PublicKey, SigningKey};
+use crate::local::socket::{Answer, Query, ask};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -77,6 +80,15 @@ enum Verb {
         #[arg(long, value_name = "FILE", required = true)]
         public: Vec<PathBuf>,
     },
+    /// Have the running gateway update a node; `gengfu status` shows how it stands.
+    Send {
+        /// The node's name in the configuration.
+        node: Slug,
+        /// The signed bundle.
+        bundle: PathBuf,
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
     /// Write the page of keys that a new node trusts, to be flashed beside its boot loader.
     Keypage {
         /// A public key; up to four.
@@ -100,6 +112,17 @@ enum Verb {
         #[arg(long, short, value_name = "FILE")]
         out: PathBuf,
     },
+}
+
+fn send(node: &Slug, bundle: &Path, socket: &SocketArgs) -> anyhow::Result<()> {
+    // The gateway has another working folder.
+    let bundle = fs::canonicalize(bundle).with_context(|| format!("find {}", bundle.display()))?;
+    let query = Query::Update { node: node.clone(), bundle };
+    match super::block_on(ask(&socket.path()?, &query))?? {
+        Answer::Ordered => eprintln!("gengfu: {node} is being updated; `gengfu status` shows how it stands"),
+        _ => bail!("the gateway answered something else; is it another version?"),
+    }
+    Ok(())
 }
 
 fn version(text: &str) -> Result<FirmwareVersion, String> {
@@ -137,6 +160,7 @@ pub(super) fn firmware(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Verb::Sign { bundle, key } => sign(bundle, key)?,
         Verb::Verify { bundle, public } => return verify(bundle, public),
+        Verb::Send { node, bundle, socket } => send(node, bundle, socket)?,
         Verb::Keypage { public, out } => {
             let keys: Vec<[u8; 32]> = read_keys(public)?.into_iter().map(|key| key.0).collect();
             write(out, &key_page(&keys).context("a page has room for one to four keys")?)?;

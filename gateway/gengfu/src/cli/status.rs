@@ -95,6 +95,11 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
             link.port
         )?;
     }
+    for (node, update) in report.links.iter().filter_map(|link| Some((&link.node, link.update.as_ref()?))) {
+        let problem = update.problem.as_ref().map_or_else(String::new, |text| format!(": {}", text.en));
+        let (sent, total) = (update.sent_bytes, update.total_bytes);
+        writeln!(out, "update   {node}  {:?}, {sent} of {total} bytes{problem}", update.stage)?;
+    }
     for line in &report.sensors {
         let heard = line.devices.iter().filter(|device| device.up == Some(true)).count();
         writeln!(

@@ -42,6 +42,9 @@ pub(super) fn lacks(config: &Config) -> Vec<Lack> {
             file(format!("annunciation.{key}.chip"), &line.chip, "name the GPIO chip (gpiodetect lists them)");
         }
     }
+    for (n, key) in config.firmware_keys.iter().enumerate() {
+        file(format!("firmware.trusted[{n}]"), key, "copy the release's public key there");
+    }
     for (n, line) in config.sensors.lines.iter().enumerate() {
         if let Way::Serial { port, .. } = &line.way {
             file(

@@ -45,6 +45,8 @@ pub struct Config {
     pub vision: Vision,
     /// What all homes with care rules share.
     pub care: CareDefaults,
+    /// Public keys whose signature on a node's firmware is trusted.
+    pub firmware_keys: Vec<PathBuf>,
     /// Lamp and sounder of the box, and when they speak.
     pub annunciation: Annunciation,
     /// RS-485 buses that several nodes share.

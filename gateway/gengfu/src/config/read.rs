@@ -51,6 +51,8 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
     let place = gateway.as_ref().map(|g| g.location.clone()).unwrap_or_default();
     let section = root.section(f, "care");
     let care = care::district(f, section);
+    let section = root.section(f, "firmware");
+    let firmware_keys = firmware_keys(f, section, base);
     let section = root.section(f, "annunciation");
     let annunciation = outputs::annunciation(f, section, base);
     let buses: Vec<Bus> = root.sections(f, "bus").into_iter().filter_map(|s| nodes::bus(f, s, base, &place)).collect();
@@ -63,11 +65,29 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
     root.finish(f);
     let faults = faults.into_sorted();
     match (gateway, uplink.flatten()) {
-        (Some(gateway), Some(uplink)) if faults.is_empty() => {
-            Ok(Config { gateway, uplink, outbox, local, vision, care, annunciation, buses, nodes, sensors, cameras })
-        }
+        (Some(gateway), Some(uplink)) if faults.is_empty() => Ok(Config {
+            gateway,
+            uplink,
+            outbox,
+            local,
+            vision,
+            care,
+            firmware_keys,
+            annunciation,
+            buses,
+            nodes,
+            sensors,
+            cameras,
+        }),
         _ => Err(faults),
     }
+}
+
+fn firmware_keys(f: &mut Faults, section: Option<Section>, base: &Path) -> Vec<PathBuf> {
+    let Some(mut s) = section else { return Vec::new() };
+    let keys = s.list(f, "trusted", "a file name in quotes", |v| v.as_str().map(|p| resolve(base, p)));
+    s.finish(f);
+    keys.unwrap_or_default()
 }
 
 /// A path of the file; relative ones start at the file's folder.

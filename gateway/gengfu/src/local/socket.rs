@@ -3,9 +3,11 @@
 //! Owns the protocol between the command line and the running gateway. A question it does not understand is answered with an error, never with silence.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use gengfu_contract::slug::Slug;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::{Report, Sources};
 use crate::decide::LocalOrder;
+use crate::link::bundle::{Bundle, PublicKey};
+use crate::link::{LinkInlets, Order};
 
 /// Longest question, bytes.
 const QUESTION_MAX_BYTES: u64 = 4096;
@@ -42,6 +46,24 @@ pub enum Query {
         /// For how long, seconds.
         seconds: u64,
     },
+    /// Update a node's firmware.
+    Update {
+        /// The node.
+        node: Slug,
+        /// The signed bundle, on this machine.
+        bundle: PathBuf,
+    },
+}
+
+/// What the socket may set in motion.
+#[derive(Clone)]
+pub struct Inlets {
+    /// To the decider.
+    pub decider: mpsc::Sender<LocalOrder>,
+    /// To the nodes.
+    pub nodes: LinkInlets,
+    /// Files of the public keys whose firmware is trusted.
+    pub firmware_keys: Vec<PathBuf>,
 }
 
 /// What is answered.
@@ -52,7 +74,7 @@ pub enum Answer {
     Status(Box<Report>),
     /// To [`Query::Trace`]; `None` for an id that is not in the journal.
     Trace(Option<Box<Trace>>),
-    /// To [`Query::Silence`]: the order is on its way.
+    /// To [`Query::Silence`] and [`Query::Update`]: the order is on its way.
     Ordered,
     /// The question was not understood or could not be answered.
     Error(String),
@@ -141,12 +163,7 @@ pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
 }
 
 /// Answers until shutdown.
-pub async fn serve(
-    listener: UnixListener,
-    sources: Sources,
-    orders: mpsc::Sender<LocalOrder>,
-    shutdown: CancellationToken,
-) {
+pub async fn serve(listener: UnixListener, sources: Sources, inlets: Inlets, shutdown: CancellationToken) {
     let mut connections = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -157,14 +174,14 @@ pub async fn serve(
                 }
             }
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => connections.push(tokio::time::timeout(ANSWER_WITHIN, answer(stream, &sources, &orders))),
+                Ok((stream, _)) => connections.push(tokio::time::timeout(ANSWER_WITHIN, answer(stream, &sources, &inlets))),
                 Err(error) => tracing::warn!(%error, "local socket"),
             }
         }
     }
 }
 
-async fn answer(stream: UnixStream, sources: &Sources, orders: &mpsc::Sender<LocalOrder>) -> std::io::Result<()> {
+async fn answer(stream: UnixStream, sources: &Sources, inlets: &Inlets) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read).take(QUESTION_MAX_BYTES).read_line(&mut line).await?;
@@ -175,16 +192,39 @@ async fn answer(stream: UnixStream, sources: &Sources, orders: &mpsc::Sender<Loc
             Err(error) => Answer::Error(error.to_string()),
         },
         Ok(Query::Silence { dwelling, seconds }) => {
-            match orders.try_send(LocalOrder::Silence { dwelling, lasts: Duration::from_secs(seconds) }) {
+            match inlets.decider.try_send(LocalOrder::Silence { dwelling, lasts: Duration::from_secs(seconds) }) {
                 Ok(()) => Answer::Ordered,
                 Err(error) => Answer::Error(format!("the gateway does not take the order now: {error}; try again")),
             }
         }
+        Ok(Query::Update { node, bundle }) => match update(inlets, &node, &bundle).await {
+            Ok(()) => Answer::Ordered,
+            Err(why) => Answer::Error(why),
+        },
         Err(error) => Answer::Error(format!("question not understood: {error}")),
     };
     let mut bytes = serde_json::to_vec(&answer)?;
     bytes.push(b'\n');
     write.write_all(&bytes).await
+}
+
+/// Checks a bundle as a release's receiver must, and hands it to the node's link.
+async fn update(inlets: &Inlets, node: &Slug, bundle: &Path) -> Result<(), String> {
+    if inlets.firmware_keys.is_empty() {
+        return Err("no key is trusted to sign firmware: set [firmware] trusted in the configuration".into());
+    }
+    let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let key = |path: &PathBuf| {
+        let bytes = read(path)?;
+        let text = String::from_utf8_lossy(&bytes);
+        PublicKey::parse(text.trim())
+            .ok_or_else(|| format!("{}: no public key; expected 64 hex digits", path.display()))
+    };
+    let keys = inlets.firmware_keys.iter().map(key).collect::<Result<Vec<_>, _>>()?;
+    let parsed = Bundle::from_bytes(&read(bundle)?).map_err(|error| format!("{}: {error}", bundle.display()))?;
+    let verified = parsed.verify(&keys).map_err(|error| format!("{}: {error}", bundle.display()))?;
+    let answer = inlets.nodes.order(node, Order::Update(Arc::new(verified))).map_err(|refusal| refusal.to_string())?;
+    answer.await.map_err(|_| "the node's port has ended".to_owned())?.map_err(|refusal| refusal.to_string())
 }
 
 fn trace_of(id: String, record: gengfu_outbox::TraceRecord) -> Trace {
