@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use gengfu_node_linux::flash::Slots;
 use gengfu_node_linux::node::Wiring;
 use gengfu_node_linux::wire::{EventKind, Uid};
 use gengfu_node_linux::{Command, NodeHandle, NodeReport, Options, Port, spawn};
@@ -41,12 +42,18 @@ impl Node {
     ///
     /// # Errors
     /// When there is no pseudo-terminal.
-    pub fn start(dir: &Path, name: &str, uid: u64, wiring: Wiring) -> Result<Self> {
+    pub fn start(dir: &Path, name: &str, uid: u64, wiring: Wiring, firmware_key: Option<&str>) -> Result<Self> {
         let uid = Uid(uid.to_be_bytes());
         let book = Arc::new(Mutex::new(Book::default()));
         let mut options = Options::new(Port::Pty { link: dir.join(format!("{name}.tty")) }, uid);
         options.heartbeat_ms = 1_000;
         options.wiring = wiring;
+        if let Some(key) = firmware_key {
+            let bytes = (0..32).map(|n| u8::from_str_radix(key.get(2 * n..2 * n + 2).unwrap_or(""), 16));
+            let key = bytes.collect::<std::result::Result<Vec<u8>, _>>().ok().and_then(|key| key.try_into().ok());
+            let trusted = vec![key.ok_or_else(|| RigError::failed("read the public key", "it is not 64 hex digits"))?];
+            options.flash = Some(Slots { file: dir.join(format!("{name}.flash")), trusted });
+        }
         if wiring != Wiring::PointToPoint {
             options.address_file = Some(dir.join(format!("{name}.address")));
         }
@@ -148,6 +155,26 @@ impl Traffic {
     /// # Errors
     /// When there is no thread.
     pub fn start(nodes: Arc<Vec<Node>>, seed: u64, pause_ms: std::ops::Range<u64>) -> Result<Self> {
+        Self::live(nodes, seed, pause_ms, happening)
+    }
+
+    /// As [`Traffic::start`], but only doors open and close.
+    ///
+    /// # Errors
+    /// When there is no thread.
+    pub fn of_doors(nodes: Arc<Vec<Node>>, seed: u64, pause_ms: std::ops::Range<u64>) -> Result<Self> {
+        Self::live(nodes, seed, pause_ms, |_, levels| {
+            levels[0] = !levels[0];
+            Command::Contact { open: levels[0] }
+        })
+    }
+
+    fn live(
+        nodes: Arc<Vec<Node>>,
+        seed: u64,
+        pause_ms: std::ops::Range<u64>,
+        next: fn(&mut StdRng, &mut [bool; 3]) -> Command,
+    ) -> Result<Self> {
         let (stop, stopped) = sync_channel::<()>(1);
         let live = move || {
             let mut random = StdRng::seed_from_u64(seed);
@@ -158,7 +185,7 @@ impl Traffic {
                     return;
                 }
                 let at = random.random_range(0..nodes.len());
-                let command = happening(&mut random, &mut levels[at]);
+                let command = next(&mut random, &mut levels[at]);
                 // A node that has stopped shows in the book: nothing more is acknowledged.
                 let _ = nodes[at].act(command);
             }

@@ -3,6 +3,7 @@
 //! refuses to decide what happens: that is the scenario.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub struct Plan {
     pub metrics: Option<u16>,
     /// All nodes share an RS-485 pair.
     pub on_a_bus: bool,
+    /// Nodes keep two firmware slots and run what this key (64 hex digits) has signed.
+    pub firmware_key: Option<String>,
     /// Nodes sound when a life-safety alarm has no receipt for this long.
     pub receipt_within: Option<&'static str>,
     /// Between gateway and broker stands a [`Proxy`], to break the path.
@@ -76,6 +79,7 @@ impl Default for Plan {
             fault_hold: "200ms",
             metrics: None,
             on_a_bus: false,
+            firmware_key: None,
             receipt_within: None,
             proxied: false,
         }
@@ -166,6 +170,9 @@ socket = "{folder}/gengfu.sock"
         if let Some(port) = self.metrics {
             text.push_str(&format!("metrics = \"127.0.0.1:{port}\"\n"));
         }
+        if self.firmware_key.is_some() {
+            text.push_str(&format!("\n[firmware]\ntrusted = [\"{folder}/release.pub\"]\n"));
+        }
         if let Some(within) = self.receipt_within {
             text.push_str(&format!("\n[annunciation]\nreceipt_within = \"{within}\"\n"));
         }
@@ -254,6 +261,9 @@ impl Site {
         let proxy = plan.proxied.then(|| Proxy::start(broker.addr())).transpose()?;
         let meets = proxy.as_ref().map_or(broker.port(), |proxy| proxy.addr().port());
         let config = plan.config(dir.path(), meets);
+        if let Some(key) = &plan.firmware_key {
+            fs::write(dir.path().join("release.pub"), key).map_err(|e| RigError::failed("write the public key", e))?;
+        }
         let gateway = Gateway::prepare(dir.path(), &config)?.with_arguments(&["--log", "json"]);
         Ok(Self { gateway, desk, nodes, bus, proxy, broker, dir })
     }
@@ -308,7 +318,7 @@ pub fn start_nodes(plan: &Plan, dir: &Path) -> Result<Arc<Vec<Node>>> {
     let start = |n: usize| {
         // A factory-new node on a bus has no address: the gateway gives it one.
         let wiring = if plan.on_a_bus { Wiring::Bus(None) } else { Wiring::PointToPoint };
-        Node::start(dir, &format!("node-{n}"), uid(n), wiring)
+        Node::start(dir, &format!("node-{n}"), uid(n), wiring, plan.firmware_key.as_deref())
     };
     (1..=plan.nodes).map(start).collect::<Result<Vec<Node>>>().map(Arc::new)
 }
