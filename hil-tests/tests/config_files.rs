@@ -94,6 +94,9 @@ fn the_example_shows_every_default_as_it_is() {
     // Lanes' bounds and a camera's model become explicit; everything else is the same, said or not.
     assert_eq!(format!("{:#?}", plain.uplink), format!("{:#?}", with_defaults.uplink));
     assert_eq!(format!("{:#?}", plain.nodes), format!("{:#?}", with_defaults.nodes));
+    assert_eq!(format!("{:#?}", plain.buses), format!("{:#?}", with_defaults.buses));
+    assert_eq!(format!("{:#?}", plain.sensors), format!("{:#?}", with_defaults.sensors));
+    assert_eq!((&plain.care, &plain.annunciation), (&with_defaults.care, &with_defaults.annunciation));
     let numbers = |config: &Config| {
         let (o, v) = (&config.outbox, &config.vision);
         (o.cache_bytes, o.journal_keep, v.model.clone(), v.threads, v.worker_memory_bytes, v.fault_hold)

@@ -74,6 +74,8 @@ impl Load {
 #[derive(Debug, Default)]
 struct Found {
     acked_us: Vec<f64>,
+    /// Of these: until a rule decided, from there until handed to the MQTT client, from there until PUBACK.
+    ways_us: [Vec<f64>; 3],
     /// Stored events that were still waiting at the end.
     backlog_left: u64,
 }
@@ -124,11 +126,14 @@ fn measure(home: &Path, load: Load, frames: usize, stored: usize, found: &mut Fo
         let kind = if n % 2 == 0 { EventKind::SmokeAlarm } else { EventKind::SmokeClear };
         let wrote =
             jiff::Timestamp::try_from(probe.send(1, kind)?).map_err(|e| RigError::failed("tell the time", e))?;
-        let acked_us = gateway.fire_acked(SOON)?;
+        let hops = gateway.fire_acked(SOON)?;
         probe.acknowledged(SOON)?;
         // The first ones find cold pages.
         if n >= 4 {
-            found.acked_us.push((acked_us - wrote.as_microsecond()) as f64);
+            let wrote_us = wrote.as_microsecond();
+            found.acked_us.push((hops.acked_us - wrote_us) as f64);
+            let ways = [hops.decided_us - wrote_us, hops.sent_us - hops.decided_us, hops.acked_us - hops.sent_us];
+            found.ways_us.iter_mut().zip(ways).for_each(|(all, way)| all.push(way as f64));
         }
     }
     traffic.map(Traffic::stop).transpose()?;
@@ -171,12 +176,16 @@ fn report(found: &[Found; 3], stored: usize) {
     println!("  {:<30}{:>8}{:>9}{:>9}{:>9}", "us", "frames", "p50", "p99", "max");
     let mut p99 = [0.0; 3];
     for ((load, found), p99) in Load::ALL.into_iter().zip(found).zip(&mut p99) {
-        let mut sorted = found.acked_us.clone();
-        sorted.sort_unstable_by(f64::total_cmp);
-        let at =
-            |q: f64| sorted.get(((sorted.len() as f64 * q).ceil() as usize).max(1) - 1).copied().unwrap_or_default();
+        let sorted = sorted(&found.acked_us);
+        let at = |q| quantile(&sorted, q);
         *p99 = at(0.99);
         println!("  {:<30}{:>8}{:>9.0}{:>9.0}{:>9.0}", load.title(), sorted.len(), at(0.5), at(0.99), at(1.0));
+    }
+    for (n, way) in ["decided", "stored", "acked"].into_iter().enumerate() {
+        for (load, found) in Load::ALL.into_iter().zip(found) {
+            let sorted = sorted(&found.ways_us[n]);
+            println!("  {way:<9}{:<29}{:>9.0}{:>9.0}", load.title(), quantile(&sorted, 0.5), quantile(&sorted, 0.99));
+        }
     }
     let left = found[2].backlog_left;
     println!(
@@ -189,6 +198,18 @@ fn report(found: &[Found; 3], stored: usize) {
         p99[2] / p99[1],
         p99[2] / p99[0]
     );
+}
+
+fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted
+}
+
+/// Of sorted values, by the nearest rank; 0 of none.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let rank = (sorted.len() as f64 * q).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied().unwrap_or_default()
 }
 
 #[allow(dead_code, reason = "the road's node asks for it")]

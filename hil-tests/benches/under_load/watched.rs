@@ -11,11 +11,22 @@ use hil_tests::process::eventually;
 use hil_tests::{Result, RigError, gateway};
 use serde_json::Value;
 
+/// Times of one fire event, microseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hops {
+    /// A rule decided.
+    pub decided_us: i64,
+    /// Stored, synced, handed to the MQTT client.
+    pub sent_us: i64,
+    /// PUBACK.
+    pub acked_us: i64,
+}
+
 /// The running gateway. Dropping it kills it.
 pub struct Gateway {
     child: Child,
-    /// Times of PUBACKs of the probe's fire events, microseconds since the Unix epoch.
-    acked: Receiver<i64>,
+    /// The probe's fire events as they are acknowledged.
+    acked: Receiver<Hops>,
 }
 
 impl Gateway {
@@ -34,8 +45,8 @@ impl Gateway {
         Ok(Gateway { child, acked })
     }
 
-    /// When the broker acknowledged the next fire event of the probe.
-    pub fn fire_acked(&self, within: Duration) -> Result<i64> {
+    /// The way of the probe's next fire event, when the broker has acknowledged it.
+    pub fn fire_acked(&self, within: Duration) -> Result<Hops> {
         self.acked.recv_timeout(within).map_err(|e| RigError::failed("await the PUBACK of a smoke alarm", e))
     }
 
@@ -80,22 +91,27 @@ fn status(config: &Path) -> Result<Value> {
         .map_err(|e| RigError::failed(doing, format!("{e}: {}", String::from_utf8_lossy(&output.stderr))))
 }
 
-fn read(log: ChildStderr, times: &SyncSender<i64>) {
-    let mut awaited: Option<String> = None;
+fn read(log: ChildStderr, times: &SyncSender<Hops>) {
+    let mut awaited = String::new();
+    let mut hops = Hops::default();
     for line in BufReader::new(log).lines().map_while(std::result::Result::ok) {
         let is_decision = line.contains("smoke-probe") && line.contains("\"decided\"");
-        let is_ack = awaited.is_some() && line.contains("\"broker_acked\"") && line.contains("\"fire\"");
-        if !is_decision && !is_ack {
+        let is_hop = line.contains("\"fire\"") && (line.contains("\"sent\"") || line.contains("\"broker_acked\""));
+        if !is_decision && !is_hop {
             continue;
         }
         let Ok(parsed) = serde_json::from_str::<Value>(&line) else { continue };
-        let Some(id) = parsed["id"].as_str() else { continue };
+        let at = parsed["timestamp"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+        let (Some(id), Some(at)) = (parsed["id"].as_str(), at) else { continue };
+        let at_us = at.as_microsecond();
         if is_decision {
-            awaited = Some(id.to_owned());
-        } else if awaited.as_deref() == Some(id) {
-            awaited = None;
-            let at = parsed["timestamp"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
-            if at.is_none_or(|at| times.send(at.as_microsecond()).is_err()) {
+            id.clone_into(&mut awaited);
+            hops.decided_us = at_us;
+        } else if awaited == id && parsed["hop"] == "sent" {
+            hops.sent_us = at_us;
+        } else if awaited == id {
+            hops.acked_us = at_us;
+            if times.send(hops).is_err() {
                 return;
             }
         }

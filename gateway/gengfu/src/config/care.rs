@@ -99,6 +99,9 @@ pub(super) fn home(f: &mut Faults, mut s: Section, defaults: &CareDefaults) -> O
     let open = LeftOpen::default();
     let day = s.duration(f, "left_open", 60 * SECOND..=DAY).unwrap_or(open.day);
     let left_open = LeftOpen { day, night: s.duration(f, "left_open_night", 60 * SECOND..=DAY).unwrap_or(open.night) };
+    if left_open.night > left_open.day {
+        s.fault(f, "left_open_night", "the night allows more than the day", "choose left_open_night <= left_open");
+    }
     let may_stand_open = s.flag(f, "may_stand_open", false);
     let adaptive = s.flag(f, "adaptive", true);
     let watch_nights = s.flag(f, "nights", true);

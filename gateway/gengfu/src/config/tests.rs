@@ -172,6 +172,7 @@ fn care_rules_are_read_and_must_make_sense() {
     for (care, part) in [
         ("{ tier = \"brave\" }", "\"high\" or \"standard\" or \"low\""),
         ("{ yellow = \"40h\" }", "yellow < orange < red"),
+        ("{ left_open_night = \"1h\" }", "left_open_night <= left_open"),
         ("{ longest_first = \"60h\" }", "longest_first < red"),
         ("{ red = \"2h\" }", "\"12h\" to \"14d\""),
     ] {
