@@ -35,6 +35,8 @@ struct Book {
     /// Numbers the node gave up for want of room; they are told as lost.
     lost: BTreeSet<(u32, u32)>,
     is_sounding: bool,
+    /// The present run.
+    boot: Option<u32>,
 }
 
 impl Node {
@@ -68,6 +70,7 @@ impl Node {
                 NodeReport::Lost { boot, sequence } => {
                     book.lost.insert((boot, sequence));
                 }
+                NodeReport::Booted { boot } => book.boot = Some(boot),
                 NodeReport::Sounder { on } => book.is_sounding = on,
                 _ => {}
             }
@@ -125,7 +128,8 @@ impl Node {
     /// Whether everything of the present boot was acknowledged.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.read(|book| match book.accepted.last() {
+        // What a boot before had not delivered is gone with it, and the gateway tells so.
+        self.read(|book| match book.accepted.last().filter(|(boot, ..)| book.boot.is_none_or(|now| now == *boot)) {
             Some((boot, sequence, _)) => book.acked.get(boot).is_some_and(|through| through >= sequence),
             None => true,
         })
