@@ -2,6 +2,8 @@
 //! back, and each run of the tests fuzzes a little. Method: the functions that `make fuzz` runs for hours, without coverage guidance.
 //! `GENGFU_SEED` replays a run, `GENGFU_ROUNDS` makes it longer.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 

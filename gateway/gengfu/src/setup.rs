@@ -104,8 +104,13 @@ pub(crate) fn uplink_config(config: &Config, boot: u64) -> anyhow::Result<Uplink
     };
     let mut uplink = UplinkConfig::new(broker, identity);
     let window = usize::from(u.window);
-    let mut limits =
-        Limits { window, life_safety_reserve: window / 4, historical_after: u.historical_after, ..Limits::default() };
+    let mut limits = Limits {
+        window,
+        life_safety_reserve: window / 4,
+        historical_after: u.historical_after,
+        backlog_per_s: u.backlog_per_second,
+        ..Limits::default()
+    };
     limits.receipt_life_safety.base = u.receipt_timeout_life_safety;
     limits.receipt_other.base = u.receipt_timeout;
     uplink.limits = limits;

@@ -93,6 +93,8 @@ pub struct Uplink {
     pub keep_alive: Duration,
     /// Items on the way to the broker at one time.
     pub window: u16,
+    /// Items a second that leave while a backlog waits, life safety not counted; 0: no limit.
+    pub backlog_per_second: u32,
     /// Items older than this are sent marked `historical`.
     pub historical_after: Duration,
     /// Life-safety items without a receipt for this long are sent again.

@@ -142,6 +142,7 @@ fn uplink(f: &mut Faults, mut s: Section, base: &Path, gateway: Option<&Gateway>
     // MQTT lets a broker wait 1.5 times the keep-alive; mission.md wants a dead gateway known within 90 s.
     let keep_alive = s.duration(f, "keep_alive", 5 * SECOND..=60 * SECOND).unwrap_or(30 * SECOND);
     let window = s.integer(f, "window", 8..=1024).and_then(|n| u16::try_from(n).ok()).unwrap_or(64);
+    let pace = s.integer(f, "backlog_per_second", 0..=100_000).and_then(|n| u32::try_from(n).ok());
     let minute = 60 * SECOND;
     let historical_after = s.duration(f, "historical_after", SECOND..=DAY).unwrap_or(30 * SECOND);
     let life = s.duration(f, "receipt_timeout_life_safety", SECOND..=minute).unwrap_or(10 * SECOND);
@@ -158,6 +159,7 @@ fn uplink(f: &mut Faults, mut s: Section, base: &Path, gateway: Option<&Gateway>
         password_file,
         keep_alive,
         window,
+        backlog_per_second: pace.unwrap_or(300),
         historical_after,
         receipt_timeout_life_safety: life,
         receipt_timeout,

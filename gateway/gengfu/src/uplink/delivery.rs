@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use super::backoff::{Backoff, Jitter, between, later};
 use super::copies::{EvidenceItem, event_copy};
+use super::pace::Pace;
 
 /// An item lost on the wire this often in a row is suspected of killing the connection (too large for the broker, say) and waits
 /// a little before the next try, so that others get through.
@@ -40,6 +41,8 @@ pub struct Limits {
     pub unreceived_max_centre_away: usize,
     /// An event sensed longer ago than this is sent as `historical`.
     pub historical_after: Duration,
+    /// Items a second that leave while a backlog waits, life safety not counted; 0: no limit.
+    pub backlog_per_s: u32,
     /// No receipt for a life-safety item in this time: sent again.
     pub receipt_life_safety: Backoff,
     /// No receipt for another item in this time: sent again.
@@ -61,6 +64,7 @@ impl Default for Limits {
             unreceived_max: 1024,
             unreceived_max_centre_away: 8,
             historical_after: Duration::from_secs(30),
+            backlog_per_s: 300,
             receipt_life_safety: seconds(10, 60),
             receipt_other: seconds(60, 900),
             refused_life_safety: seconds(1, 10),
@@ -160,6 +164,7 @@ pub struct Delivery {
     sent_evidence: usize,
     entries_other: usize,
     centre: Option<Presence>,
+    pace: Pace,
     /// The latest time seen, to notice a clock that was set back.
     seen_at: Option<Timestamp>,
 }
@@ -172,6 +177,7 @@ impl Delivery {
             outbox,
             topics,
             window: limits.window,
+            pace: Pace::new(limits.backlog_per_s),
             limits,
             jitter: Jitter::new(seed),
             entries: BTreeMap::new(),
@@ -199,18 +205,21 @@ impl Delivery {
     pub fn take(&mut self, now: Timestamp) -> Result<Vec<Publication>, OutboxError> {
         self.notice_clock(now);
         self.expire(now);
-        let room = self.room();
+        let room = self.room(now);
         if room == 0 {
             return Ok(Vec::new());
         }
         let items = self.outbox.take(room)?;
+        self.pace.took(items.iter().filter(|item| !item.lane.is_life_safety()).count());
         Ok(items.into_iter().filter_map(|item| self.send(item, now)).collect())
     }
 
     /// How many items may be taken, given that the outbox hands out the most urgent first.
-    fn room(&self) -> usize {
+    fn room(&mut self, now: Timestamp) -> usize {
         let free = self.window.saturating_sub(self.sent_life_safety + self.sent_other);
         if free == 0 {
+            // The next PUBACK asks again, not the clock.
+            self.pace.rest();
             return 0;
         }
         let lanes = self.outbox.stats().lanes;
@@ -228,7 +237,7 @@ impl Delivery {
             .saturating_sub(self.sent_other)
             .min(free - life_safety)
             .min(unreceived_max.saturating_sub(self.entries_other));
-        let other = waiting(&|lane| !lane.is_life_safety() && lane != Lane::Evidence).min(room);
+        let other = self.pace.allows(now, waiting(&|lane| !lane.is_life_safety() && lane != Lane::Evidence)).min(room);
         // A picture is large: one at a time, and none while an item of life safety is on the same line.
         let quiet = life_safety == 0 && self.sent_life_safety == 0;
         let evidence =
@@ -407,7 +416,7 @@ impl Delivery {
     /// When [`Self::take`] has something to do though nothing else happens.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.due.first().map(|(at, _)| *at)
+        [self.due.first().map(|(at, _)| *at), self.pace.next_at()].into_iter().flatten().min()
     }
 
     /// Nothing is under way: all that was sent was received.

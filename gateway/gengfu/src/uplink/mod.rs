@@ -22,6 +22,7 @@ pub mod delivery;
 pub mod ledger;
 mod mqtt;
 pub mod options;
+mod pace;
 mod session;
 pub mod status;
 #[cfg(test)]
