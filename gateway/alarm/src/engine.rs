@@ -20,6 +20,7 @@ use crate::explain::Why;
 use crate::home::Homes;
 use crate::observation::{Camera, Link, Observation, Smoke, What};
 use crate::output::Output;
+use crate::pauses::Trouble;
 use crate::persist::Unwritten;
 use crate::rule::{Decision, camera, door, equipment, lost, parking, smoke, sos, supervision};
 use crate::rules::{DeviceClass, Rules};
@@ -249,6 +250,8 @@ impl Engine {
                 watching::distrust(decision, &mut self.homes, &self.watch, &seen.device);
             }
             What::DeviceFault(faulty) => equipment::fault(decision, seen, *faulty),
+            What::Contaminated(is_so) => equipment::upkeep(decision, seen, Trouble::Contaminated, *is_so),
+            What::EndOfLife(is_so) => equipment::upkeep(decision, seen, Trouble::EndOfLife, *is_so),
             What::Link(link) => {
                 if matches!((link, &device.link), (Link::Up, Some(Service::Out(_)))) {
                     self.watch.excuse_carried_by(&seen.device, now);
@@ -362,6 +365,8 @@ fn is_straggler(device: &mut Device, seen: &Observation) -> bool {
         What::Battery { .. } => "battery",
         What::EventsLost { .. } => "loss",
         What::DeviceFault(_) => "fault",
+        What::Contaminated(_) => "contaminated",
+        What::EndOfLife(_) => "end_of_life",
         What::Heartbeat | What::Link(_) | What::Scene(_) | What::Camera(_) | What::Still { .. } => return false,
     };
     let newest = device.newest.get(word);

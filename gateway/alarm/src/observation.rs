@@ -58,6 +58,10 @@ pub enum What {
     },
     /// A node's own fault, by its channel.
     DeviceFault(bool),
+    /// A smoke head says that its chamber is dirty, or was cleaned.
+    Contaminated(bool),
+    /// A device says that its service life is over, or was replaced.
+    EndOfLife(bool),
     /// The gateway's view of the way to the device (serial port, bus).
     Link(Link),
     /// One analysed picture of a camera.

@@ -70,7 +70,7 @@ impl Trouble {
         }
     }
 
-    fn rule(self) -> &'static str {
+    pub(crate) fn rule(self) -> &'static str {
         match self {
             Trouble::EndOfLife => "device.end_of_life",
             Trouble::Contaminated => "smoke.contaminated",

@@ -220,6 +220,11 @@ pub(crate) fn wiring(config: &Config) -> Wiring {
             wiring.channels.insert(device.name.clone(), (node.name.clone(), *channel));
         }
     }
+    let on_nodes = config.nodes.iter().flat_map(|node| node.channels.values());
+    for device in on_nodes.chain(config.sensors.devices().map(|(_, device)| device)) {
+        let begins = device.replace_by.and_then(|day| config.care.zone.to_timestamp(day.into()).ok());
+        wiring.replace_by.extend(begins.map(|at| (device.name.clone(), at)));
+    }
     wiring
 }
 

@@ -225,10 +225,10 @@ fn input_modules_and_a_smoke_detector_over_modbus() {
     let well = [
         level(Facet::Tamper, false),
         level(Facet::Fault, false),
-        level(Facet::Fault, false),
+        level(Facet::Contaminated, false),
         level(Facet::Smoke, false),
     ];
     assert_eq!(facts([true, false, false, false]), well);
-    assert_eq!(facts([true, true, true, true])[2..], [level(Facet::Fault, true), level(Facet::Smoke, true)]);
+    assert_eq!(facts([true, true, true, true])[2..], [level(Facet::Contaminated, true), level(Facet::Smoke, true)]);
     assert_eq!(facts([false, false, false, false])[..2], [level(Facet::Tamper, true), level(Facet::Fault, true)]);
 }

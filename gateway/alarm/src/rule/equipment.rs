@@ -8,6 +8,7 @@ use crate::book::Subject;
 use crate::device::Device;
 use crate::explain::Why;
 use crate::observation::Observation;
+use crate::pauses::Trouble;
 use crate::time::{ms_between, spoken};
 
 /// A case opened or closed. Latches.
@@ -59,6 +60,25 @@ pub(crate) fn fault(decision: &mut Decision, seen: &Observation, faulty: bool) {
         decision.raise(&subject, seen.sensed_at, news(seen, why));
     } else {
         let why = Why::new(RULE, "设备故障消失", "The device reports no fault any more");
+        decision.clear(&subject, news(seen, lasted(decision, &subject, seen, why)));
+    }
+}
+
+/// What a device says of its own upkeep: [`Trouble::Contaminated`] or [`Trouble::EndOfLife`].
+pub(crate) fn upkeep(decision: &mut Decision, seen: &Observation, trouble: Trouble, is_so: bool) {
+    let subject = Subject::of(&seen.device, trouble.kind());
+    let (zh, en) = match (trouble, is_so) {
+        (Trouble::EndOfLife, true) => {
+            ("设备报告寿命到期，请更换", "The device says that its service life is over: replace it")
+        }
+        (Trouble::EndOfLife, false) => ("设备已更换", "The device was replaced"),
+        (_, true) => ("探测器报告迷宫污染，请清洁", "The head says that its chamber is dirty: clean it"),
+        (_, false) => ("探测器已清洁", "The head was cleaned"),
+    };
+    let why = Why::new(trouble.rule(), zh, en);
+    if is_so {
+        decision.raise(&subject, seen.sensed_at, news(seen, why));
+    } else {
         decision.clear(&subject, news(seen, lasted(decision, &subject, seen, why)));
     }
 }

@@ -319,6 +319,8 @@ impl Player {
             ["hushed"] => What::Smoke(Smoke::Hushed),
             ["press"] => What::SosPressed,
             ["tamper", state] => What::Tamper(*state == "on"),
+            ["dirty", state @ ("on" | "off")] => What::Contaminated(*state == "on"),
+            ["worn", state @ ("on" | "off")] => What::EndOfLife(*state == "on"),
             ["fault", state @ ("on" | "off")] => What::DeviceFault(*state == "on"),
             ["battery", mv] => What::Battery { millivolts: mv.parse().unwrap(), low: false },
             ["battery", mv, "low"] => What::Battery { millivolts: mv.parse().unwrap(), low: true },

@@ -161,7 +161,10 @@ impl Street {
             33 => ("node", What::Tamper(yes)),
             34 => ("node", What::Battery { millivolts: self.rng.random_range(2300..3100), low: yes }),
             35 => ("node", What::EventsLost { first: self.rng.random_range(0..3), count: self.rng.random_range(0..3) }),
-            36 => ("smoke", What::DeviceFault(yes)),
+            36 => {
+                let what = self.pick(&[What::DeviceFault as fn(bool) -> What, What::Contaminated, What::EndOfLife]);
+                ("smoke", what(yes))
+            }
             37 => ("node", What::Link(if yes { Link::Up } else { Link::Down("cable".into()) })),
             38 => ("node", What::Heartbeat),
             39 => ("line", What::Link(if yes { Link::Up } else { Link::Down("no answer".into()) })),

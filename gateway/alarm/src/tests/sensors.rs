@@ -148,6 +148,19 @@ fn tamper_latches_and_faults_do_not() {
 }
 
 #[test]
+fn a_dirty_chamber_and_an_old_head_are_troubles_of_their_own() {
+    check(
+        "0 smoke dirty on  => raised contaminated@smoke ACTIVE_UNACK
+         1 smoke worn on   => raised end_of_life@smoke ACTIVE_UNACK
+         2 smoke dirty on
+         3 smoke dirty off => cleared contaminated@smoke CLEARED_UNACK
+         4 ack contaminated@smoke => done, over contaminated@smoke NORMAL
+         5 ack end_of_life@smoke  => done, acknowledged end_of_life@smoke ACTIVE_ACK
+         6 smoke worn off  => over end_of_life@smoke NORMAL",
+    );
+}
+
+#[test]
 fn a_battery_is_good_again_only_well_above_its_lowest_voltage() {
     check(
         "0 node battery 3000

@@ -23,6 +23,7 @@ use gengfu_contract::event::Location;
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::{AlarmKind, Lane};
 use gengfu_vision::source::SourceUrl;
+use jiff::civil::Date;
 
 use crate::sensors::config::SensorsConfig;
 pub use care::CareDefaults;
@@ -235,6 +236,8 @@ pub struct Device {
     pub subject_ref: Option<String>,
     /// How long it may be silent, when not as its class.
     pub supervision: Option<SupervisionClass>,
+    /// The day on which it is too old: smoke alarms after ten years (EN 14604, by their makers), batteries sealed in.
+    pub replace_by: Option<Date>,
     /// Doors of people living alone: the rules that watch over them.
     pub care: Option<CareRule>,
     /// Where it is.

@@ -137,12 +137,23 @@ pub(crate) fn common(
     let dwelling = s.text(f, "dwelling");
     let subject_ref = s.text(f, "subject_ref");
     let supervision = supervision(f, s);
+    let replace_by = s.parsed(f, "replace_by", "a day in quotes, as in \"2034-06-30\"", |v| v.as_str()?.parse().ok());
     let care: Option<CareRule> = s.section(f, "care").and_then(|c| care::home(f, c, defaults));
     if care.is_some() && !is_door {
         s.fault(f, "care", "the care rules watch a door", "remove it, or set class = \"door\"");
     }
     let location = location(f, s, place);
-    Some(Device { name: name?, class: class?, left_open_after, dwelling, subject_ref, supervision, care, location })
+    Some(Device {
+        name: name?,
+        class: class?,
+        left_open_after,
+        dwelling,
+        subject_ref,
+        supervision,
+        replace_by,
+        care,
+        location,
+    })
 }
 
 fn supervision(f: &mut Faults, s: &mut Section) -> Option<SupervisionClass> {

@@ -191,6 +191,16 @@ fn care_rules_are_read_and_must_make_sense() {
 }
 
 #[test]
+fn a_device_may_have_a_day_of_replacement() {
+    let with = |day: &str| GOOD.replace("left_open_after = \"15m\"", &format!("replace_by = {day}"));
+    let config = Config::parse(&with("\"2034-06-30\""), Path::new("/base")).unwrap();
+    assert_eq!(config.nodes[0].channels[&1].replace_by, Some(jiff::civil::date(2034, 6, 30)));
+    assert!(
+        faults(&with("\"30.6.2034\"")).iter().any(|f| f.key.ends_with("replace_by") && f.remedy.contains("2034-06-30"))
+    );
+}
+
+#[test]
 fn lamp_and_sounder_name_their_lines() {
     let text =
         format!("{GOOD}\n[annunciation]\nreceipt_within = \"8s\"\nlamp = {{ chip = \"/dev/gpiochip0\", line = 17 }}\n");

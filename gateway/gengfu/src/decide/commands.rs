@@ -29,6 +29,8 @@ pub struct Wiring {
     pub outputs: Vec<LocalOutput>,
     /// How it behaves.
     pub policy: LocalPolicy,
+    /// Devices with the moment of their replacement.
+    pub replace_by: BTreeMap<Slug, Timestamp>,
 }
 
 /// What a node shall do.

@@ -7,6 +7,7 @@ mod commands;
 pub mod events;
 mod on_site;
 mod run;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ pub use commands::{Action, Order, Wiring};
 use events::Author;
 use on_site::OnSite;
 pub use run::{Channels, DecideStatus, run};
+use upkeep::Upkeep;
 
 /// State keys of the engine in the outbox.
 const ENGINE_PREFIX: &[u8] = b"engine/";
@@ -100,6 +102,7 @@ pub struct Decider {
     rules: Rules,
     wiring: Wiring,
     on_site: OnSite,
+    upkeep: Upkeep,
     engine: Engine,
     outbox: Outbox,
     board: Board,
@@ -147,12 +150,14 @@ impl Decider {
         let boot = read_u64(outbox.get(BOOT_KEY)?) + 1;
         let topics = Topics::new(&identity.site, &identity.gateway);
         let author = Author::new(&identity.site, &identity.gateway);
+        let upkeep = Upkeep::new(identity.gateway.clone(), &wiring.replace_by);
         let mut decider = Self {
             identity,
             author,
             topics,
             rules,
             on_site: OnSite::restore(wiring.outputs.clone(), wiring.policy, &outbox)?,
+            upkeep,
             wiring,
             engine,
             outbox,
@@ -181,7 +186,10 @@ impl Decider {
     /// When [`Self::process`] should be called even if nothing comes in.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
-        [self.engine.next_due(), self.on_site.next_due(), self.recover_due].into_iter().flatten().min()
+        [self.engine.next_due(), self.on_site.next_due(), self.upkeep.next_due(), self.recover_due]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The wall clock was set by `by`; running timers move with it.
@@ -189,6 +197,7 @@ impl Decider {
         tracing::warn!(?by, "the clock was set; running timers move with it");
         self.engine.clock_stepped(by);
         self.on_site.clock_stepped(by);
+        self.upkeep.clock_stepped(by);
     }
 
     /// Somebody on site silences the sounders of a dwelling, or all, for the alarms there are now.
@@ -229,6 +238,10 @@ impl Decider {
             }
         }
         let outputs = self.engine.tick(now);
+        if let Err(error) = self.append(now, &mut batch, outputs, &mut judged) {
+            fault.get_or_insert(error);
+        }
+        let outputs = self.upkeep.look(now, clock, &mut self.engine);
         if let Err(error) = self.append(now, &mut batch, outputs, &mut judged) {
             fault.get_or_insert(error);
         }

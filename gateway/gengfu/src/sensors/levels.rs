@@ -33,6 +33,12 @@ pub struct Told {
     /// True: faulty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<bool>,
+    /// True: the chamber is dirty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contaminated: Option<bool>,
+    /// True: the service life is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_of_life: Option<bool>,
     /// Millivolts, and whether it is low.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub battery: Option<(u32, bool)>,
@@ -194,6 +200,16 @@ impl Levels {
         if let Some(faulty) = faulty.filter(|faulty| self.told.fault != Some(*faulty)) {
             self.told.fault = Some(faulty);
             news.push(What::DeviceFault(faulty));
+        }
+        if let Some(dirty) = self.any(Facet::Contaminated).filter(|dirty| self.told.contaminated != Some(*dirty)) {
+            let is_news = dirty || self.told.contaminated.is_some();
+            self.told.contaminated = Some(dirty);
+            news.extend(is_news.then_some(What::Contaminated(dirty)));
+        }
+        if let Some(over) = self.any(Facet::EndOfLife).filter(|over| self.told.end_of_life != Some(*over)) {
+            let is_news = over || self.told.end_of_life.is_some();
+            self.told.end_of_life = Some(over);
+            news.extend(is_news.then_some(What::EndOfLife(over)));
         }
         news.extend(self.battery());
         news

@@ -118,6 +118,8 @@ fn word(what: &What) -> &'static str {
         What::Tamper(_) => "tamper",
         What::Battery { .. } => "battery",
         What::DeviceFault(_) => "fault",
+        What::Contaminated(_) => "contaminated",
+        What::EndOfLife(_) => "end_of_life",
         What::Link(_) => "link",
         What::Heartbeat => "heartbeat",
         What::EventsLost { .. } | What::Scene(_) | What::Camera(_) | What::Still { .. } => "other",

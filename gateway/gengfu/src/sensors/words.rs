@@ -24,6 +24,10 @@ pub enum Facet {
     Tamper,
     /// On: the device reports a fault of its own.
     Fault,
+    /// On: the smoke chamber is dirty.
+    Contaminated,
+    /// On: the service life is over.
+    EndOfLife,
     /// On: the battery is low by the device's own judgement.
     BatteryLow,
     /// On: what stands between us and the device says that it is there.
@@ -116,7 +120,7 @@ pub enum Raw {
 }
 
 /// Every word, with what it stands for and the classes that may say it.
-const WORDS: [(&str, Fact); 20] = [
+const WORDS: [(&str, Fact); 24] = [
     ("door.open", Fact::Level(Facet::Door, true)),
     ("door.closed", Fact::Level(Facet::Door, false)),
     ("smoke.alarm", Fact::Level(Facet::Smoke, true)),
@@ -132,6 +136,10 @@ const WORDS: [(&str, Fact); 20] = [
     ("tamper.closed", Fact::Level(Facet::Tamper, false)),
     ("fault.on", Fact::Level(Facet::Fault, true)),
     ("fault.off", Fact::Level(Facet::Fault, false)),
+    ("contaminated.on", Fact::Level(Facet::Contaminated, true)),
+    ("contaminated.off", Fact::Level(Facet::Contaminated, false)),
+    ("end_of_life.on", Fact::Level(Facet::EndOfLife, true)),
+    ("end_of_life.off", Fact::Level(Facet::EndOfLife, false)),
     ("battery.low", Fact::Level(Facet::BatteryLow, true)),
     ("battery.ok", Fact::Level(Facet::BatteryLow, false)),
     ("online", Fact::Level(Facet::Online, true)),

@@ -171,3 +171,25 @@ fn a_disk_that_refuses_means_no_acknowledgement_and_an_engine_that_forgets() {
     assert_eq!(decider.open_alarms().len(), 1);
     assert_eq!(events(&outbox).len(), 3);
 }
+
+#[test]
+fn a_clock_that_stays_unsynchronised_and_a_device_past_its_day_are_troubles() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(Options::new(folder.path().join("outbox"))).unwrap();
+    let identity = Identity { site: slug("site"), gateway: slug("gw-1"), evidence_dir: folder.path().to_owned() };
+    let wiring = Wiring { replace_by: [(slug("smoke-1"), at(2_000))].into(), ..Wiring::default() };
+    let mut decider =
+        Decider::start(identity, rules(), wiring, outbox, Board::new(), at(0), ClockQuality::Unsynced).unwrap();
+    let mut open = |seconds: i64, clock: ClockQuality| -> Vec<(AlarmKind, Condition)> {
+        decider.process(at(seconds), clock, Vec::new());
+        assert!(decider.next_due().is_none_or(|due| due > at(seconds)), "nothing is left to do at {seconds} s");
+        // That nobody is heard meanwhile is another trouble.
+        let alarms = decider.open_alarms().into_iter().filter(|alarm| alarm.kind != AlarmKind::SensorLost);
+        alarms.map(|alarm| (alarm.kind, alarm.condition)).collect()
+    };
+    assert_eq!(open(1, ClockQuality::Unsynced), [], "a start is no trouble");
+    assert_eq!(open(601, ClockQuality::Unsynced), [(AlarmKind::ClockTrouble, Condition::ActiveUnack)]);
+    assert_eq!(open(700, ClockQuality::Synced), [(AlarmKind::ClockTrouble, Condition::ClearedUnack)]);
+    let both = [(AlarmKind::ClockTrouble, Condition::ClearedUnack), (AlarmKind::EndOfLife, Condition::ActiveUnack)];
+    assert_eq!(open(2_000, ClockQuality::Synced), both);
+}

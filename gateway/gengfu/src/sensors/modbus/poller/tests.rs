@@ -44,6 +44,7 @@ fn device(name: &str, class: DeviceClass) -> Device {
         left_open_after: None,
         dwelling: None,
         subject_ref: None,
+        replace_by: None,
         supervision: None,
         care: None,
         location: Location::default(),

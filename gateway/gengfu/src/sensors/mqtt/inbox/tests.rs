@@ -64,6 +64,7 @@ fn plan() -> BrokerPlan {
             left_open_after: None,
             dwelling: None,
             subject_ref: None,
+            replace_by: None,
             supervision: None,
             care: None,
             location: Location::default(),
