@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -32,6 +32,8 @@ pub struct Cable {
 struct Shared {
     is_cut: AtomicBool,
     stop: AtomicBool,
+    /// How often a chip with new power was plugged in.
+    plugged: AtomicU64,
     record: Mutex<Record>,
 }
 
@@ -73,6 +75,12 @@ impl Cable {
     /// Cuts the cable, or mends it. What is sent into a cut cable is gone.
     pub fn cut(&self, cut: bool) {
         self.shared.is_cut.store(cut, Ordering::SeqCst);
+    }
+
+    /// How often a chip was plugged in. What is whispered before it is counted may go to the one before, or to nobody.
+    #[must_use]
+    pub fn plugged(&self) -> u64 {
+        self.shared.plugged.load(Ordering::SeqCst)
     }
 
     /// Everything whole that the node has said, also into a cut cable, since the last [`Cable::forget`].
@@ -143,6 +151,7 @@ impl Pump {
                 // A chip with new power; the old one's port is gone.
                 self.node = stream.set_nonblocking(true).is_ok().then_some(stream);
                 (self.up, self.down) = (Decoder::new(), Decoder::new());
+                self.shared.plugged.fetch_add(1, Ordering::SeqCst);
             }
             self.carry_up();
             self.carry_down();

@@ -374,6 +374,7 @@ impl Chip {
     }
 
     fn power_on(&mut self) -> Result<()> {
+        let plugged = self.cable.plugged();
         let (qmp, qtest) = (listen(&self.dir.join("qmp.sock"))?, listen(&self.dir.join("qtest.sock"))?);
         let mut process = Process::spawn("chip", self.command(), &self.dir)?;
         let control = Lines::accept(&qmp, &mut process)?;
@@ -383,6 +384,11 @@ impl Chip {
         running.control.execute("qmp_capabilities", &json!({}))?;
         running.find_ports()?;
         self.running = Some(running);
+        // Before it runs, so that nothing is said past it.
+        let cable = &self.cable;
+        eventually("the chip is on its cable", ANSWER, || {
+            if cable.plugged() > plugged { Ok(()) } else { Err("the emulator has not connected".to_owned()) }
+        })?;
         self.drive_all()?;
         self.running()?.control.execute("cont", &json!({})).map(drop)
     }
