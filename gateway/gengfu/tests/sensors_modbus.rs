@@ -78,7 +78,7 @@ async fn the_whole_line(way: &str, server: &mut ModbusServer) {
     // The detector itself, its dirt, and its base.
     server.tell("set 17 1 1 1");
     sensors.until("smoke-duct", |what| *what == What::Smoke(Smoke::Alarm)).await;
-    sensors.until("smoke-duct", |what| *what == What::DeviceFault(true)).await;
+    sensors.until("smoke-duct", |what| *what == What::Contaminated(true)).await;
     server.tell("set 17 0 0 0 0");
     sensors.until("smoke-duct", |what| *what == What::Smoke(Smoke::Clear)).await;
     sensors.until("smoke-duct", |what| *what == What::Tamper(true)).await;
