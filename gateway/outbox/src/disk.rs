@@ -1,5 +1,6 @@
 //! sled made power-safe. Owns the directory, the lock, what must be synced and when, and the repair of what sled 0.34
-//! cannot open by itself. Refuses to know what is stored. Why each step is here: `docs/decisions/0001`.
+//! cannot open by itself. Refuses to know what is stored. Why each step is here: `docs/decisions/0001`. Below the
+//! [`Engine`] lies either sled or a simulated disk (`sim.rs`); everything above it is the same code for both.
 
 use std::{
     any::Any,
@@ -12,11 +13,18 @@ use std::{
     time::Duration,
 };
 
-use crate::{OutboxError, ops::Ops, watch::Watch};
+use crate::{
+    OutboxError,
+    ops::Ops,
+    sim::{self, SimDisk},
+    watch::Watch,
+};
 
 /// sled's tree that holds the redo record, and its only key.
 const REDO_TREE: &str = "redo";
 const REDO_KEY: &[u8] = b"redo";
+/// The same on a simulated disk, which has one tree; no key of the layout begins so.
+const SIM_REDO_KEY: &[u8] = b"\xffredo";
 /// The longest redo record. sled writes a value from 128 KiB on to an unsynced file of its own; a leaf with one value of
 /// this length stays below. More is written as a batch of sled's, which takes one more write to the disk.
 const REDO_BYTES_MAX: usize = 24 * 1024;
@@ -30,29 +38,87 @@ const LOCK_TRIES: u32 = 50;
 const REOPEN_TRIES: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// The place of the store, held exclusively for as long as this lives.
+pub(crate) enum Home {
+    /// A directory with sled's files, under a lock.
+    Directory(Directory),
+    /// A disk in memory.
+    Simulated(sim::Lease),
+}
+
 /// The directory, held under an exclusive lock for as long as this lives.
-pub(crate) struct Home {
+pub(crate) struct Directory {
     path: PathBuf,
     cache_bytes: u64,
     mark: File,
     created: bool,
 }
 
-/// sled, open, and the descriptor that makes its flushes durable.
+/// The store, open.
 pub(crate) struct Store {
-    /// `None` only while it is dropped.
-    db: Option<sled::Db>,
-    redo: Option<sled::Tree>,
+    engine: Engine,
     /// A redo record was begun and its changes are not all made, or nobody knows.
     owes_redo: AtomicBool,
     /// Keys changed since the last sync.
     unsynced_keys: AtomicUsize,
+}
+
+/// What keeps the keys: single changes recovered in order up to the first that is torn, and a sync.
+enum Engine {
+    Sled(Sled),
+    Simulated(sim::Handle),
+}
+
+/// sled, open, and the descriptor that makes its flushes durable.
+struct Sled {
+    /// `None` only while it is dropped.
+    db: Option<sled::Db>,
+    redo: Option<sled::Tree>,
     data: File,
 }
 
 impl Home {
+    /// Locks the place, creating it if needed.
+    pub fn lock(path: &Path, cache_bytes: u64, simulated: Option<&SimDisk>) -> Result<Home, OutboxError> {
+        match simulated {
+            Some(disk) => disk.lease(path).map(Home::Simulated),
+            None => Directory::lock(path, cache_bytes).map(Home::Directory),
+        }
+    }
+
+    /// What errors name.
+    pub fn path(&self) -> &Path {
+        match self {
+            Home::Directory(directory) => &directory.path,
+            Home::Simulated(lease) => lease.path(),
+        }
+    }
+
+    /// Opens the store, repairing what a power cut may have left.
+    pub fn open(&mut self) -> Result<Store, OutboxError> {
+        let engine = match self {
+            Home::Directory(directory) => Engine::Sled(directory.open()?),
+            Home::Simulated(lease) => Engine::Simulated(lease.open()?),
+        };
+        let store = Store { engine, owes_redo: AtomicBool::new(true), unsynced_keys: AtomicUsize::new(0) };
+        guarded("redo the last batch", || store.redo_last())?;
+        Ok(store)
+    }
+
+    /// Drops what the page cache holds of the log. After a failed sync the kernel may hold pages it counts as clean
+    /// that never reached the disk; reading them back would make lost data look safe.
+    pub fn forget_cached_pages(&self) -> Result<(), OutboxError> {
+        match self {
+            Home::Directory(directory) => directory.forget_cached_pages(),
+            // It forgets by itself, when it is opened after a failure.
+            Home::Simulated(_) => Ok(()),
+        }
+    }
+}
+
+impl Directory {
     /// Creates the directory if needed and locks it.
-    pub fn lock(path: &Path, cache_bytes: u64) -> Result<Home, OutboxError> {
+    fn lock(path: &Path, cache_bytes: u64) -> Result<Directory, OutboxError> {
         fs::create_dir_all(path).map_err(io_error("create", path))?;
         let mark_path = path.join("gengfu.outbox");
         let mark = OpenOptions::new()
@@ -73,15 +139,11 @@ impl Home {
             tries += 1;
         }
         let created = fs::read(&mark_path).map_err(io_error("read", &mark_path))?.ends_with(MARK);
-        Ok(Home { path: path.to_owned(), cache_bytes, mark, created })
+        Ok(Directory { path: path.to_owned(), cache_bytes, mark, created })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Opens the store, repairing what a power cut may have left, and syncs all that opening wrote.
-    pub fn open(&mut self) -> Result<Store, OutboxError> {
+    /// Opens sled, repairing what a power cut may have left, and syncs all that opening wrote.
+    fn open(&mut self) -> Result<Sled, OutboxError> {
         remove_half_written_snapshots(&self.path)?;
         // sled is about to write a snapshot, synced, that refers to the log; the log it refers to must be on the disk
         // first. After a kill it may be in the page cache only.
@@ -107,20 +169,10 @@ impl Home {
         self.finish_creation()?;
         let data_path = self.path.join("db");
         let data = OpenOptions::new().read(true).write(true).open(&data_path).map_err(io_error("open", &data_path))?;
-        let store = Store {
-            db: Some(db),
-            redo: Some(redo),
-            owes_redo: AtomicBool::new(true),
-            unsynced_keys: AtomicUsize::new(0),
-            data,
-        };
-        guarded("redo the last batch", || store.redo_last())?;
-        Ok(store)
+        Ok(Sled { db: Some(db), redo: Some(redo), data })
     }
 
-    /// Drops what the page cache holds of the log. After a failed sync the kernel may hold pages it counts as clean
-    /// that never reached the disk; reading them back would make lost data look safe.
-    pub fn forget_cached_pages(&self) -> Result<(), OutboxError> {
+    fn forget_cached_pages(&self) -> Result<(), OutboxError> {
         let path = self.path.join("db");
         let file = File::open(&path).map_err(io_error("open", &path))?;
         // The error of the lost write may be reported once more here; it is known already.
@@ -168,27 +220,119 @@ impl Home {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        if !*self.owes_redo.get_mut() {
+            // A store that was closed in order owes nothing; if this fails, the same changes are made once more.
+            let _ = guarded("close", || self.engine.remove_redo());
+        }
+    }
+}
+
+impl Drop for Sled {
+    fn drop(&mut self) {
         // sled flushes when it closes, and panics when the disk is gone by then. What was promised is synced already.
         let (db, redo) = (self.db.take(), self.redo.take());
-        let is_owed = self.owes_redo.load(Ordering::Relaxed);
         let _ = guarded("close", || {
-            if let Some(redo) = redo.filter(|_| !is_owed) {
-                // A store that was closed in order owes nothing; if this fails, the same changes are made once more.
-                let _ = redo.remove(REDO_KEY);
-            }
-            drop(db);
+            drop((redo, db));
             Ok(())
         });
     }
 }
 
-impl Store {
+impl Sled {
     fn db(&self) -> &sled::Db {
         self.db.as_ref().expect("the handle is there until the store is dropped")
     }
 
+    fn redo(&self) -> &sled::Tree {
+        self.redo.as_ref().expect("the handle is there until the store is dropped")
+    }
+
+    fn sync(&self, watch: &Watch) -> Result<(), OutboxError> {
+        watch
+            .over(self.db(), || self.db().flush())
+            .map_err(|source| OutboxError::Store { doing: "flush the log", source })?;
+        self.data.sync_data().map_err(|source| OutboxError::Io {
+            doing: "sync",
+            path: PathBuf::from("the outbox's db file"),
+            source,
+        })
+    }
+
+    fn apply_batch(&self, ops: &Ops) -> sled::Result<()> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in ops.iter() {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        self.db().apply_batch(batch)
+    }
+}
+
+impl Engine {
+    fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, OutboxError> {
+        match self {
+            Engine::Sled(sled) => sled.db().get(key).map_err(|source| OutboxError::Store { doing: "read", source }),
+            Engine::Simulated(disk) => disk.get(key),
+        }
+    }
+
+    /// Makes one change.
+    fn set(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), OutboxError> {
+        match (self, value) {
+            (Engine::Sled(sled), Some(value)) => sled.db().insert(key, value).map(drop).map_err(not_applied),
+            (Engine::Sled(sled), None) => sled.db().remove(key).map(drop).map_err(not_applied),
+            (Engine::Simulated(disk), value) => disk.write([(key, value)]),
+        }
+    }
+
+    /// Makes all changes as one.
+    fn set_all(&self, ops: &Ops) -> Result<(), OutboxError> {
+        match self {
+            Engine::Sled(sled) => sled.apply_batch(ops).map_err(not_applied),
+            Engine::Simulated(disk) => disk.write(ops.iter()),
+        }
+    }
+
+    fn read_redo(&self) -> Result<Option<sled::IVec>, OutboxError> {
+        match self {
+            Engine::Sled(sled) => {
+                sled.redo().get(REDO_KEY).map_err(|source| OutboxError::Store { doing: "read the redo record", source })
+            }
+            Engine::Simulated(disk) => disk.get(SIM_REDO_KEY),
+        }
+    }
+
+    fn write_redo(&self, record: Vec<u8>) -> Result<(), OutboxError> {
+        match self {
+            Engine::Sled(sled) => sled.redo().insert(REDO_KEY, record).map(drop).map_err(not_applied),
+            Engine::Simulated(disk) => disk.write([(SIM_REDO_KEY, Some(&record[..]))]),
+        }
+    }
+
+    fn remove_redo(&self) -> Result<(), OutboxError> {
+        match self {
+            Engine::Sled(sled) => sled.redo().remove(REDO_KEY).map(drop).map_err(not_applied),
+            Engine::Simulated(disk) => disk.write([(SIM_REDO_KEY, None)]),
+        }
+    }
+
+    fn sync(&self, watch: &Watch) -> Result<(), OutboxError> {
+        match self {
+            Engine::Sled(sled) => sled.sync(watch),
+            Engine::Simulated(disk) => disk.sync(),
+        }
+    }
+}
+
+fn not_applied(source: sled::Error) -> OutboxError {
+    OutboxError::Store { doing: "apply a batch", source }
+}
+
+impl Store {
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, OutboxError> {
-        self.db().get(key).map_err(|source| OutboxError::Store { doing: "read", source })
+        self.engine.get(key)
     }
 
     /// Keys and values from `start` while they begin with `prefix`.
@@ -197,9 +341,14 @@ impl Store {
         start: &[u8],
         prefix: &'a [u8],
     ) -> impl Iterator<Item = Result<(sled::IVec, sled::IVec), OutboxError>> + 'a {
-        self.db()
-            .range(start.to_vec()..)
+        let (sled, simulated) = match &self.engine {
+            Engine::Sled(sled) => (Some(sled.db().range(start.to_vec()..)), None),
+            Engine::Simulated(disk) => (None, Some(disk.range(start))),
+        };
+        sled.into_iter()
+            .flatten()
             .map(|entry| entry.map_err(|source| OutboxError::Store { doing: "read", source }))
+            .chain(simulated.into_iter().flatten())
             .take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
     }
 
@@ -227,45 +376,29 @@ impl Store {
     ///
     /// sled's batch is not used for all, because it costs one more write to the disk, with a change of threads, for a manifest.
     fn begin(&self, ops: &Ops) -> Result<bool, OutboxError> {
-        let failed = |source| OutboxError::Store { doing: "apply a batch", source };
         self.owes_redo.store(true, Ordering::Relaxed);
         self.unsynced_keys.fetch_add(ops.len(), Ordering::Relaxed);
         if ops.encoded_bytes() <= REDO_BYTES_MAX {
-            self.redo().insert(REDO_KEY, ops.encode()).map_err(failed)?;
+            self.engine.write_redo(ops.encode())?;
             return Ok(true);
         }
         // All changes of the last record are made, and it must not be made again on top of these.
-        self.redo().remove(REDO_KEY).map_err(failed)?;
-        let mut batch = sled::Batch::default();
-        for (key, value) in ops.iter() {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        self.db().apply_batch(batch).map_err(failed)?;
+        self.engine.remove_redo()?;
+        self.engine.set_all(ops)?;
         self.owes_redo.store(false, Ordering::Relaxed);
         Ok(false)
     }
 
     /// Makes the changes of the redo record.
     fn finish(&self, ops: &Ops) -> Result<(), OutboxError> {
-        for (key, value) in ops.iter() {
-            match value {
-                Some(value) => self.db().insert(key, value),
-                None => self.db().remove(key),
-            }
-            .map_err(|source| OutboxError::Store { doing: "apply a batch", source })?;
-        }
+        ops.iter().try_for_each(|(key, value)| self.engine.set(key, value))?;
         self.owes_redo.store(false, Ordering::Relaxed);
         Ok(())
     }
 
     /// Makes the changes of the record that a crash may have cut short, once more.
     fn redo_last(&self) -> Result<(), OutboxError> {
-        let record = self.redo().get(REDO_KEY);
-        let record = record.map_err(|source| OutboxError::Store { doing: "read the redo record", source })?;
-        let ops = match &record {
+        let ops = match &self.engine.read_redo()? {
             Some(raw) => Ops::decode(raw).ok_or_else(|| OutboxError::Damaged {
                 place: "the redo record".to_owned(),
                 detail: "it does not have the form this program writes",
@@ -273,10 +406,6 @@ impl Store {
             None => Ops::default(),
         };
         self.finish(&ops)
-    }
-
-    fn redo(&self) -> &sled::Tree {
-        self.redo.as_ref().expect("the handle is there until the store is dropped")
     }
 
     /// Syncs if so much was applied since the last sync that it may not wait for the next commit's.
@@ -288,14 +417,7 @@ impl Store {
     /// `sync_file_range`, which neither writes the file's size and block map nor empties the disk's own cache;
     /// `fdatasync` does both.
     pub fn sync(&self, watch: &Watch) -> Result<(), OutboxError> {
-        watch
-            .over(self.db(), || self.db().flush())
-            .map_err(|source| OutboxError::Store { doing: "flush the log", source })?;
-        self.data.sync_data().map_err(|source| OutboxError::Io {
-            doing: "sync",
-            path: PathBuf::from("the outbox's db file"),
-            source,
-        })?;
+        self.engine.sync(watch)?;
         self.unsynced_keys.store(0, Ordering::Relaxed);
         Ok(())
     }

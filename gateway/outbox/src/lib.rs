@@ -64,6 +64,7 @@ mod layout;
 mod ops;
 mod outbox;
 mod settle;
+pub mod sim;
 mod types;
 mod watch;
 
@@ -73,6 +74,7 @@ pub use journal::{ChainFault, ChainReport, JournalRecord};
 pub use lane::{Bounds, Lane};
 pub use layout::{MAX_ID_BYTES, MAX_STATE_KEY_BYTES, MAX_VALUE_BYTES};
 pub use outbox::{Options, Outbox, StateEntry};
+pub use sim::SimDisk;
 pub use types::{
     Appended, Committed, DroppedItem, Head, Health, Item, ItemKey, LaneStats, Located, Outcome, Position, Receipt,
     ReceivedItem, Stage, Stats, TraceRecord,

@@ -21,6 +21,7 @@ use crate::{
     layout::{HEAD_KEY, HeadRecord, IdRecord, id_key, parse_pending_key, pending_at, state_key, state_tail_key},
     ops::Ops,
     settle::{read_outline, read_record, settle},
+    sim::SimDisk,
     watch::Watch,
 };
 
@@ -39,13 +40,27 @@ pub struct Options {
     /// How many settled events (received or dropped) the journal keeps for export and `trace`, at least 1. Default
     /// 20 000, at about 2 KiB an event some 50 MiB.
     pub journal_keep: u64,
+    /// The disk in memory to use instead of `path`; see [`Options::simulated`]. `None` in production.
+    pub simulated: Option<SimDisk>,
 }
 
 impl Options {
     /// The defaults, at `path`.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Options { path: path.into(), cache_bytes: 4 * 1024 * 1024, bounds: Bounds::default(), journal_keep: 20_000 }
+        Options {
+            path: path.into(),
+            cache_bytes: 4 * 1024 * 1024,
+            bounds: Bounds::default(),
+            journal_keep: 20_000,
+            simulated: None,
+        }
+    }
+
+    /// The defaults, on a simulated disk: the same outbox, deterministic, without a file or a thread.
+    #[must_use]
+    pub fn simulated(disk: &SimDisk) -> Self {
+        Options { simulated: Some(disk.clone()), ..Options::new("simulated") }
     }
 }
 
@@ -81,7 +96,7 @@ impl Outbox {
     /// # Errors
     /// The directory cannot be used, is in use, was written by another version, or is damaged beyond sled's recovery.
     pub fn open(options: Options) -> Result<Outbox, OutboxError> {
-        let mut home = Home::lock(&options.path, options.cache_bytes.max(256 * 1024))?;
+        let mut home = Home::lock(&options.path, options.cache_bytes.max(256 * 1024), options.simulated.as_ref())?;
         let store = home.open()?;
         let head = load_head(&store, home.path())?;
         let mut flight = Flight::default();
@@ -89,7 +104,7 @@ impl Outbox {
         Ok(Outbox(Arc::new(Inner {
             bounds: options.bounds,
             journal_keep: options.journal_keep.max(1),
-            watch: Watch::start(),
+            watch: if options.simulated.is_some() { Watch::none() } else { Watch::start() },
             flight: Mutex::new(flight),
             poisoned: Mutex::new(None),
             holder: Mutex::new(None),

@@ -1,11 +1,15 @@
 //! Goal: whatever its users do, the outbox does what a simple model in memory does. Method: seeded random actions on
-//! both, everything observable compared after each. A failing seed is printed; `GENGFU_SEED=<seed>` replays it alone.
-//! Seeds that ever failed stand in `FAILED_ONCE` and are replayed first.
+//! both, everything observable compared after each; on a directory, and far more often on the simulated disk, where the power
+//! is also cut and the disk fails at any operation. A failing seed is printed; `GENGFU_SEED=<seed>` replays it alone.
+//! `GENGFU_MODEL_RUNS` and `GENGFU_SIM_RUNS` set how many. Seeds that ever failed stand in `FAILED_ONCE` and are replayed first.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gengfu_outbox::{Batch, Bounds, ItemKey, Lane, Options, Outbox, Outcome, Receipt};
+use gengfu_outbox::{
+    Batch, Bounds, Health, ItemKey, Lane, Options, Outbox, OutboxError, Outcome, Receipt,
+    sim::{Fault, Kept, SimDisk},
+};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -13,14 +17,24 @@ use tempfile::TempDir;
 const FAILED_ONCE: &[u64] = &[];
 const KEEP: u64 = 12;
 
-fn options(dir: &TempDir) -> Options {
+/// Where the outbox under test lies.
+enum Place {
+    Directory(TempDir),
+    Simulated(SimDisk),
+}
+
+fn options(place: &Place) -> Options {
+    let defaults = match place {
+        Place::Directory(dir) => Options::new(dir.path()),
+        Place::Simulated(disk) => Options::simulated(disk),
+    };
     let bounds = Bounds::default()
         .with(Lane::Trouble, 6)
         .with(Lane::Care, 9)
         .with(Lane::City, 4)
         .with(Lane::Telemetry, 3)
         .with(Lane::Evidence, 5);
-    Options { bounds, journal_keep: KEEP, ..Options::new(dir.path()) }
+    Options { bounds, journal_keep: KEEP, ..defaults }
 }
 
 #[derive(Clone)]
@@ -59,23 +73,26 @@ impl Model {
 
 struct Run {
     rng: StdRng,
-    dir: TempDir,
+    place: Place,
     outbox: Outbox,
     model: Model,
+    /// Received since the last sync: a crash may make them pending again.
+    unsynced: BTreeSet<ItemKey>,
     next_id: u64,
     oldest_kept: u64,
 }
 
 impl Run {
-    fn new(seed: u64) -> Run {
-        let dir = TempDir::new().unwrap();
-        let outbox = Outbox::open(options(&dir)).unwrap();
-        Run { rng: StdRng::seed_from_u64(seed), dir, outbox, model: Model::default(), next_id: 0, oldest_kept: 1 }
+    fn new(seed: u64, place: Place) -> Run {
+        let outbox = Outbox::open(options(&place)).unwrap();
+        let rng = StdRng::seed_from_u64(seed);
+        Run { rng, place, outbox, model: Model::default(), unsynced: BTreeSet::new(), next_id: 0, oldest_kept: 1 }
     }
 
     fn act(&mut self) {
-        match self.rng.random_range(0..100) {
-            0..40 => self.batch(),
+        let kinds = if matches!(self.place, Place::Simulated(_)) { 115 } else { 100 };
+        match self.rng.random_range(0..kinds) {
+            0..40 => assert!(self.batch().is_none(), "no fault, no failure"),
             40..60 => self.take(),
             60..80 => self.receive(),
             80..88 => self.release(),
@@ -84,19 +101,108 @@ impl Run {
                 self.model.items.values_mut().for_each(|entry| entry.in_flight = false);
             }
             91..96 => self.outbox.recover().unwrap(),
-            _ => self.reopen(),
+            96..100 => self.reopen(),
+            100..105 => {
+                let kept = self.kept();
+                self.disk().cut_power(kept);
+                self.crashed(None);
+            }
+            105..110 => self.cut_in_a_batch(),
+            _ => self.fail(),
         }
+    }
+
+    fn disk(&self) -> &SimDisk {
+        match &self.place {
+            Place::Simulated(disk) => disk,
+            Place::Directory(_) => panic!("only the simulated disk is cut off from power"),
+        }
+    }
+
+    fn kept(&mut self) -> Kept {
+        let first = self.rng.random_range(0..12);
+        *[Kept::Nothing, Kept::Everything, Kept::Random, Kept::First(first)].iter().choose(&mut self.rng).unwrap()
+    }
+
+    fn cut_in_a_batch(&mut self) {
+        let (operations, kept) = (self.rng.random_range(1..40), self.kept());
+        let before = self.disk().counts().cuts;
+        self.disk().cut_power_in(operations, kept);
+        let undecided = self.batch();
+        if self.disk().counts().cuts == before {
+            assert!(undecided.is_none(), "without a cut the commit is decided");
+            self.disk().cut_power(kept);
+        }
+        self.crashed(undecided);
+    }
+
+    /// Starts again after a crash. `undecided`: the model as it is if the batch that was being committed is found.
+    fn crashed(&mut self, undecided: Option<Model>) {
+        self.outbox = Outbox::open(options(&self.place)).unwrap();
+        self.found(undecided);
+        self.model.items.values_mut().for_each(|entry| entry.in_flight = false);
+    }
+
+    fn fail(&mut self) {
+        let fault =
+            [Fault::Full, Fault::ReadOnly, Fault::WriteError, Fault::SyncError].into_iter().choose(&mut self.rng);
+        let operations = self.rng.random_range(1..12);
+        self.disk().set_fault_in(operations, fault.unwrap());
+        let mut undecided = None;
+        for _ in 0..20 {
+            undecided = self.batch();
+            if undecided.is_some() {
+                break;
+            }
+        }
+        if self.outbox.health() != Health::Ok {
+            assert!(matches!(
+                self.outbox.batch().append(Lane::Fire, "x", 0, |_| vec![]),
+                Err(OutboxError::Poisoned { .. })
+            ));
+            assert!(matches!(self.outbox.received(&["x"], 0), Err(OutboxError::Poisoned { .. })));
+            assert!(self.outbox.recover().is_err(), "the fault stands");
+        }
+        self.disk().set_fault(None);
+        // A plan that no batch reached must not strike later.
+        self.disk().set_fault_in(u64::MAX, Fault::Full);
+        self.outbox.recover().unwrap();
+        self.found(undecided);
+    }
+
+    /// Makes the model what was found: the batch whole or not at all, unsynced receipts or none.
+    fn found(&mut self, undecided: Option<Model>) {
+        if let Some(after) = undecided {
+            let stored = |(key, entry): (&ItemKey, &Entry)| {
+                !self.model.items.contains_key(key) && self.outbox.lookup(&entry.id).unwrap().is_some()
+            };
+            let head = self.outbox.head();
+            let ends_so = (head.sequence, head.hash) == (after.sequence, after.hash);
+            let holds_so = self.outbox.scan(b"").unwrap() == after.state.clone().into_iter().collect::<Vec<_>>();
+            let is_new = after.items.len() > self.model.items.len();
+            if ends_so && holds_so && (!is_new || after.items.iter().any(stored)) {
+                self.model = after;
+            }
+        }
+        for key in std::mem::take(&mut self.unsynced) {
+            let entry = self.model.items.get_mut(&key).unwrap();
+            if self.outbox.lookup(&entry.id).unwrap().is_some_and(|at| at.outcome == Outcome::Pending) {
+                entry.outcome = Outcome::Pending;
+            }
+        }
+        self.oldest_kept = self.outbox.stats().oldest_kept_sequence.min(self.oldest_kept);
     }
 
     fn reopen(&mut self) {
         // The old handle must be closed before the directory can be opened again.
         let spare = TempDir::new().unwrap();
         self.outbox = Outbox::open(Options::new(spare.path())).unwrap();
-        self.outbox = Outbox::open(options(&self.dir)).unwrap();
+        self.outbox = Outbox::open(options(&self.place)).unwrap();
         self.model.items.values_mut().for_each(|entry| entry.in_flight = false);
     }
 
-    fn batch(&mut self) {
+    /// Gives back the model after the batch when it is open whether it was stored.
+    fn batch(&mut self) -> Option<Model> {
         let outbox = self.outbox.clone();
         let mut batch = outbox.batch();
         let mut after = self.model.clone();
@@ -119,9 +225,18 @@ impl Run {
             }
         }
         if self.rng.random_bool(0.8) {
-            batch.commit().unwrap();
-            self.model = after;
+            match batch.commit() {
+                Ok(_) => {
+                    self.model = after;
+                    self.unsynced.clear();
+                }
+                Err(fault) => {
+                    assert!(matches!(self.place, Place::Simulated(_)), "{fault}");
+                    return Some(after);
+                }
+            }
         }
+        None
     }
 
     fn append(&mut self, batch: &mut Batch<'_>, after: &mut Model) {
@@ -137,14 +252,14 @@ impl Run {
         after.sequence += 1;
         after.hash = Sha256::digest(&bytes).into();
         assert_eq!((appended.sequence, appended.hash), (after.sequence, after.hash));
-        after.add(appended.key, id, bytes, &options(&self.dir).bounds);
+        after.add(appended.key, id, bytes, &options(&self.place).bounds);
     }
 
     fn attach(&mut self, batch: &mut Batch<'_>, after: &mut Model) {
         let (lane, id, length) = (self.lane(), self.id(), self.length());
         let bytes = self.bytes(length);
         let key = batch.attach(lane, &id, 0, &bytes).unwrap();
-        after.add(key, id, bytes, &options(&self.dir).bounds);
+        after.add(key, id, bytes, &options(&self.place).bounds);
     }
 
     fn take(&mut self) {
@@ -173,6 +288,7 @@ impl Run {
             if entry.outcome == Outcome::Pending {
                 entry.outcome = Outcome::Received;
                 entry.in_flight = false;
+                self.unsynced.insert(*key);
             }
         }
         assert_eq!(self.outbox.received(&["nobody"], 1).unwrap()[0].receipt, Receipt::Unknown);
@@ -247,29 +363,39 @@ impl Run {
     }
 }
 
-fn replay(seed: u64) {
-    let ended = std::panic::catch_unwind(|| {
-        let mut run = Run::new(seed);
-        for _ in 0..150 {
+fn replay(seed: u64, place: Place, actions: u32) {
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut run = Run::new(seed, place);
+        for _ in 0..actions {
             run.act();
             run.compare();
         }
         run.finish();
-    });
+    }));
     if let Err(panic) = ended {
         eprintln!("the model and the outbox differ; replay with GENGFU_SEED={seed}");
         std::panic::resume_unwind(panic);
     }
 }
 
+fn replay_many(runs: &str, default: u32, actions: u32, place: impl Fn(u64) -> Place) {
+    if let Some(seed) = std::env::var("GENGFU_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        return replay(seed, place(seed), actions);
+    }
+    FAILED_ONCE.iter().for_each(|seed| replay(*seed, place(*seed), actions));
+    let runs = std::env::var(runs).ok().and_then(|runs| runs.parse().ok()).unwrap_or(default);
+    for _ in 0..runs {
+        let seed = rand::random();
+        replay(seed, place(seed), actions);
+    }
+}
+
 #[test]
 fn whatever_is_done_the_outbox_does_what_the_model_does() {
-    if let Some(seed) = std::env::var("GENGFU_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        return replay(seed);
-    }
-    FAILED_ONCE.iter().copied().for_each(replay);
-    let runs = std::env::var("GENGFU_MODEL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(6);
-    for _ in 0..runs {
-        replay(rand::random());
-    }
+    replay_many("GENGFU_MODEL_RUNS", 6, 150, |_| Place::Directory(TempDir::new().unwrap()));
+}
+
+#[test]
+fn whatever_the_disk_does_the_outbox_does_what_the_model_does() {
+    replay_many("GENGFU_SIM_RUNS", 200, 120, |seed| Place::Simulated(SimDisk::new(seed)));
 }
