@@ -13,6 +13,7 @@
 //! | [`gateway`] | the `gengfu` binary | kill -9, frozen, restarted |
 //! | [`node`] | sensor nodes on pseudo-terminals | rebooted, muted |
 //! | [`qemu`] | a node's microcontroller in QEMU, the real image | reset, power, pins, clock |
+//! | [`ca`] | certificates | expired, foreign, revoked |
 //! | [`cable`] | its serial line | cut |
 //! | [`bus`] | an RS-485 pair that nodes share | cut, two who speak at once |
 //! | [`desk`] | the reference dispatch desk | |
@@ -28,6 +29,7 @@
 
 pub mod broker;
 pub mod bus;
+pub mod ca;
 pub mod cable;
 pub mod clip;
 pub mod desk;
