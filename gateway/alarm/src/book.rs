@@ -347,5 +347,7 @@ fn begin(
         evidence: Vec::new(),
         origin: None,
         operator: None,
+        side: None,
+        case: None,
     }
 }

@@ -37,8 +37,16 @@ pub struct Matter {
     /// In English.
     pub en: String,
     /// The alarm that carries it; absent for what this version does not raise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_kind")]
     pub kind: Option<AlarmKind>,
+}
+
+/// On the wire a kind of a later version is kept; in a file of ours it is a typing error.
+fn known_kind<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<AlarmKind>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    let refuse =
+        || serde::de::Error::custom(format_args!("unknown kind {word:?}: expected one of {:?}", AlarmKind::ALL));
+    AlarmKind::known(&word).map(Some).ok_or_else(refuse)
 }
 
 /// Why a code file is refused.

@@ -19,6 +19,30 @@ pub fn canonical(event: &Event) -> Result<Vec<u8>, serde_json::Error> {
     serde_json_canonicalizer::to_vec(&journaled)
 }
 
+/// Attributes that describe the sending of a copy; they are not journaled and not hashed.
+pub const OF_THE_SENDING: [&str; 3] = ["senttime", "historical", "attempt"];
+
+/// What [`canonical`] gives, from the bytes of an event alone: no attribute passes through a type of ours, so that an event of a later
+/// version, or a damaged one, is hashed as it stands.
+///
+/// # Errors
+/// When the body is no JSON object.
+pub fn canonical_of_body(body: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    let mut event: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)?;
+    for attribute in OF_THE_SENDING {
+        event.remove(attribute);
+    }
+    serde_json_canonicalizer::to_vec(&event)
+}
+
+/// SHA-256 of [`canonical_of_body`].
+///
+/// # Errors
+/// When the body is no JSON object.
+pub fn hash_of_body(body: &[u8]) -> Result<[u8; 32], serde_json::Error> {
+    Ok(hash(&canonical_of_body(body)?))
+}
+
 /// SHA-256 of [`canonical`] bytes.
 #[must_use]
 pub fn hash(canonical: &[u8]) -> [u8; 32] {

@@ -1,14 +1,24 @@
 //! Bodies on `cmd/<verb>/<cmd_id>` and `reply/<cmd_id>`.
 //!
 //! Owns the verbs this version understands. A verb it does not know is answered `refused`, never ignored.
-//! Commands are idempotent by `cmd_id` and may expire.
+//! Commands are idempotent by `cmd_id` and may expire. What a `query` is answered with is in [`crate::query`].
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::case::{CaseStage, RejectReason};
+use crate::query::QueryCommand;
 use crate::slug::Slug;
-use crate::words::Text;
+use crate::words::{AlarmKind, Text};
+
+/// Every verb of this version, in the order of the documents.
+pub const VERBS: [&str; 12] = [
+    "receipt", "ack", "case", "shelve", "unshelve", "reset", "snapshot", "query", "visit", "sounder", "test", "config",
+];
 
 /// What the centre asks of a gateway.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,14 +27,26 @@ pub enum Command {
     Receipt(Receipt),
     /// `ack`: a human has seen this alarm.
     Ack(AlarmCommand),
+    /// `case`: how far the centre's case about this alarm has come.
+    Case(CaseCommand),
+    /// `shelve`: alarms of this kind from this device do not count for a while.
+    Shelve(ShelveCommand),
+    /// `unshelve`: they count again.
+    Unshelve(UnshelveCommand),
     /// `reset`: a human ends a latched alarm whose cause is gone.
     Reset(AlarmCommand),
+    /// `snapshot`: a masked picture of now.
+    Snapshot(SnapshotCommand),
+    /// `query`: what do you know of these.
+    Query(QueryCommand),
     /// `visit`: somebody is with a person, or the person is away; the clock of the home stands meanwhile.
     Visit(VisitCommand),
     /// `sounder`: let a node sound, or be silent.
     Sounder(SounderCommand),
     /// `test`: press a smoke head's test button, electrically.
     Test(TestCommand),
+    /// `config`: a new configuration, signed; tried, kept only if the uplink comes back.
+    Config(ConfigCommand),
 }
 
 /// Body of `receipt`.
@@ -41,6 +63,116 @@ pub struct Receipt {
 pub struct AlarmCommand {
     /// The alarm.
     pub alarm_id: String,
+    /// Who, as the centre names its people; opaque here.
+    pub operator: String,
+    /// When the command was given.
+    pub issued_at: Timestamp,
+    /// After this it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Body of `case`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CaseCommand {
+    /// The alarm.
+    pub alarm_id: String,
+    /// The centre's id of the case; the same for all stages of one case.
+    pub case_id: String,
+    /// Where it stands now.
+    pub stage: CaseStage,
+    /// Why; wanted for `REJECTED` and `RETURNED`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<RejectReason>,
+    /// What the centre wants to remember with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// When it must be dealt with, by the centre's rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Timestamp>,
+    /// Who, as the centre names its people; opaque here.
+    pub operator: String,
+    /// When the command was given.
+    pub issued_at: Timestamp,
+    /// After this it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Body of `shelve`. Smoke and SOS are never shelved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ShelveCommand {
+    /// The device.
+    pub device: Slug,
+    /// Which of its alarms.
+    pub kind: AlarmKind,
+    /// In this zone of its picture only, for a camera.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Slug>,
+    /// Until when, at most 8 h ahead.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: String,
+    /// Who, as the centre names its people; opaque here.
+    pub operator: String,
+    /// When the command was given.
+    pub issued_at: Timestamp,
+    /// After this it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Body of `unshelve`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UnshelveCommand {
+    /// The device.
+    pub device: Slug,
+    /// Which of its alarms.
+    pub kind: AlarmKind,
+    /// The zone that was named in `shelve`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Slug>,
+    /// Who, as the centre names its people; opaque here.
+    pub operator: String,
+    /// When the command was given.
+    pub issued_at: Timestamp,
+    /// After this it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Body of `snapshot`. The picture travels on `evidence/<cmd_id>/1`; the reply's `data` is a [`SnapshotData`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotCommand {
+    /// The camera.
+    pub camera: Slug,
+    /// Who, as the centre names its people; opaque here.
+    pub operator: String,
+    /// When the command was given.
+    pub issued_at: Timestamp,
+    /// After this it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// `data` of the reply to `snapshot`: which picture to expect on `evidence/<cmd_id>/1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotData {
+    /// SHA-256 of the bytes, hex.
+    pub sha256: String,
+    /// Size.
+    pub bytes: u64,
+    /// As in "image/jpeg".
+    pub media_type: String,
+    /// When the picture was taken.
+    pub taken_at: Timestamp,
+}
+
+/// Body of `config`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConfigCommand {
+    /// The signed bundle, base64 (RFC 4648, with padding).
+    pub bundle: String,
     /// Who, as the centre names its people; opaque here.
     pub operator: String,
     /// When the command was given.
@@ -125,6 +257,23 @@ pub struct Reply {
     pub reason: Option<Text>,
     /// When.
     pub at: Timestamp,
+    /// What was asked for: [`SnapshotData`] or [`crate::query::QueryData`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    /// Number of this part, from 1, where an answer comes in several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<u32>,
+    /// How many parts there are; absent where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<u32>,
+}
+
+impl Reply {
+    /// A reply without data, in one part.
+    #[must_use]
+    pub fn new(cmd_id: impl Into<String>, outcome: Outcome, reason: Option<Text>, at: Timestamp) -> Self {
+        Self { cmd_id: cmd_id.into(), outcome, reason, at, data: None, part: None, parts: None }
+    }
 }
 
 /// What became of a command.
@@ -145,7 +294,7 @@ pub enum Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// Not a verb of this version.
-    #[error("unknown verb \"{0}\": this gateway knows receipt, ack, reset, visit, sounder and test")]
+    #[error("unknown verb \"{0}\": this gateway knows {known}", known = VERBS.join(", "))]
     Verb(String),
     /// Body does not fit the verb.
     #[error("body of \"{verb}\" not understood: {source}")]
@@ -166,6 +315,12 @@ impl Command {
         let command = match verb {
             "receipt" => serde_json::from_slice(body).map(Command::Receipt),
             "ack" => serde_json::from_slice(body).map(Command::Ack),
+            "case" => serde_json::from_slice(body).map(Command::Case),
+            "shelve" => serde_json::from_slice(body).map(Command::Shelve),
+            "unshelve" => serde_json::from_slice(body).map(Command::Unshelve),
+            "snapshot" => serde_json::from_slice(body).map(Command::Snapshot),
+            "query" => serde_json::from_slice(body).map(Command::Query),
+            "config" => serde_json::from_slice(body).map(Command::Config),
             "reset" => serde_json::from_slice(body).map(Command::Reset),
             "visit" => serde_json::from_slice(body).map(Command::Visit),
             "sounder" => serde_json::from_slice(body).map(Command::Sounder),
@@ -175,28 +330,85 @@ impl Command {
         command.map_err(|source| CommandError::Body { verb: verb.to_owned(), source })
     }
 
+    /// The verb, as in the topic.
+    #[must_use]
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Command::Receipt(_) => "receipt",
+            Command::Ack(_) => "ack",
+            Command::Case(_) => "case",
+            Command::Shelve(_) => "shelve",
+            Command::Unshelve(_) => "unshelve",
+            Command::Reset(_) => "reset",
+            Command::Snapshot(_) => "snapshot",
+            Command::Query(_) => "query",
+            Command::Visit(_) => "visit",
+            Command::Sounder(_) => "sounder",
+            Command::Test(_) => "test",
+            Command::Config(_) => "config",
+        }
+    }
+
+    /// Who gave it, when, and until when it holds; `None` for a receipt, which is the software's own word.
+    #[must_use]
+    pub fn given(&self) -> Option<Given<'_>> {
+        macro_rules! given {
+            ($it:expr) => {
+                Given { operator: &$it.operator, issued_at: $it.issued_at, expires_at: $it.expires_at }
+            };
+        }
+        Some(match self {
+            Command::Receipt(_) => return None,
+            Command::Ack(it) | Command::Reset(it) => given!(it),
+            Command::Case(it) => given!(it),
+            Command::Shelve(it) => given!(it),
+            Command::Unshelve(it) => given!(it),
+            Command::Snapshot(it) => given!(it),
+            Command::Query(it) => given!(it),
+            Command::Visit(it) => given!(it),
+            Command::Sounder(it) => given!(it),
+            Command::Test(it) => given!(it),
+            Command::Config(it) => given!(it),
+        })
+    }
+
     /// After this it is refused.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
-        match self {
-            Command::Receipt(_) => None,
-            Command::Ack(it) | Command::Reset(it) => it.expires_at,
-            Command::Visit(it) => it.expires_at,
-            Command::Sounder(it) => it.expires_at,
-            Command::Test(it) => it.expires_at,
-        }
+        self.given().and_then(|given| given.expires_at)
     }
 
     /// Who gave it; nobody in particular for a receipt.
     #[must_use]
     pub fn operator(&self) -> Option<&str> {
-        match self {
-            Command::Receipt(_) => None,
-            Command::Ack(it) | Command::Reset(it) => Some(&it.operator),
-            Command::Visit(it) => Some(&it.operator),
-            Command::Sounder(it) => Some(&it.operator),
-            Command::Test(it) => Some(&it.operator),
-        }
+        self.given().map(|given| given.operator)
+    }
+}
+
+/// What every order says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Given<'c> {
+    /// Who, as the centre names its people; opaque here.
+    pub operator: &'c str,
+    /// When the command was given.
+    pub issued_at: Timestamp,
+    /// After this it is refused.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl ConfigCommand {
+    /// The bytes of the bundle.
+    ///
+    /// # Errors
+    /// When `bundle` is not base64; the error names the place.
+    pub fn bundle_bytes(&self) -> Result<Vec<u8>, base64::DecodeError> {
+        STANDARD.decode(&self.bundle)
+    }
+
+    /// The text of `bundle` for these bytes.
+    #[must_use]
+    pub fn encode_bundle(bytes: &[u8]) -> String {
+        STANDARD.encode(bytes)
     }
 }
 
@@ -226,6 +438,48 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(wrong.contains("gone") && wrong.contains("visited"), "{wrong}");
+    }
+
+    #[test]
+    fn every_verb_is_read_and_named_alike() {
+        let given = r#""operator":"op","issued_at":"2026-11-22T08:00:00Z","expires_at":"2026-11-22T08:01:00Z"}"#;
+        let bodies = [
+            ("ack", r#"{"alarm_id":"A","#),
+            ("case", r#"{"alarm_id":"A","case_id":"C","stage":"REJECTED","reason":"steam","#),
+            (
+                "shelve",
+                r#"{"device":"cam-1","kind":"illegal_parking","until":"2026-11-22T09:00:00Z","reason":"market day","#,
+            ),
+            ("unshelve", r#"{"device":"cam-1","kind":"illegal_parking","zone":"gate","#),
+            ("reset", r#"{"alarm_id":"A","#),
+            ("snapshot", r#"{"camera":"cam-1","#),
+            ("query", r#"{"what":"homes","#),
+            ("visit", r#"{"door":"door-1","what":"well","#),
+            ("sounder", r#"{"device":"node-1","for_s":5,"#),
+            ("test", r#"{"device":"smoke-1","#),
+            ("config", r#"{"bundle":"aGVsbG8=","#),
+        ];
+        for (verb, body) in bodies {
+            let command = Command::parse(verb, format!("{body}{given}").as_bytes()).unwrap();
+            assert_eq!(command.verb(), verb);
+            let told = command.given().unwrap();
+            assert_eq!((told.operator, told.expires_at.is_some()), ("op", true), "{verb}");
+        }
+        let read: Vec<&str> = std::iter::once("receipt").chain(bodies.iter().map(|(verb, _)| *verb)).collect();
+        assert_eq!(read, VERBS);
+    }
+
+    #[test]
+    fn a_bundle_is_carried_whole_and_bad_base64_is_told() {
+        let mut config = ConfigCommand {
+            bundle: ConfigCommand::encode_bundle(&[0, 255, 7]),
+            operator: "op".into(),
+            issued_at: "2026-11-22T08:00:00Z".parse().unwrap(),
+            expires_at: None,
+        };
+        assert_eq!(config.bundle_bytes().unwrap(), [0, 255, 7]);
+        config.bundle = "not base64!".into();
+        assert!(config.bundle_bytes().is_err());
     }
 
     #[test]

@@ -6,9 +6,12 @@
 //! rules that make an alarm: those live on either side of it.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod case;
 pub mod chain;
 pub mod command;
 pub mod event;
+pub mod evidence;
+pub mod query;
 pub mod slug;
 pub mod state;
 pub mod topic;
@@ -18,5 +21,5 @@ pub mod words;
 /// majors differ do not understand each other and must say so instead of guessing.
 pub const CONTRACT_MAJOR: u32 = 1;
 
-/// Additions within the major: new optional fields, new kinds. Older readers keep what they do not know.
+/// Additions within the major: new optional fields, new words of open lists. Older readers keep what they do not know.
 pub const CONTRACT_VERSION: &str = "1.0";

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{AlarmData, ClockQuality};
 use crate::slug::Slug;
-use crate::words::{AlarmKind, Lane};
+use crate::words::{AlarmKind, Lane, Text};
 
 /// Body of `status`; with `offline` also the gateway's will.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +28,22 @@ pub struct GatewayStatus {
     pub clock: ClockQuality,
     /// When this was said.
     pub at: Timestamp,
+    /// What is wrong with the gateway itself and its way to the centre, with what to do; empty when nothing is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+/// Something that is wrong, with what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Problem {
+    /// A stable name for programs, as in "broker_refuses" or "disk_full".
+    pub code: String,
+    /// What is wrong, for people.
+    pub text: Text,
+    /// What to do, for people.
+    pub remedy: Text,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// Is somebody there.

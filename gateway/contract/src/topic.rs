@@ -26,8 +26,19 @@ pub enum Up {
     Alarm(String),
     /// Last state of a device (retained).
     Device(String),
-    /// Picture `n` of an alarm.
+    /// Picture `n` of an alarm (or of a `snapshot` command), whole.
     Evidence(String, u32),
+    /// A part of a picture that is larger than the broker takes at once ([`crate::evidence`]).
+    EvidencePart {
+        /// The alarm, or the command.
+        id: String,
+        /// The picture's number.
+        n: u32,
+        /// The part's number, from 1.
+        part: u32,
+        /// How many there are.
+        parts: u32,
+    },
     /// The gateway's statement of what it has sent (retained).
     Statement,
     /// Answer to a command.
@@ -69,6 +80,12 @@ impl Topics {
     #[must_use]
     pub fn evidence(&self, alarm_id: &str, n: u32) -> String {
         format!("{}/evidence/{alarm_id}/{n}", self.base)
+    }
+
+    /// `…/evidence/<alarm_id>/<n>/<part>/<parts>`: part `part` of `parts`, from 1.
+    #[must_use]
+    pub fn evidence_part(&self, alarm_id: &str, n: u32, part: u32, parts: u32) -> String {
+        format!("{}/evidence/{alarm_id}/{n}/{part}/{parts}", self.base)
     }
 
     /// `…/statement`.
@@ -132,17 +149,34 @@ pub fn parse_up(site: &Slug, topic: &str) -> Option<(Slug, Up)> {
         return None;
     }
     let mut parts = rest.split('/');
-    let kind = match (parts.next()?, parts.next(), parts.next(), parts.next()) {
-        ("status", None, None, None) => Up::Status,
-        ("event", None, None, None) => Up::Event,
-        ("statement", None, None, None) => Up::Statement,
-        ("alarm", Some(id), None, None) => Up::Alarm(id.to_owned()),
-        ("device", Some(id), None, None) => Up::Device(id.to_owned()),
-        ("reply", Some(id), None, None) => Up::Reply(id.to_owned()),
-        ("evidence", Some(id), Some(n), None) => Up::Evidence(id.to_owned(), n.parse().ok()?),
+    let mut word = || parts.next();
+    let kind = match (word()?, word(), word()) {
+        ("status", None, None) => Up::Status,
+        ("event", None, None) => Up::Event,
+        ("statement", None, None) => Up::Statement,
+        ("alarm", Some(id), None) => Up::Alarm(id.to_owned()),
+        ("device", Some(id), None) => Up::Device(id.to_owned()),
+        ("reply", Some(id), None) => Up::Reply(id.to_owned()),
+        ("evidence", Some(id), Some(n)) => {
+            let (id, n) = (id.to_owned(), n.parse().ok()?);
+            match (word(), word(), word()) {
+                (None, None, None) => Up::Evidence(id, n),
+                (Some(part), Some(parts), None) => {
+                    Up::EvidencePart { id, n, part: part.parse().ok()?, parts: parts.parse().ok()? }
+                }
+                _ => return None,
+            }
+        }
         _ => return None,
     };
     Some((Slug::new(gateway).ok()?, kind))
+}
+
+/// The contract's major a topic names, when it is not ours: "gengfu/v2/…" is 2. For a clear word instead of silence.
+#[must_use]
+pub fn foreign_major(topic: &str) -> Option<u32> {
+    let major = topic.strip_prefix("gengfu/v")?.split('/').next()?.parse().ok()?;
+    (major != crate::CONTRACT_MAJOR).then_some(major)
 }
 
 #[cfg(test)]
@@ -161,11 +195,20 @@ mod tests {
             (topics.alarm("01A"), Up::Alarm("01A".into())),
             (topics.device(&device), Up::Device("door-1".into())),
             (topics.evidence("01A", 2), Up::Evidence("01A".into(), 2)),
+            (topics.evidence_part("01A", 2, 3, 8), Up::EvidencePart { id: "01A".into(), n: 2, part: 3, parts: 8 }),
             (topics.reply("c1"), Up::Reply("c1".into())),
         ] {
             assert_eq!(parse_up(&site, &topic), Some((gateway.clone(), up)), "{topic}");
         }
         assert_eq!(topics.parse_command(&topics.command("ack", "c1")), Some(("ack", "c1")));
+    }
+
+    #[test]
+    fn a_topic_of_another_major_says_which() {
+        assert_eq!(foreign_major("gengfu/v2/jinding/gw-1/event"), Some(2));
+        for ours in ["gengfu/v1/jinding/gw-1/event", "other/v2/x", "gengfu/vx/y"] {
+            assert_eq!(foreign_major(ours), None, "{ours}");
+        }
     }
 
     #[test]
@@ -177,6 +220,9 @@ mod tests {
             "gengfu/v1/jinding/dispatch/status",
             "gengfu/v1/jinding/gw-1/event/x",
             "gengfu/v1/jinding/gw-1/evidence/a/b",
+            "gengfu/v1/jinding/gw-1/evidence/a/1/2",
+            "gengfu/v1/jinding/gw-1/evidence/a/1/2/3/4",
+            "gengfu/v1/jinding/gw-1/evidence/a/1/x/3",
             "gengfu/v1/jinding/GW/event",
             "",
         ] {

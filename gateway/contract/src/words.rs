@@ -1,7 +1,10 @@
 //! The vocabulary of alarms: kinds, lanes, conditions and the CAP 1.2 words.
 //!
-//! Owns the closed lists that both sides agree on, and the table that gives each kind its words.
+//! Owns the lists of words that both sides agree on, and the table that gives each kind its words.
 //! Refuses thresholds and timers: those are rules, and rules belong to the gateway's `alarm`.
+//!
+//! A list is *closed* (it changes with the contract's major only: lanes, conditions, CAP words) or *open*: a later version of the
+//! same major may add words, and a reader keeps a word it does not know as `Other` and writes it out again unchanged.
 //!
 //! Source of urgency, severity, certainty and category: OASIS Common Alerting Protocol 1.2, 3.2.
 
@@ -34,6 +37,124 @@ macro_rules! words {
     };
 }
 
+/// A word of an open list that this version does not know, kept as it came. At most [`Unknown::MAX_BYTES`] long, so that a reader's
+/// memory stays bounded and the lists stay plain values.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Unknown {
+    bytes: [u8; Self::MAX_BYTES],
+    len: u8,
+}
+
+impl Unknown {
+    /// Longest word any list of this major will ever have, bytes.
+    pub const MAX_BYTES: usize = 63;
+
+    /// Keeps `word`; `None` when it is empty or longer than [`Self::MAX_BYTES`].
+    #[must_use]
+    pub fn new(word: &str) -> Option<Self> {
+        let mut bytes = [0; Self::MAX_BYTES];
+        let len = u8::try_from(word.len()).ok().filter(|len| *len > 0)?;
+        bytes.get_mut(..word.len())?.copy_from_slice(word.as_bytes());
+        Some(Self { bytes, len })
+    }
+
+    /// The word.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let word = self.bytes.get(..usize::from(self.len)).unwrap_or_default();
+        std::str::from_utf8(word).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Unknown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+/// An open list: the words of this version, and `Other` for the words of a later one.
+macro_rules! open_words {
+    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[doc = $doc])+ $variant,)+
+            /// A word of a later version of this major, kept unchanged.
+            Other($crate::words::Unknown),
+        }
+
+        impl $name {
+            /// Every word of this version, in declaration order; never `Other`.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            /// The word as it stands on the wire.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                match self { $($name::$variant => $text,)+ $name::Other(word) => word.as_str() }
+            }
+
+            /// Reads a word of this version; `None` for any other. What a configuration uses, where an unknown word is an error.
+            #[must_use]
+            pub fn known(word: &str) -> Option<Self> {
+                match word { $($text => Some($name::$variant),)+ _ => None }
+            }
+
+            /// True when this version knows the word.
+            #[must_use]
+            pub fn is_known(&self) -> bool {
+                !matches!(self, $name::Other(_))
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let word = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                Self::known(&word).or_else(|| $crate::words::Unknown::new(&word).map($name::Other)).ok_or_else(|| {
+                    serde::de::Error::custom(format_args!(
+                        "a word of {} bytes where 1 to {} were expected",
+                        word.len(),
+                        $crate::words::Unknown::MAX_BYTES
+                    ))
+                })
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let known = [$(($text, [$($doc),+].concat())),+];
+                let mut any: Vec<serde_json::Value> = known
+                    .iter()
+                    .map(|(word, doc)| serde_json::json!({ "const": word, "description": doc.trim() }))
+                    .collect();
+                any.push(serde_json::json!({
+                    "type": "string", "minLength": 1, "maxLength": $crate::words::Unknown::MAX_BYTES,
+                    "description": "A word of a later version of this major: keep it, show it, do not refuse it."
+                }));
+                schemars::json_schema!({ "type": "string", "anyOf": any })
+            }
+        }
+    };
+}
+pub(crate) use open_words;
+
+pub(crate) use words;
+
 words! {
     /// The road an item travels, most urgent first. A later lane never delays an earlier one.
     Lane: "snake_case" {
@@ -62,9 +183,9 @@ impl Lane {
     }
 }
 
-words! {
-    /// What an alarm (or trouble) is about.
-    AlarmKind: "snake_case" {
+open_words! {
+    /// What an alarm (or trouble) is about. Open: a later gateway may know more.
+    AlarmKind {
         /// A smoke alarm's head has sensed smoke. Latches.
         Smoke = "smoke",
         /// A personal emergency button was pressed. Latches.
@@ -251,7 +372,8 @@ pub struct Cap {
 }
 
 impl AlarmKind {
-    /// The lane this kind travels in.
+    /// The lane this kind travels in. The lane of a kind this version does not know stands in its event; until somebody looks there,
+    /// it is urgent and no mere trouble.
     #[must_use]
     pub fn lane(self) -> Lane {
         use AlarmKind::*;
@@ -262,6 +384,7 @@ impl AlarmKind {
             | BusDown | ClockTrouble | TxOverdue | NeverTriggered => Lane::Trouble,
             DoorLeftOpen | NotOpened | NightExit | NightFrequency => Lane::Care,
             IllegalParking | FireLaneBlocked => Lane::City,
+            Other(_) => Lane::Emergency,
         }
     }
 
@@ -297,6 +420,7 @@ impl AlarmKind {
             NightFrequency => (Urgency::Future, Severity::Minor, Certainty::Possible, Category::Health),
             FireLaneBlocked => (Urgency::Expected, Severity::Moderate, Certainty::Likely, Category::Safety),
             IllegalParking => (Urgency::Future, Severity::Minor, Certainty::Likely, Category::Transport),
+            Other(_) => (Urgency::Immediate, Severity::Severe, Certainty::Possible, Category::Safety),
         };
         Cap { status: CapStatus::Actual, urgency, severity, certainty, category }
     }
@@ -305,6 +429,10 @@ impl AlarmKind {
     #[must_use]
     pub fn title(self) -> Text {
         use AlarmKind::*;
+        if let Other(word) = self {
+            let word = word.as_str();
+            return Text { zh: format!("未知类型（{word}）"), en: format!("Unknown kind ({word})") };
+        }
         let (zh, en) = match self {
             Smoke => ("烟雾报警", "Smoke alarm"),
             Sos => ("紧急求助", "SOS button"),
@@ -326,6 +454,7 @@ impl AlarmKind {
             ClockTrouble => ("时钟异常", "Clock not trusted"),
             TxOverdue => ("报警未获中心回执", "Alarm not confirmed by the centre"),
             NeverTriggered => ("传感器从未触发", "Sensor never triggered"),
+            Other(_) => ("未知类型", "Unknown kind"),
         };
         Text { zh: zh.into(), en: en.into() }
     }
@@ -355,6 +484,18 @@ mod tests {
         for condition in Condition::ALL {
             assert_eq!(serde_json::to_value(condition).unwrap(), condition.as_str());
         }
+    }
+
+    #[test]
+    fn a_kind_of_a_later_version_is_kept_and_written_out_again() {
+        let gas: AlarmKind = serde_json::from_str("\"gas\"").unwrap();
+        assert!(!gas.is_known() && gas.lane().is_life_safety() && gas.title().en.contains("gas"));
+        assert_eq!(serde_json::to_string(&gas).unwrap(), "\"gas\"");
+        let long = format!("\"{}\"", "x".repeat(Unknown::MAX_BYTES + 1));
+        for bad in ["\"\"", long.as_str(), "1"] {
+            assert!(serde_json::from_str::<AlarmKind>(bad).is_err(), "{bad}");
+        }
+        assert_eq!((AlarmKind::known("gas"), AlarmKind::known("smoke")), (None, Some(AlarmKind::Smoke)));
     }
 
     #[test]

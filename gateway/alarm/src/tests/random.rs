@@ -390,7 +390,7 @@ fn whatever_happens_the_laws_hold_and_the_same_input_gives_the_same_output() {
         let once = run(seed, 600, 0.0);
         assert_eq!(once, run(seed, 600, 0.0), "seed {seed}");
         kinds.extend(once.iter().filter_map(|output| match output {
-            Output::Alarm(transition) => Some((transition.alarm.kind, transition.event_type as u8)),
+            Output::Alarm(transition) => Some((transition.alarm.kind, transition.event_type)),
             Output::NeedStill(_) => None,
         }));
     }

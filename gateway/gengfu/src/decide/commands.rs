@@ -75,6 +75,12 @@ pub(super) fn carry_out(
         Command::Visit(it) => visit(engine, now, it),
         Command::Sounder(it) => sound(wiring, it, orders),
         Command::Test(it) => test(wiring, it, orders),
+        Command::Case(_)
+        | Command::Shelve(_)
+        | Command::Unshelve(_)
+        | Command::Snapshot(_)
+        | Command::Query(_)
+        | Command::Config(_) => refused("此网关尚不支持该命令", "this gateway does not carry out this verb yet"),
     })
 }
 

@@ -331,7 +331,7 @@ impl Decider {
         let Some(answer) = carried else { return Ok(()) };
         judged.orders.extend(orders.into_iter().map(|order| (request.cmd_id.clone(), order)));
         tracing::info!(hop = "commanded", cmd = %request.cmd_id, outcome = ?answer.outcome, "command of the centre");
-        judged.replies.push(Reply { cmd_id: request.cmd_id, outcome: answer.outcome, reason: answer.reason, at: now });
+        judged.replies.push(Reply::new(request.cmd_id, answer.outcome, answer.reason, now));
         self.append(now, batch, answer.outputs, judged)
     }
 
@@ -405,7 +405,7 @@ impl Decider {
         for snapshot in &judged.snapshots {
             let alarm = &snapshot.alarm;
             tracing::info!(hop = "stored", alarm = %alarm.alarm_id, sequence = snapshot.sequence, rev = alarm.rev, "journaled");
-            metrics::counter!("gengfu_alarm_transitions_total", "kind" => alarm.kind.as_str(), "condition" => alarm.condition.as_str())
+            metrics::counter!("gengfu_alarm_transitions_total", "kind" => alarm.kind.to_string(), "condition" => alarm.condition.as_str())
                 .increment(1);
             let body = if alarm.condition.is_open() { to_json(snapshot) } else { None };
             self.board.set(&self.topics.alarm(&alarm.alarm_id), body);
@@ -528,7 +528,7 @@ fn refuse(inputs: Vec<Input>, why: &str, now: Timestamp) -> Effects {
 
 fn not_stored(cmd_id: String, why: &str, now: Timestamp) -> Reply {
     let reason = Text { zh: format!("网关无法存储：{why}"), en: format!("the gateway cannot store it: {why}") };
-    Reply { cmd_id, outcome: Outcome::Refused, reason: Some(reason), at: now }
+    Reply::new(cmd_id, Outcome::Refused, Some(reason), now)
 }
 
 fn to_json(value: &impl serde::Serialize) -> Option<Vec<u8>> {

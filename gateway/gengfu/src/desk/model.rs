@@ -240,6 +240,9 @@ impl DeskModel {
         let read = match up {
             Up::Event => return self.event(gateway, topic, body, now),
             Up::Evidence(alarm_id, n) => return self.picture(gateway, topic, alarm_id, n, body),
+            Up::EvidencePart { .. } => {
+                return self.fault(topic, "a picture in parts: this desk does not join them yet".into());
+            }
             Up::Status => self.status(gateway, body),
             Up::Statement => self.statement(gateway, body),
             Up::Alarm(alarm_id) => self.snapshot(gateway, &alarm_id, body, now),

@@ -77,6 +77,8 @@ pub(crate) fn alarm(sequence: u64, rev: u32, kind: AlarmKind, condition: Conditi
         evidence: evidence.into_iter().collect(),
         origin: None,
         operator: None,
+        side: None,
+        case: None,
     };
     let event_type = match condition {
         Condition::ActiveUnack => EventType::AlarmRaised,

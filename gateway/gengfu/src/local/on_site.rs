@@ -113,8 +113,8 @@ async fn carry_out(nodes: &LinkInlets, cmd_id: String, order: Order, clock: &dyn
 
 fn reply(cmd_id: String, answer: Result<(), Refusal>, at: Timestamp) -> Reply {
     match answer {
-        Ok(()) => Reply { cmd_id, outcome: Outcome::Done, reason: None, at },
-        Err(refusal) => Reply { cmd_id, outcome: Outcome::Refused, reason: Some(refusal.text()), at },
+        Ok(()) => Reply::new(cmd_id, Outcome::Done, None, at),
+        Err(refusal) => Reply::new(cmd_id, Outcome::Refused, Some(refusal.text()), at),
     }
 }
 

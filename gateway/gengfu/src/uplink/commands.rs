@@ -111,7 +111,7 @@ impl Inbox {
 }
 
 fn refused(cmd_id: &str, reason: Text, at: Timestamp) -> Reply {
-    Reply { cmd_id: cmd_id.to_owned(), outcome: Outcome::Refused, reason: Some(reason), at }
+    Reply::new(cmd_id, Outcome::Refused, Some(reason), at)
 }
 
 #[cfg(test)]
@@ -133,7 +133,7 @@ mod tests {
         let mut inbox = Inbox::default();
         assert!(matches!(inbox.take("ack", "c1", &ack(None), at(0), SYNCED), Verdict::Forward(_)));
         assert!(matches!(inbox.take("ack", "c1", &ack(None), at(1), SYNCED), Verdict::Ignore(_)));
-        let done = Reply { cmd_id: "c1".into(), outcome: Outcome::Done, reason: None, at: at(2) };
+        let done = Reply::new("c1", Outcome::Done, None, at(2));
         inbox.answered(&done);
         assert_eq!(inbox.take("ack", "c1", &ack(None), at(3), SYNCED), Verdict::Answer(done));
     }

@@ -147,6 +147,7 @@ impl Pump {
             contract: CONTRACT_VERSION.to_owned(),
             clock: self.parts.clock.quality(),
             at: self.now(),
+            problems: Vec::new(),
         };
         self.json(self.topics.status(), &status, true)
     }

@@ -412,5 +412,7 @@ pub fn alarm(id: &str, kind: AlarmKind, picture: Option<&[u8]>) -> AlarmData {
         evidence: evidence.into_iter().collect(),
         origin: None,
         operator: None,
+        side: None,
+        case: None,
     }
 }
