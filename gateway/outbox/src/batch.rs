@@ -13,8 +13,8 @@ use crate::{
     Outcome, Position,
     disk::Store,
     layout::{
-        CHUNK_BYTES, HEAD_KEY, HeadRecord, IdRecord, RecordHeader, body_key, id_key, parse_pending_key, pending_at,
-        pending_key, state_key, state_tail_key,
+        CHUNK_BYTES, HEAD_KEY, HeadRecord, IdRecord, PendingRecord, RecordHeader, body_key, group_key, id_key,
+        parse_pending_key, pending_at, pending_key, state_key, state_tail_key,
     },
     ops::Ops,
     outbox::{Inner, Writer},
@@ -65,13 +65,31 @@ impl<'a> Batch<'a> {
 
     /// Appends an event: journals it and makes it a pending delivery of `lane`. `build` is given the event's position
     /// and returns its bytes (at most [`MAX_VALUE_BYTES`]), which should contain the previous hash. `at_ms` is when
-    /// it is appended, ms since the Unix epoch. Events of one batch chain on each other.
+    /// it is appended, ms since the Unix epoch. Events of one batch chain on each other. It belongs to no group, and
+    /// may be sent before older events; see [`Batch::append_grouped`].
     ///
     /// # Errors
     /// A bad or repeated id, bytes that are too large, or a store that cannot be read. The batch is then as before.
     pub fn append(
         &mut self,
         lane: Lane,
+        id: &str,
+        at_ms: i64,
+        build: impl FnOnce(Position) -> Vec<u8>,
+    ) -> Result<Appended, OutboxError> {
+        self.append_grouped(lane, 0, id, at_ms, build)
+    }
+
+    /// As [`Batch::append`], for an event of a group: within a lane the events of one group are sent in the order of append,
+    /// whatever goes first otherwise. `group` is opaque, such as a hash of the alarm's id; two subjects that share one by
+    /// chance only wait for each other. 0 is no group.
+    ///
+    /// # Errors
+    /// As [`Batch::append`].
+    pub fn append_grouped(
+        &mut self,
+        lane: Lane,
+        group: u64,
         id: &str,
         at_ms: i64,
         build: impl FnOnce(Position) -> Vec<u8>,
@@ -83,7 +101,7 @@ impl<'a> Batch<'a> {
         self.make_room(lane)?;
         let key = ItemKey { lane, sequence: position.sequence, sub: 0 };
         let header =
-            RecordHeader { lane, at_ms, prev_hash: Some(position.prev_hash), emptied: false, id: id.to_owned() };
+            RecordHeader { lane, at_ms, prev_hash: Some(position.prev_hash), emptied: false, group, id: id.to_owned() };
         let hash: [u8; 32] = Sha256::digest(&bytes).into();
         self.head.sequence = key.sequence;
         self.head.sub = 0;
@@ -105,7 +123,7 @@ impl<'a> Batch<'a> {
         self.make_room(lane)?;
         self.head.sub += 1;
         let key = ItemKey { lane, sequence: self.head.sequence, sub: self.head.sub };
-        let header = RecordHeader { lane, at_ms, prev_hash: None, emptied: false, id: id.to_owned() };
+        let header = RecordHeader { lane, at_ms, prev_hash: None, emptied: false, group: 0, id: id.to_owned() };
         self.insert(key, header, bytes);
         Ok(key)
     }
@@ -195,7 +213,11 @@ impl<'a> Batch<'a> {
         for (chunk, value) in (0..).zip(chunks) {
             self.ops.insert(&body_key(key.position(), chunk)[..], value);
         }
-        self.ops.insert(&pending_key(key)[..], &header.at_ms.to_be_bytes()[..]);
+        let pending = PendingRecord { at_ms: header.at_ms, group: header.group };
+        self.ops.insert(&pending_key(key)[..], &pending.encode()[..]);
+        if header.group != 0 {
+            self.ops.insert(&group_key(key, header.group)[..], Vec::new());
+        }
         self.ops.insert(id_key(&header.id), IdRecord::pending(key).encode());
         self.head.pending[key.lane.index()] += 1;
         self.ids.insert(header.id.clone());
@@ -224,7 +246,7 @@ impl<'a> Batch<'a> {
                 },
             };
             let times = outbox.flight().times(key);
-            settle(&mut self.ops, &mut self.head, key, &outline, Outcome::Dropped, times);
+            settle(&mut self.ops, &mut self.head, key, &outline, (Outcome::Dropped, ""), times);
             self.dropped.push(DroppedItem { key, id: outline.header.id });
             self.changed = true;
         }

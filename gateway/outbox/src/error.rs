@@ -46,7 +46,7 @@ pub enum OutboxError {
         detail: &'static str,
     },
     /// The store was written by another version of the layout.
-    #[error("the outbox at {path} has format {found}, this program knows format 1; start the version that wrote it")]
+    #[error("the outbox at {path} has format {found}, this program knows format 2; start the version that wrote it")]
     UnknownFormat {
         /// The store's directory.
         path: PathBuf,

@@ -1,5 +1,5 @@
-//! What is known in memory only: which items are in flight, how often and when they were sent, and which the batch
-//! being built is about to drop. Losing it (a restart) only means that everything not received is sent again. Refuses
+//! What is known in memory only: which items are in flight, how often and when they were sent, where the backlog ends,
+//! and which items the batch being built is about to drop. Losing it (a restart) only means that everything not received is sent again. Refuses
 //! to touch the disk.
 
 use std::collections::{BTreeSet, HashMap};
@@ -17,28 +17,76 @@ pub(crate) struct Flight {
     taken: BTreeSet<ItemKey>,
     doomed: BTreeSet<ItemKey>,
     unreadable: BTreeSet<ItemKey>,
-    /// Per lane, no item before this position is free to be taken.
+    /// Items up to this position are backlog, later ones are live.
+    boundary: (u64, u32),
+    /// Per lane, no item of the backlog before this position is free to be taken. Beyond the boundary: none at all.
     cursor: [(u64, u32); 7],
+    /// Per lane, no live item before this position is free to be taken.
+    live: [(u64, u32); 7],
     times: HashMap<ItemKey, StageTimes>,
 }
 
 impl Flight {
+    /// Nothing in flight; all that is there is backlog.
+    pub fn opened(head: HeadRecord) -> Flight {
+        let mut flight = Flight { boundary: head.position(), ..Flight::default() };
+        flight.reopened(head);
+        flight
+    }
+
     /// Starts over after the store was (re)opened. What is in flight stays so: its sender still waits for the receipt.
     pub fn reopened(&mut self, head: HeadRecord) {
+        self.boundary = self.boundary.min(head.position());
         self.head = head;
         self.cursor = [(0, 0); 7];
+        self.live = [after(self.boundary); 7];
         self.doomed.clear();
         self.unreadable.clear();
     }
 
+    /// Everything appended so far is backlog from now on.
+    pub fn mark_backlog(&mut self) {
+        let boundary = self.head.position();
+        for (cursor, live) in self.cursor.iter_mut().zip(&mut self.live) {
+            if *cursor > self.boundary {
+                *cursor = *live;
+            }
+            *live = after(boundary);
+        }
+        self.boundary = boundary;
+    }
+
+    pub fn boundary(&self) -> (u64, u32) {
+        self.boundary
+    }
+
+    pub fn is_backlog(&self, key: ItemKey) -> bool {
+        key.position() <= self.boundary
+    }
+
+    /// Where the lane's backlog is to be searched from; beyond the boundary when none of it is free.
     pub fn cursor(&self, lane: Lane) -> (u64, u32) {
         self.cursor[lane.index()]
     }
 
-    /// Notes that no item of the lane up to and including `key` is free.
+    /// Where the lane's live items are to be searched from.
+    pub fn live(&self, lane: Lane) -> (u64, u32) {
+        self.live[lane.index()]
+    }
+
+    /// Notes that no item of the lane on this side of the boundary, up to and including `key`, is free.
     pub fn pass(&mut self, key: ItemKey) {
-        // A sub never reaches its end: that would be four thousand million attachments after one event.
-        self.cursor[key.lane.index()] = (key.sequence, key.sub.saturating_add(1));
+        let next = after(key.position());
+        if self.is_backlog(key) {
+            self.cursor[key.lane.index()] = next;
+        } else {
+            self.live[key.lane.index()] = next;
+        }
+    }
+
+    /// Notes that nothing of the lane's backlog is free.
+    pub fn pass_backlog(&mut self, lane: Lane) {
+        self.cursor[lane.index()] = after(self.boundary);
     }
 
     /// True when the item may be handed out or dropped.
@@ -113,7 +161,13 @@ impl Flight {
     }
 
     fn rewind(&mut self, key: ItemKey) {
-        let cursor = &mut self.cursor[key.lane.index()];
+        let side = if self.is_backlog(key) { &mut self.cursor } else { &mut self.live };
+        let cursor = &mut side[key.lane.index()];
         *cursor = (*cursor).min(key.position());
     }
+}
+
+/// The next position. A sub never reaches its end: that would be four thousand million attachments after one event.
+fn after((sequence, sub): (u64, u32)) -> (u64, u32) {
+    (sequence, sub.saturating_add(1))
 }

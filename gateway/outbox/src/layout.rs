@@ -7,17 +7,20 @@ use crate::{ItemKey, Lane, OutboxError, Outcome};
 pub const MAX_VALUE_BYTES: usize = 32 * 1024;
 /// The longest id.
 pub const MAX_ID_BYTES: usize = 128;
+/// The longest reason of [`Outbox::abandon`](crate::Outbox::abandon) that is kept; a longer one is cut.
+pub(crate) const REASON_BYTES_MAX: usize = 200;
 /// The longest key of the caller's state.
 pub const MAX_STATE_KEY_BYTES: usize = 256;
 
 /// The longest value handed to sled. A leaf holds at most 16 values before it is split and about 20 after a merge;
 /// 20 × (4 KiB + key) stays below the 128 KiB from which sled writes an unsynced blob file.
 pub(crate) const CHUNK_BYTES: usize = 4096;
-pub(crate) const FORMAT: u8 = 1;
+pub(crate) const FORMAT: u8 = 2;
 pub(crate) const HEAD_KEY: [u8; 1] = [0x01];
 const PENDING: u8 = 0x02;
 const ID: u8 = 0x03;
 const BODY: u8 = 0x04;
+const GROUP: u8 = 0x05;
 const STATE: u8 = 0x06;
 const STATE_TAIL: u8 = 0x07;
 const NEVER: i64 = i64::MIN;
@@ -41,6 +44,54 @@ pub(crate) fn parse_pending_key(raw: &[u8]) -> Option<ItemKey> {
         return None;
     }
     let lane = Lane::from_byte(reader.u8()?)?;
+    Some(ItemKey { lane, sequence: reader.u64()?, sub: reader.u32()? })
+}
+
+/// What stands at a pending key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PendingRecord {
+    pub at_ms: i64,
+    /// 0 = none.
+    pub group: u64,
+}
+
+impl PendingRecord {
+    pub fn encode(self) -> [u8; 16] {
+        let mut out = [0; 16];
+        out[..8].copy_from_slice(&self.at_ms.to_be_bytes());
+        out[8..].copy_from_slice(&self.group.to_be_bytes());
+        out
+    }
+
+    pub fn decode(raw: &[u8]) -> Option<PendingRecord> {
+        let mut reader = Reader(raw);
+        Some(PendingRecord { at_ms: i64::from_be_bytes(reader.array()?), group: reader.u64()? })
+    }
+}
+
+/// What all keys of a lane's group begin with.
+pub(crate) fn group_prefix(lane: Lane, group: u64) -> [u8; 10] {
+    let mut out = [0; 10];
+    out[0] = GROUP;
+    out[1] = lane as u8;
+    out[2..].copy_from_slice(&group.to_be_bytes());
+    out
+}
+
+pub(crate) fn group_key(key: ItemKey, group: u64) -> [u8; 22] {
+    let mut out = [0; 22];
+    out[..10].copy_from_slice(&group_prefix(key.lane, group));
+    out[10..].copy_from_slice(&pending_key(key)[2..]);
+    out
+}
+
+pub(crate) fn parse_group_key(raw: &[u8]) -> Option<ItemKey> {
+    let mut reader = Reader(raw);
+    if reader.u8()? != GROUP {
+        return None;
+    }
+    let lane = Lane::from_byte(reader.u8()?)?;
+    reader.u64()?;
     Some(ItemKey { lane, sequence: reader.u64()?, sub: reader.u32()? })
 }
 
@@ -96,16 +147,19 @@ pub(crate) struct HeadRecord {
     pub settled: u64,
     pub pending: [u64; 7],
     pub dropped: [u64; 7],
+    pub abandoned: [u64; 7],
 }
 
 impl HeadRecord {
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(184);
+        let mut out = Vec::with_capacity(240);
         out.push(FORMAT);
         out.extend_from_slice(&self.sequence.to_be_bytes());
         out.extend_from_slice(&self.hash);
         out.extend_from_slice(&self.sub.to_be_bytes());
-        for number in [self.oldest, self.settled].iter().chain(&self.pending).chain(&self.dropped) {
+        for number in
+            [self.oldest, self.settled].iter().chain(&self.pending).chain(&self.dropped).chain(&self.abandoned)
+        {
             out.extend_from_slice(&number.to_be_bytes());
         }
         out
@@ -129,7 +183,7 @@ impl HeadRecord {
             settled: reader.u64()?,
             ..HeadRecord::default()
         };
-        for slot in head.pending.iter_mut().chain(&mut head.dropped) {
+        for slot in head.pending.iter_mut().chain(&mut head.dropped).chain(&mut head.abandoned) {
             *slot = reader.u64()?;
         }
         Some(head)
@@ -154,16 +208,18 @@ pub(crate) struct StageTimes {
 }
 
 /// What is known by id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IdRecord {
     pub key: ItemKey,
     pub outcome: Outcome,
     pub times: StageTimes,
+    /// Why it was abandoned; empty otherwise.
+    pub reason: String,
 }
 
 impl IdRecord {
     pub fn pending(key: ItemKey) -> IdRecord {
-        IdRecord { key, outcome: Outcome::Pending, times: StageTimes::default() }
+        IdRecord { key, outcome: Outcome::Pending, times: StageTimes::default(), reason: String::new() }
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -175,11 +231,13 @@ impl IdRecord {
             Outcome::Pending => 0,
             Outcome::Received => 1,
             Outcome::Dropped => 2,
+            Outcome::Abandoned => 3,
         });
         out.extend_from_slice(&self.times.attempts.to_be_bytes());
         for at in [self.times.sent_at_ms, self.times.broker_acked_at_ms, self.times.received_at_ms] {
             out.extend_from_slice(&at.unwrap_or(NEVER).to_be_bytes());
         }
+        out.extend_from_slice(self.reason.as_bytes());
         out
     }
 
@@ -198,6 +256,7 @@ impl IdRecord {
             0 => Outcome::Pending,
             1 => Outcome::Received,
             2 => Outcome::Dropped,
+            3 => Outcome::Abandoned,
             _ => return None,
         };
         let times = StageTimes {
@@ -206,7 +265,8 @@ impl IdRecord {
             broker_acked_at_ms: reader.time()?,
             received_at_ms: reader.time()?,
         };
-        Some(IdRecord { key, outcome, times })
+        let reason = std::str::from_utf8(reader.0).ok()?.to_owned();
+        Some(IdRecord { key, outcome, times, reason })
     }
 }
 
@@ -219,6 +279,8 @@ pub(crate) struct RecordHeader {
     pub prev_hash: Option<[u8; 32]>,
     /// A settled attachment whose bytes are gone.
     pub emptied: bool,
+    /// 0 = none.
+    pub group: u64,
     pub id: String,
 }
 
@@ -236,6 +298,7 @@ impl RecordHeader {
         if let Some(hash) = self.prev_hash {
             first.extend_from_slice(&hash);
         }
+        first.extend_from_slice(&self.group.to_be_bytes());
         // Ids are refused above MAX_ID_BYTES and values above MAX_VALUE_BYTES, so both casts keep the length.
         first.push(self.id.len() as u8);
         first.extend_from_slice(self.id.as_bytes());
@@ -256,10 +319,11 @@ impl RecordHeader {
             1 | 2 => None,
             _ => return None,
         };
+        let group = reader.u64()?;
         let id_length = usize::from(reader.u8()?);
         let id = std::str::from_utf8(reader.take(id_length)?).ok()?.to_owned();
         let length = usize::try_from(reader.u32()?).ok()?;
-        Some((RecordHeader { lane, at_ms, prev_hash, emptied: kind == 2, id }, length, reader.0))
+        Some((RecordHeader { lane, at_ms, prev_hash, emptied: kind == 2, group, id }, length, reader.0))
     }
 }
 
@@ -319,6 +383,10 @@ mod tests {
             assert_eq!(parse_pending_key(&pending_key(key)), Some(key));
         }
         assert_eq!(parse_body_key(&body_key((7, 3), 2)), Some(((7, 3), 2)));
+        assert_eq!(parse_group_key(&group_key(KEY, 9)), Some(KEY));
+        assert!(group_key(KEY, 9).starts_with(&group_prefix(Lane::Care, 9)));
+        let pending = PendingRecord { at_ms: -4, group: 9 };
+        assert_eq!(PendingRecord::decode(&pending.encode()), Some(pending));
     }
 
     #[test]
@@ -328,10 +396,11 @@ mod tests {
             key: KEY,
             outcome: Outcome::Received,
             times: StageTimes { attempts: 2, sent_at_ms: Some(-5), broker_acked_at_ms: None, received_at_ms: Some(0) },
+            reason: String::new(),
         };
         assert_eq!(HeadRecord::decode(&head.encode()), Ok(Some(head.clone())));
-        assert_eq!(IdRecord::parse(&id.encode()), Some(id));
-        assert_eq!(HeadRecord::decode(&[2, 0, 0]), Err(2));
+        assert_eq!(IdRecord::parse(&id.encode()), Some(id.clone()));
+        assert_eq!(HeadRecord::decode(&[9, 0, 0]), Err(9));
         for cut in 0..head.encode().len() {
             assert_eq!(HeadRecord::decode(&head.encode()[..cut]), Ok(None), "cut at {cut}");
         }
@@ -348,6 +417,7 @@ mod tests {
             at_ms: 1,
             prev_hash: Some([3; 32]),
             emptied: false,
+            group: 77,
             id: "x".repeat(MAX_ID_BYTES),
         };
         let chunks = header.encode(&bytes);

@@ -29,10 +29,11 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `01` | head: format `u8` = 1, last sequence `u64`, its hash `[32]`, last sub `u32`, oldest kept sequence `u64`, settled records kept `u64`, pending per lane `7 × u64`, dropped per lane `7 × u64` |
-//! | `02 lane:u8 position` | pending delivery: time of append, ms `i64`. The order of these keys is the order of delivery |
-//! | `03 id` | where an id is: lane `u8`, position, outcome `u8` (0 pending, 1 received, 2 dropped), attempts `u32`, times sent, broker acknowledged, received `3 × i64` (`i64::MIN` = never) |
-//! | `04 position chunk:u16` | record. Chunk 0: kind `u8` (0 event, 1 attachment, 2 settled attachment, its bytes removed), lane `u8`, time of append `i64`, hash of the event before `[32]` (events only), id length `u8`, id, length `u32`, then bytes; chunks 1 … continue the bytes |
+//! | `01` | head: format `u8` = 2, last sequence `u64`, its hash `[32]`, last sub `u32`, oldest kept sequence `u64`, settled records kept `u64`, pending per lane `7 × u64`, dropped per lane `7 × u64`, abandoned per lane `7 × u64` |
+//! | `02 lane:u8 position` | pending delivery: time of append, ms `i64`, group `u64` (0 = none). The order of these keys is the order of delivery |
+//! | `03 id` | where an id is: lane `u8`, position, outcome `u8` (0 pending, 1 received, 2 dropped, 3 abandoned), attempts `u32`, times sent, broker acknowledged, received `3 × i64` (`i64::MIN` = never), reason of abandoning |
+//! | `04 position chunk:u16` | record. Chunk 0: kind `u8` (0 event, 1 attachment, 2 settled attachment, its bytes removed), lane `u8`, time of append `i64`, hash of the event before `[32]` (events only), group `u64`, id length `u8`, id, length `u32`, then bytes; chunks 1 … continue the bytes |
+//! | `05 lane:u8 group:u64 position` | nothing; a pending delivery of a group. So the oldest that waits of a group is found without reading others |
 //! | `06 key` | state of the caller: `00` and the value, or `01` and its length `u32` when it is in `07` |
 //! | `07 len:u16 key chunk:u16` | long state values, in chunks |
 //!
@@ -51,7 +52,7 @@
 //! - A creation that never finished (no mark in `gengfu.outbox`): nothing can have been acknowledged, what cannot be
 //!   opened is put aside and the store is created anew.
 //!
-//! Everything that was not received is pending again after [`Outbox::open`], in its old order.
+//! Everything that was not received is pending again after [`Outbox::open`], as backlog in its old order.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod batch;
@@ -65,6 +66,7 @@ mod ops;
 mod outbox;
 mod settle;
 pub mod sim;
+mod take;
 mod types;
 mod watch;
 

@@ -18,10 +18,14 @@ use crate::{
     batch::state_tail_count,
     disk::{Home, Store, guarded},
     flight::Flight,
-    layout::{HEAD_KEY, HeadRecord, IdRecord, id_key, parse_pending_key, pending_at, state_key, state_tail_key},
+    layout::{
+        HEAD_KEY, HeadRecord, IdRecord, PendingRecord, REASON_BYTES_MAX, id_key, pending_at, pending_key, state_key,
+        state_tail_key,
+    },
     ops::Ops,
     settle::{read_outline, read_record, settle},
     sim::SimDisk,
+    take::Taking,
     watch::Watch,
 };
 
@@ -99,8 +103,7 @@ impl Outbox {
         let mut home = Home::lock(&options.path, options.cache_bytes.max(256 * 1024), options.simulated.as_ref())?;
         let store = home.open()?;
         let head = load_head(&store, home.path())?;
-        let mut flight = Flight::default();
-        flight.reopened(head.clone());
+        let flight = Flight::opened(head.clone());
         Ok(Outbox(Arc::new(Inner {
             bounds: options.bounds,
             journal_keep: options.journal_keep.max(1),
@@ -150,26 +153,53 @@ impl Outbox {
         })
     }
 
-    /// Takes up to `limit` items for delivery, highest lane first, in order of append within a lane, and puts them in
-    /// flight: they are not handed out again until [`Outbox::release`], [`Outbox::release_all`] or a restart. Items
-    /// whose batch is not yet on the disk are not handed out. An item that cannot be read is left out and counted in
+    /// Takes up to `limit` items for delivery, and puts them in flight: they are not handed out again until
+    /// [`Outbox::release`], [`Outbox::release_all`] or a restart. The order:
+    ///
+    /// 1. highest lane first;
+    /// 2. within a lane what is live (appended since [`Outbox::mark_backlog`]), then the backlog; each in order of append;
+    /// 3. but of one group (see [`Batch::append_grouped`]) never a later one before an earlier one that waits: a live item brings
+    ///    the waiting items of its group with it, oldest first, so an alarm's story arrives whole. Of a long story some are
+    ///    handed out with each `take`.
+    ///
+    /// Items whose batch is not yet on the disk are not handed out. An item that cannot be read is left out and counted in
     /// [`Stats::damaged`], so that it does not stand in the way of others.
     ///
     /// # Errors
     /// The store cannot be read; nothing is then in flight that was not before.
     pub fn take(&self, limit: usize) -> Result<Vec<Item>, OutboxError> {
-        let taken = self.0.read("take items", |store| {
+        self.take_from(limit, true)
+    }
+
+    /// As [`Outbox::take`], but only what is live, and what a live item brings with it: for a sender that lets a backlog leave
+    /// at a pace, which what happens now need not keep.
+    ///
+    /// # Errors
+    /// As [`Outbox::take`].
+    pub fn take_live(&self, limit: usize) -> Result<Vec<Item>, OutboxError> {
+        self.take_from(limit, false)
+    }
+
+    fn take_from(&self, limit: usize, with_backlog: bool) -> Result<Vec<Item>, OutboxError> {
+        self.0.read("take items", |store| {
             let mut flight = self.0.flight();
-            let mut items = Vec::new();
-            for lane in Lane::ALL {
-                if let Err(fault) = take_lane(store, &mut flight, lane, limit, &mut items) {
+            let mut taking = Taking { store, flight: &mut flight, limit, items: Vec::new() };
+            match Lane::ALL.iter().try_for_each(|lane| taking.lane(*lane, with_backlog)) {
+                Ok(()) => Ok(taking.items),
+                Err(fault) => {
+                    let items = taking.items;
                     items.iter().for_each(|item| flight.release(item.key));
-                    return Err(fault);
+                    Err(fault)
                 }
             }
-            Ok(items)
-        })?;
-        Ok(taken)
+        })
+    }
+
+    /// Everything appended so far is backlog from now on: what is appended later goes before it, within its lane. To be
+    /// called when a connection was lost (or stands again, before the first `take`), so that what happens from then on does
+    /// not wait behind what gathered. What is pending when the outbox is opened is backlog from the start.
+    pub fn mark_backlog(&self) {
+        self.0.flight().mark_backlog();
     }
 
     /// Puts an item back: it is pending again, at its old place.
@@ -206,33 +236,68 @@ impl Outbox {
                 let IdRecord { key, outcome, .. } = IdRecord::decode(&raw, id)?;
                 match outcome {
                     Outcome::Received => return Ok(Receipt::Repeated(key)),
-                    Outcome::Dropped => return Ok(Receipt::AfterDrop(key)),
+                    Outcome::Dropped | Outcome::Abandoned => return Ok(Receipt::AfterDrop(key)),
                     Outcome::Pending if !first.insert(key) => return Ok(Receipt::Repeated(key)),
                     Outcome::Pending => {}
                 }
                 let Some(outline) = read_outline(store, key.position())? else { return Ok(Receipt::Unknown) };
                 let mut times = self.0.flight().times(key);
                 times.received_at_ms = Some(at_ms);
-                settle(&mut ops, &mut head, key, &outline, Outcome::Received, times);
+                settle(&mut ops, &mut head, key, &outline, (Outcome::Received, ""), times);
                 Ok(Receipt::First(key))
             })?;
             answers.push(ReceivedItem { id: (*id).to_owned(), receipt });
         }
         if !first.is_empty() {
-            ops.insert(&HEAD_KEY[..], head.encode());
-            self.0.write("store a receipt", |store| {
-                // Under the flight lock, so that `take` never meets an attachment whose bytes are just being removed.
-                let mut flight = self.0.flight();
-                store.apply(&ops)?;
-                flight.head = head.clone();
-                first.iter().for_each(|key| flight.forget(*key));
-                drop(flight);
-                store.sync_if_far(&self.0.watch)
-            })?;
-            writer.head = head;
-            writer.unsynced = true;
+            self.settled(&mut writer, ops, head, first)?;
         }
         Ok(answers)
+    }
+
+    /// Ends a pending item that can never be sent, such as a picture whose file is gone: it is [`Outcome::Abandoned`], counted
+    /// in [`LaneStats::abandoned`], and [`Outbox::trace`] tells `reason` (cut after 200 bytes). `false` when it is not
+    /// pending (any more). As durable as a receipt.
+    ///
+    /// # Errors
+    /// The outbox is poisoned or the store fails; the item is then still pending.
+    pub fn abandon(&self, key: ItemKey, reason: &str, at_ms: i64) -> Result<bool, OutboxError> {
+        let mut writer = self.0.lock_writer()?;
+        self.0.refuse_if_poisoned()?;
+        let outline = self.0.read("abandon an item", |store| {
+            if store.get(&pending_key(key))?.is_none() { Ok(None) } else { read_outline(store, key.position()) }
+        })?;
+        let Some(outline) = outline else { return Ok(false) };
+        let mut head = writer.head.clone();
+        let mut ops = Ops::default();
+        let mut times = self.0.flight().times(key);
+        times.received_at_ms = Some(at_ms);
+        let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
+        settle(&mut ops, &mut head, key, &outline, (Outcome::Abandoned, reason), times);
+        self.settled(&mut writer, ops, head, HashSet::from([key]))?;
+        Ok(true)
+    }
+
+    /// Stores what ended, without a sync of its own.
+    fn settled(
+        &self,
+        writer: &mut Writer,
+        mut ops: Ops,
+        head: HeadRecord,
+        ended: HashSet<ItemKey>,
+    ) -> Result<(), OutboxError> {
+        ops.insert(&HEAD_KEY[..], head.encode());
+        self.0.write("store a receipt", |store| {
+            // Under the flight lock, so that `take` never meets an attachment whose bytes are just being removed.
+            let mut flight = self.0.flight();
+            store.apply(&ops)?;
+            flight.head = head.clone();
+            ended.iter().for_each(|key| flight.forget(*key));
+            drop(flight);
+            store.sync_if_far(&self.0.watch)
+        })?;
+        writer.head = head;
+        writer.unsynced = true;
+        Ok(())
     }
 
     /// Where an item is, by id.
@@ -249,7 +314,7 @@ impl Outbox {
     /// # Errors
     /// The store cannot be read.
     pub fn trace(&self, id: &str) -> Result<Option<TraceRecord>, OutboxError> {
-        let Some(IdRecord { key, outcome, times }) = self.0.id_record(id)? else { return Ok(None) };
+        let Some(IdRecord { key, outcome, times, reason }) = self.0.id_record(id)? else { return Ok(None) };
         let record = self.0.read("read a record", |store| read_record(store, key.position()))?;
         let Some((header, bytes)) = record else { return Ok(None) };
         let times = if outcome == Outcome::Pending { self.0.flight().times(key) } else { times };
@@ -262,6 +327,7 @@ impl Outbox {
             sent_at_ms: times.sent_at_ms,
             broker_acked_at_ms: times.broker_acked_at_ms,
             received_at_ms: times.received_at_ms,
+            abandoned_because: (outcome == Outcome::Abandoned).then_some(reason),
             attempts: times.attempts,
             bytes,
         }))
@@ -279,7 +345,7 @@ impl Outbox {
         let oldest = Lane::ALL.map(|lane| {
             let prefix = &pending_at(lane, (0, 0))[..2];
             let first = self.0.read("read the oldest item", |store| store.range(prefix, prefix).next().transpose());
-            first.ok().flatten().and_then(|(_, at)| Some(i64::from_be_bytes(at.as_ref().try_into().ok()?)))
+            first.ok().flatten().and_then(|(_, raw)| Some(PendingRecord::decode(&raw)?.at_ms))
         });
         let health = self.health();
         let flight = self.0.flight();
@@ -289,6 +355,7 @@ impl Outbox {
             in_flight: flight.in_flight(lane),
             oldest_appended_at_ms: oldest[lane.index()],
             dropped: flight.head.dropped[lane.index()],
+            abandoned: flight.head.abandoned[lane.index()],
         });
         Stats {
             lanes,
@@ -407,44 +474,6 @@ impl Inner {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing is left half-changed by a panic here: panics come from sled, inside `guarded`.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn take_lane(
-    store: &Store,
-    flight: &mut Flight,
-    lane: Lane,
-    limit: usize,
-    items: &mut Vec<Item>,
-) -> Result<(), OutboxError> {
-    if items.len() >= limit {
-        return Ok(());
-    }
-    let durable = flight.head.position();
-    let prefix = [pending_at(lane, (0, 0))[0], lane as u8];
-    for entry in store.range(&pending_at(lane, flight.cursor(lane)), &prefix) {
-        let (raw, _) = entry?;
-        let Some(key) = parse_pending_key(&raw) else { continue };
-        if key.position() > durable || items.len() >= limit {
-            break;
-        }
-        if flight.is_free(key) {
-            match read_record(store, key.position()) {
-                Ok(Some((header, bytes))) => items.push(Item {
-                    key,
-                    lane,
-                    id: header.id,
-                    sequence: key.sequence(),
-                    appended_at_ms: header.at_ms,
-                    bytes,
-                    attempts: flight.take(key),
-                }),
-                Ok(None) | Err(OutboxError::Damaged { .. }) => flight.set_unreadable(key),
-                Err(fault) => return Err(fault),
-            }
-        }
-        flight.pass(key);
-    }
-    Ok(())
 }
 
 fn state_value(store: &Store, key: &[u8], raw: &[u8]) -> Result<Vec<u8>, OutboxError> {

@@ -7,8 +7,8 @@ use crate::{
     ItemKey, OutboxError, Outcome,
     disk::Store,
     layout::{
-        HEAD_KEY, HeadRecord, IdRecord, RecordHeader, StageTimes, body_key, body_prefix, further_chunks, id_key,
-        parse_body_key, pending_key,
+        HEAD_KEY, HeadRecord, IdRecord, RecordHeader, StageTimes, body_key, body_prefix, further_chunks, group_key,
+        id_key, parse_body_key, pending_key,
     },
     ops::Ops,
 };
@@ -45,26 +45,32 @@ pub(crate) fn read_record(store: &Store, position: (u64, u32)) -> Result<Option<
 }
 
 /// Ends a pending item. An event's record stays in the journal until it is pruned, an attachment loses its bytes at
-/// once. What lies below the kept journal (it was only waiting for this) goes altogether.
+/// once. What lies below the kept journal (it was only waiting for this) goes altogether. `reason`: why it was abandoned.
 pub(crate) fn settle(
     ops: &mut Ops,
     head: &mut HeadRecord,
     key: ItemKey,
     outline: &Outline,
-    outcome: Outcome,
+    (outcome, reason): (Outcome, &str),
     times: StageTimes,
 ) {
     let lane = key.lane.index();
     ops.remove(&pending_key(key)[..]);
+    if outline.header.group != 0 {
+        ops.remove(&group_key(key, outline.header.group)[..]);
+    }
     head.pending[lane] = head.pending[lane].saturating_sub(1);
     if outcome == Outcome::Dropped {
         head.dropped[lane] = head.dropped[lane].saturating_add(1);
+    }
+    if outcome == Outcome::Abandoned {
+        head.abandoned[lane] = head.abandoned[lane].saturating_add(1);
     }
     if key.sequence < head.oldest {
         remove(ops, key.position(), outline);
         return;
     }
-    ops.insert(id_key(&outline.header.id), IdRecord { key, outcome, times }.encode());
+    ops.insert(id_key(&outline.header.id), IdRecord { key, outcome, times, reason: reason.to_owned() }.encode());
     if outline.header.prev_hash.is_some() {
         head.settled += 1;
     } else {

@@ -100,6 +100,8 @@ pub struct Item {
     pub bytes: Vec<u8>,
     /// How often it was taken since the outbox was opened, this time included.
     pub attempts: u32,
+    /// It was appended before the last [`Outbox::mark_backlog`](crate::Outbox::mark_backlog), or before the outbox was opened.
+    pub is_backlog: bool,
 }
 
 /// What became of an item.
@@ -111,6 +113,8 @@ pub enum Outcome {
     Received,
     /// Its lane was full and it was the oldest. The journal record remains.
     Dropped,
+    /// It can never be sent ([`Outbox::abandon`](crate::Outbox::abandon)). The journal record remains.
+    Abandoned,
 }
 
 /// Where an id was found.
@@ -129,7 +133,7 @@ pub enum Receipt {
     First(ItemKey),
     /// It was received before; nothing changed.
     Repeated(ItemKey),
-    /// It had been dropped at its lane's bound, but a copy sent earlier did arrive; nothing changed.
+    /// It had been dropped at its lane's bound or abandoned, but a copy sent earlier did arrive; nothing changed.
     AfterDrop(ItemKey),
     /// No such id: never stored, or settled so long ago that its record was pruned.
     Unknown,
@@ -170,8 +174,10 @@ pub struct TraceRecord {
     pub sent_at_ms: Option<i64>,
     /// When the broker last acknowledged it, ms. Of a pending item: since the outbox was opened.
     pub broker_acked_at_ms: Option<i64>,
-    /// When the centre's receipt came, ms.
+    /// When the centre's receipt came, or when it was abandoned, ms.
     pub received_at_ms: Option<i64>,
+    /// Why it was abandoned.
+    pub abandoned_because: Option<String>,
     /// How often it was taken since the outbox was opened, or until it was received.
     pub attempts: u32,
     /// Its bytes; empty for an attachment that is settled.
@@ -191,6 +197,8 @@ pub struct LaneStats {
     pub oldest_appended_at_ms: Option<i64>,
     /// Items dropped at the bound since the store was created.
     pub dropped: u64,
+    /// Items abandoned because they can never be sent, since the store was created.
+    pub abandoned: u64,
 }
 
 /// The outbox in figures.

@@ -332,3 +332,91 @@ fn settled_events_above_the_keep_are_pruned_oldest_first_and_never_a_pending_one
     outbox.received(&["stuck"], 1).unwrap();
     assert_eq!(outbox.lookup("stuck").unwrap(), None, "it was below the kept journal");
 }
+
+fn store_grouped(outbox: &Outbox, lane: Lane, group: u64, id: &str) {
+    let mut batch = outbox.batch();
+    batch.append_grouped(lane, group, id, 1_000, |_| id.as_bytes().to_vec()).unwrap();
+    batch.commit().unwrap();
+}
+
+#[test]
+fn after_an_outage_what_happens_now_goes_before_what_gathered() {
+    let dir = TempDir::new().unwrap();
+    let outbox = open(&dir);
+    (0..50).for_each(|number| store(&outbox, Lane::Care, &format!("old{number}")));
+    outbox.mark_backlog();
+    store(&outbox, Lane::Care, "live");
+    store(&outbox, Lane::Fire, "smoke");
+    assert_eq!(taken(&outbox, 4), ["smoke", "live", "old0", "old1"]);
+    assert!(taken(&outbox, 0).is_empty());
+    assert!(outbox.take_live(9).unwrap().is_empty(), "only the backlog is left");
+    store(&outbox, Lane::Care, "live2");
+    assert_eq!(taken(&outbox, 2), ["live2", "old2"]);
+    drop(outbox);
+    let outbox = open(&dir);
+    store(&outbox, Lane::Care, "after the restart");
+    assert_eq!(taken(&outbox, 3), ["smoke", "after the restart", "old0"]);
+}
+
+#[test]
+fn the_transitions_of_one_alarm_never_overtake_each_other() {
+    let dir = TempDir::new().unwrap();
+    let outbox = open(&dir);
+    for number in 0..5 {
+        store_grouped(&outbox, Lane::Care, 7, &format!("a{number}"));
+        store_grouped(&outbox, Lane::Care, 8, &format!("b{number}"));
+    }
+    outbox.mark_backlog();
+    store_grouped(&outbox, Lane::Care, 7, "a5");
+    store(&outbox, Lane::Care, "other");
+    // The live one brings the story it continues, the rest of the backlog waits.
+    assert_eq!(taken(&outbox, 3), ["a0", "a1", "a2"]);
+    outbox.release_all();
+    assert_eq!(taken(&outbox, 8), ["a0", "a1", "a2", "a3", "a4", "a5", "other", "b0"]);
+    // One of them comes back: what follows it waits for it, what is in flight does not come again.
+    let key = outbox.lookup("a3").unwrap().unwrap().key;
+    outbox.release(key);
+    store_grouped(&outbox, Lane::Care, 7, "a6");
+    assert_eq!(taken(&outbox, 3), ["a3", "a6", "b1"]);
+}
+
+#[test]
+fn a_story_longer_than_one_take_does_not_hold_up_other_live_items() {
+    let dir = TempDir::new().unwrap();
+    let outbox = open(&dir);
+    (0..40).for_each(|number| store_grouped(&outbox, Lane::Care, 7, &format!("a{number}")));
+    outbox.mark_backlog();
+    store_grouped(&outbox, Lane::Care, 7, "a40");
+    store_grouped(&outbox, Lane::Care, 8, "b");
+    let first = taken(&outbox, 20);
+    assert_eq!(first[..16], (0..16).map(|number| format!("a{number}")).collect::<Vec<_>>());
+    assert_eq!(first[16], "b");
+    let mut all = first;
+    while all.len() < 42 {
+        all.extend(taken(&outbox, 5));
+    }
+    let story: Vec<_> = all.iter().filter(|id| id.starts_with('a')).cloned().collect();
+    assert_eq!(story, (0..=40).map(|number| format!("a{number}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_can_never_be_sent_is_abandoned_counted_and_told_with_its_reason() {
+    let dir = TempDir::new().unwrap();
+    let outbox = open(&dir);
+    store(&outbox, Lane::Care, "sent");
+    let mut batch = outbox.batch();
+    let key = batch.attach(Lane::Evidence, "picture", 0, b"path").unwrap();
+    batch.commit().unwrap();
+    outbox.take(9).unwrap();
+    assert!(outbox.abandon(key, &"火".repeat(100), 5).unwrap());
+    assert!(!outbox.abandon(key, "again", 6).unwrap());
+    assert_eq!(outbox.received(&["picture"], 7).unwrap()[0].receipt, Receipt::AfterDrop(key));
+    drop(outbox);
+    let outbox = open(&dir);
+    let trace = outbox.trace("picture").unwrap().unwrap();
+    assert_eq!((trace.outcome, trace.received_at_ms), (Outcome::Abandoned, Some(5)));
+    assert_eq!(trace.abandoned_because, Some("火".repeat(66)));
+    let evidence = outbox.stats().lanes[Lane::Evidence.index()];
+    assert_eq!((evidence.abandoned, evidence.dropped, evidence.pending), (1, 0, 0));
+    assert_eq!(taken(&outbox, 9), ["sent"]);
+}

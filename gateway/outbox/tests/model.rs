@@ -41,6 +41,7 @@ fn options(place: &Place) -> Options {
 struct Entry {
     id: String,
     bytes: Vec<u8>,
+    group: u64,
     outcome: Outcome,
     in_flight: bool,
 }
@@ -48,6 +49,8 @@ struct Entry {
 #[derive(Clone, Default)]
 struct Model {
     items: BTreeMap<ItemKey, Entry>,
+    /// The items that are not live.
+    backlog: BTreeSet<ItemKey>,
     dropped: [u64; 7],
     state: BTreeMap<Vec<u8>, Vec<u8>>,
     sequence: u64,
@@ -59,7 +62,7 @@ impl Model {
         self.items.iter().filter(move |(key, entry)| key.lane() == lane && entry.outcome == Outcome::Pending)
     }
 
-    fn add(&mut self, key: ItemKey, id: String, bytes: Vec<u8>, bounds: &Bounds) {
+    fn add(&mut self, key: ItemKey, id: String, group: u64, bytes: Vec<u8>, bounds: &Bounds) {
         let lane = key.lane();
         while bounds.get(lane).is_some_and(|items_max| self.pending(lane).count() as u64 >= items_max) {
             let oldest = self.pending(lane).find(|(_, entry)| !entry.in_flight).map(|(key, _)| *key);
@@ -67,7 +70,41 @@ impl Model {
             self.items.get_mut(&oldest).unwrap().outcome = Outcome::Dropped;
             self.dropped[lane.index()] += 1;
         }
-        self.items.insert(key, Entry { id, bytes, outcome: Outcome::Pending, in_flight: false });
+        self.items.insert(key, Entry { id, bytes, group, outcome: Outcome::Pending, in_flight: false });
+    }
+}
+
+impl Model {
+    fn mark_backlog(&mut self) {
+        self.backlog = self.items.keys().copied().collect();
+    }
+
+    /// The keys that `take` must hand out, in order.
+    fn take(&mut self, limit: usize, with_backlog: bool) -> Vec<ItemKey> {
+        let mut taken = Vec::new();
+        for lane in Lane::ALL {
+            let free = |entry: &Entry| !entry.in_flight;
+            let waiting: Vec<(ItemKey, u64)> =
+                self.pending(lane).filter(|(_, entry)| free(entry)).map(|(key, entry)| (*key, entry.group)).collect();
+            for (key, group) in waiting.iter().filter(|(key, _)| !self.backlog.contains(key)) {
+                let before = waiting.iter().filter(|(other, of)| other < key && of == group && *group != 0);
+                let before: Vec<ItemKey> =
+                    before.map(|(other, _)| *other).filter(|other| !taken.contains(other)).collect();
+                let brought = before.len().min(16).min(limit - taken.len());
+                taken.extend(&before[..brought]);
+                if brought == before.len() && taken.len() < limit && !taken.contains(key) {
+                    taken.push(*key);
+                }
+            }
+            let rest =
+                waiting.iter().filter(|(key, _)| with_backlog && self.backlog.contains(key) && !taken.contains(key));
+            let rest: Vec<ItemKey> = rest.map(|(key, _)| *key).take(limit - taken.len()).collect();
+            taken.extend(rest);
+        }
+        for key in &taken {
+            self.items.get_mut(key).unwrap().in_flight = true;
+        }
+        taken
     }
 }
 
@@ -95,13 +132,18 @@ impl Run {
             0..40 => assert!(self.batch().is_none(), "no fault, no failure"),
             40..60 => self.take(),
             60..80 => self.receive(),
-            80..88 => self.release(),
+            80..86 => self.release(),
+            86..88 => self.abandon(),
             88..91 => {
                 self.outbox.release_all();
                 self.model.items.values_mut().for_each(|entry| entry.in_flight = false);
             }
             91..96 => self.outbox.recover().unwrap(),
-            96..100 => self.reopen(),
+            96..98 => {
+                self.outbox.mark_backlog();
+                self.model.mark_backlog();
+            }
+            98..100 => self.reopen(),
             100..105 => {
                 let kept = self.kept();
                 self.disk().cut_power(kept);
@@ -141,6 +183,7 @@ impl Run {
         self.outbox = Outbox::open(options(&self.place)).unwrap();
         self.found(undecided);
         self.model.items.values_mut().for_each(|entry| entry.in_flight = false);
+        self.model.mark_backlog();
     }
 
     fn fail(&mut self) {
@@ -199,6 +242,7 @@ impl Run {
         self.outbox = Outbox::open(Options::new(spare.path())).unwrap();
         self.outbox = Outbox::open(options(&self.place)).unwrap();
         self.model.items.values_mut().for_each(|entry| entry.in_flight = false);
+        self.model.mark_backlog();
     }
 
     /// Gives back the model after the batch when it is open whether it was stored.
@@ -241,9 +285,10 @@ impl Run {
 
     fn append(&mut self, batch: &mut Batch<'_>, after: &mut Model) {
         let (lane, id, length) = (self.lane(), self.id(), self.length());
+        let group = self.rng.random_range(0..4);
         let mut bytes = self.bytes(length);
         let appended = batch
-            .append(lane, &id, 0, |position| {
+            .append_grouped(lane, group, &id, 0, |position| {
                 assert_eq!((position.sequence, position.prev_hash), (after.sequence + 1, after.hash));
                 bytes.extend_from_slice(&position.prev_hash);
                 bytes.clone()
@@ -252,26 +297,24 @@ impl Run {
         after.sequence += 1;
         after.hash = Sha256::digest(&bytes).into();
         assert_eq!((appended.sequence, appended.hash), (after.sequence, after.hash));
-        after.add(appended.key, id, bytes, &options(&self.place).bounds);
+        after.add(appended.key, id, group, bytes, &options(&self.place).bounds);
     }
 
     fn attach(&mut self, batch: &mut Batch<'_>, after: &mut Model) {
         let (lane, id, length) = (self.lane(), self.id(), self.length());
         let bytes = self.bytes(length);
         let key = batch.attach(lane, &id, 0, &bytes).unwrap();
-        after.add(key, id, bytes, &options(&self.place).bounds);
+        after.add(key, id, 0, bytes, &options(&self.place).bounds);
     }
 
     fn take(&mut self) {
         let limit = self.rng.random_range(1..8);
-        let free = |entry: &&mut Entry| entry.outcome == Outcome::Pending && !entry.in_flight;
-        let mut expected = Vec::new();
-        for entry in self.model.items.values_mut().filter(free).take(limit) {
-            entry.in_flight = true;
-            expected.push((entry.id.clone(), entry.bytes.clone()));
-        }
-        let items = self.outbox.take(limit).unwrap();
-        assert_eq!(items.into_iter().map(|item| (item.id, item.bytes)).collect::<Vec<_>>(), expected);
+        let with_backlog = self.rng.random_bool(0.8);
+        let expected = self.model.take(limit, with_backlog);
+        let expected: Vec<_> = expected.iter().map(|key| (*key, self.model.items[key].bytes.clone())).collect();
+        let items = if with_backlog { self.outbox.take(limit) } else { self.outbox.take_live(limit) }.unwrap();
+        assert!(items.iter().all(|item| item.is_backlog == self.model.backlog.contains(&item.key)));
+        assert_eq!(items.into_iter().map(|item| (item.key, item.bytes)).collect::<Vec<_>>(), expected);
     }
 
     fn receive(&mut self) {
@@ -282,7 +325,7 @@ impl Run {
             match entry.outcome {
                 Outcome::Pending => assert_eq!(answer, Receipt::First(*key)),
                 Outcome::Received if known => assert_eq!(answer, Receipt::Repeated(*key)),
-                Outcome::Dropped if known => assert_eq!(answer, Receipt::AfterDrop(*key)),
+                Outcome::Dropped | Outcome::Abandoned if known => assert_eq!(answer, Receipt::AfterDrop(*key)),
                 _ => assert_eq!(answer, Receipt::Unknown),
             }
             if entry.outcome == Outcome::Pending {
@@ -292,6 +335,18 @@ impl Run {
             }
         }
         assert_eq!(self.outbox.received(&["nobody"], 1).unwrap()[0].receipt, Receipt::Unknown);
+    }
+
+    fn abandon(&mut self) {
+        let Some((key, entry)) = self.model.items.iter_mut().choose(&mut self.rng) else { return };
+        let was_pending = entry.outcome == Outcome::Pending;
+        assert_eq!(self.outbox.abandon(*key, "its file is gone", 2).unwrap(), was_pending);
+        if was_pending {
+            (entry.outcome, entry.in_flight) = (Outcome::Abandoned, false);
+            self.unsynced.insert(*key);
+            let told = self.outbox.trace(&entry.id).unwrap().and_then(|trace| trace.abandoned_because);
+            assert!(told.is_none_or(|why| why == "its file is gone"));
+        }
     }
 
     fn release(&mut self) {
@@ -307,6 +362,9 @@ impl Run {
             let in_flight = self.model.pending(lane.lane).filter(|(_, entry)| entry.in_flight).count() as u64;
             let dropped = self.model.dropped[lane.lane.index()];
             assert_eq!((lane.pending, lane.in_flight, lane.dropped), (pending, in_flight, dropped), "{}", lane.lane);
+            let abandoned =
+                |(key, entry): &(&ItemKey, &Entry)| key.lane() == lane.lane && entry.outcome == Outcome::Abandoned;
+            assert_eq!(lane.abandoned, self.model.items.iter().filter(abandoned).count() as u64);
         }
         assert_eq!((stats.head.sequence, stats.head.hash), (self.model.sequence, self.model.hash));
         assert_eq!(self.outbox.scan(b"").unwrap(), self.model.state.clone().into_iter().collect::<Vec<_>>());
