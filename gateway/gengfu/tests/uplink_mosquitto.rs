@@ -43,7 +43,7 @@ async fn the_whole_road(port: u16, protocol: Protocol) {
         let Command::Ack(ack) = &request.command else { panic!("{request:?}") };
         assert!(ack.operator == "auto-desk" && ["01PARK", "01SMOKE"].contains(&ack.alarm_id.as_str()), "{ack:?}");
         let at = request.arrived_at;
-        let reply = Reply { cmd_id: request.cmd_id, outcome: Outcome::Done, reason: None, at };
+        let reply = Reply::new(request.cmd_id, Outcome::Done, None, at);
         gateway.replies.send(reply).await.unwrap();
     }
     desk.until("a reply", |event, _| matches!(event, DeskEvent::Reply { reply, .. } if reply.outcome == Outcome::Done))
