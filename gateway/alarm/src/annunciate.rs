@@ -175,6 +175,8 @@ pub struct Annunciator {
     leases: BTreeMap<Slug, Want>,
     overdue: Vec<Overdue>,
     last_now: Option<Timestamp>,
+    /// The centre is known to be away: no receipt is waited for.
+    at_once: bool,
 }
 
 impl Annunciator {
@@ -182,7 +184,7 @@ impl Annunciator {
     #[must_use]
     pub fn new(outputs: Vec<LocalOutput>, policy: LocalPolicy) -> Self {
         let (tracks, leases) = (BTreeMap::new(), BTreeMap::new());
-        Self { outputs, policy, tracks, leases, overdue: Vec::new(), last_now: None }
+        Self { outputs, policy, tracks, leases, overdue: Vec::new(), last_now: None, at_once: false }
     }
 
     /// One that goes on after a restart.
@@ -231,6 +233,12 @@ impl Annunciator {
         self.tracks.values_mut().filter(here).for_each(|track| track.silenced_until = Some(until));
     }
 
+    /// The centre is known to be away (its last will said so), or not: while it is, a receipt cannot come, and what waits for one is told on site
+    /// by the next [`Annunciator::update`] instead of after [`LocalPolicy::receipt_within`].
+    pub fn at_once(&mut self, away: bool) {
+        self.at_once = away;
+    }
+
     /// Receipts that became overdue, or came after that, since the last call: tell each to the centre with its true times.
     pub fn take_overdue(&mut self) -> Vec<Overdue> {
         std::mem::take(&mut self.overdue)
@@ -240,7 +248,8 @@ impl Annunciator {
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
         let deadlines = self.tracks.values().filter(|track| track.failed_at.is_none());
-        let deadlines = deadlines.filter_map(|track| Some(after(track.waiting?.1, self.policy.receipt_within)));
+        let patience = if self.at_once { Duration::ZERO } else { self.policy.receipt_within };
+        let deadlines = deadlines.filter_map(|track| Some(after(track.waiting?.1, patience)));
         let silences =
             self.tracks.values().filter(|track| !track.is_settled()).filter_map(|track| track.silenced_until);
         let renewals = self.leases.values().map(|want| shifted(want.until, -self.half_lease()));
@@ -289,7 +298,7 @@ impl Annunciator {
         let Some(since) = alarm.waiting_since else { return };
         let from = track.waiting.map_or(since.min(now), |(_, from)| from);
         track.waiting = Some((since, from));
-        if track.failed_at.is_none() && now >= after(from, self.policy.receipt_within) {
+        if track.failed_at.is_none() && (self.at_once || now >= after(from, self.policy.receipt_within)) {
             track.failed_at = Some(now);
             self.overdue.extend(track.overdue(id, None));
         }

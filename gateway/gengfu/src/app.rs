@@ -115,6 +115,7 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         wanted: wanted_in,
         stored: stored.clone(),
         status: decide_status_in,
+        uplink: uplink_status.clone(),
     };
     let mut decider_thread = start_decider(decider, channels, clock.clone(), stop_decider.clone())?;
 

@@ -114,6 +114,9 @@ pub(crate) fn uplink_config(config: &Config, boot: u64) -> anyhow::Result<Uplink
     limits.receipt_life_safety.base = u.receipt_timeout_life_safety;
     limits.receipt_other.base = u.receipt_timeout;
     uplink.limits = limits;
+    uplink.other_brokers.clone_from(&u.others);
+    uplink.switch = u.switch;
+    uplink.packet_bytes_max = u.packet_bytes_max;
     Ok(uplink)
 }
 

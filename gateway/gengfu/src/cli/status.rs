@@ -78,6 +78,11 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
         u.in_flight,
         u.awaiting_receipt
     )?;
+    for broker in u.brokers.iter().filter(|broker| !broker.in_use) {
+        let why = broker.why.zip(broker.failed_at);
+        let why = why.map_or_else(String::new, |(why, at)| format!("left {} ago: {}", ago(at, g.now), why.text().en));
+        writeln!(out, "         {}  not in use  {why}", broker.address)?;
+    }
     let o = &report.outbox;
     writeln!(out, "outbox   {}  journal at #{}", paint.as_good(o.health == "ok", &o.health), o.sequence)?;
     for lane in o.lanes.iter().filter(|lane| lane.pending > 0 || lane.dropped > 0) {
@@ -157,6 +162,9 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
     }
     for finding in &report.findings {
         writeln!(out, "{}  {}\n         → {}", paint.as_good(false, "wrong   "), finding.problem, finding.remedy)?;
+        if let (Some(problem), Some(remedy)) = (&finding.problem_zh, &finding.remedy_zh) {
+            writeln!(out, "         {problem}\n         → {remedy}")?;
+        }
     }
     if report.findings.is_empty() {
         writeln!(out, "{}", paint.as_good(true, "nothing is wrong"))?;

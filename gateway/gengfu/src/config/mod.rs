@@ -26,6 +26,7 @@ use gengfu_vision::source::SourceUrl;
 use jiff::civil::Date;
 
 use crate::sensors::config::SensorsConfig;
+use crate::uplink::{Address, SwitchPolicy};
 pub use care::CareDefaults;
 pub use environment::Lack;
 pub use outputs::{Annunciation, Line};
@@ -78,10 +79,16 @@ pub struct Gateway {
 /// `[uplink]`.
 #[derive(Debug, Clone)]
 pub struct Uplink {
-    /// Broker's host name or address.
+    /// Broker's host name or address; of the preferred one, where there are several.
     pub host: String,
     /// Broker's port.
     pub port: u16,
+    /// The other brokers, in order of preference.
+    pub others: Vec<Address>,
+    /// When to change brokers.
+    pub switch: SwitchPolicy,
+    /// Largest packet the broker takes, bytes, where it does not say so itself.
+    pub packet_bytes_max: Option<u32>,
     /// MQTT version.
     pub protocol: Protocol,
     /// MQTT client id.

@@ -11,6 +11,7 @@ use gengfu_contract::words::Lane;
 use toml::de::DeTable;
 
 use crate::sensors;
+use crate::uplink::{Address, SwitchPolicy};
 
 use super::reader::{Fault, Faults, Section};
 use super::{Bus, Camera, Config, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision};
@@ -128,9 +129,45 @@ fn gateway(f: &mut Faults, mut s: Section, base: &Path) -> Option<Gateway> {
     Some(Gateway { site: site?, name: name?, data_dir: data_dir?, location, codes })
 }
 
+/// `broker`, or `brokers` in order of preference.
+fn brokers(f: &mut Faults, s: &mut Section) -> Option<Vec<Address>> {
+    let address = |(host, port)| Address { host, port };
+    let one = s.parsed(f, "broker", "\"host:port\", as in \"mqtt.example:8883\"", |v| host_port(v.as_str()?));
+    let list = s.list(f, "brokers", "\"host:port\", as in \"mqtt.example:8883\"", |v| host_port(v.as_str()?));
+    match (one, list) {
+        (Some(_), Some(_)) => {
+            s.fault(f, "brokers", "both `broker` and `brokers` are given", "keep `brokers`, the preferred one first");
+            None
+        }
+        (None, Some(list)) => {
+            let list: Vec<Address> = list.into_iter().map(address).collect();
+            if list.is_empty() {
+                s.fault(f, "brokers", "the list is empty", "name at least one broker, the preferred one first");
+            }
+            if (1..list.len()).any(|n| list[..n].contains(&list[n])) {
+                s.fault(f, "brokers", "a broker stands there twice", "name each broker once");
+            }
+            (!list.is_empty()).then_some(list)
+        }
+        (one, None) => s.required(f, "broker", one, "\"mqtt.example:8883\"").map(|one| vec![address(one)]),
+    }
+}
+
+fn switch_policy(f: &mut Faults, s: &mut Section) -> SwitchPolicy {
+    let usual = SwitchPolicy::default();
+    let attempts = s.integer(f, "broker_attempts", 1..=100).and_then(|n| u32::try_from(n).ok());
+    let hour = 3600 * SECOND;
+    SwitchPolicy {
+        attempts: attempts.unwrap_or(usual.attempts),
+        receipts_within: s.duration(f, "broker_receipts_within", 5 * SECOND..=hour).unwrap_or(usual.receipts_within),
+        return_after: s.duration(f, "broker_return_after", SECOND..=7 * DAY).unwrap_or(usual.return_after),
+    }
+}
+
 fn uplink(f: &mut Faults, mut s: Section, base: &Path, gateway: Option<&Gateway>) -> Option<Uplink> {
-    let broker = s.parsed(f, "broker", "\"host:port\", as in \"mqtt.example:8883\"", |v| host_port(v.as_str()?));
-    let broker = s.required(f, "broker", broker, "\"mqtt.example:8883\"");
+    let brokers = brokers(f, &mut s);
+    let switch = switch_policy(f, &mut s);
+    let packet_kib_max = s.integer(f, "packet_kib_max", 16..=262_144).and_then(|n| u32::try_from(n).ok());
     let protocol = s.one_of(f, "protocol", &[("5", Protocol::Mqtt5), ("3.1.1", Protocol::Mqtt311)]);
     let own_id = gateway.map(|g| format!("gengfu-{}-{}", g.site, g.name)).unwrap_or_default();
     let client_id = s.text(f, "client_id").unwrap_or(own_id);
@@ -149,10 +186,14 @@ fn uplink(f: &mut Faults, mut s: Section, base: &Path, gateway: Option<&Gateway>
     let receipt_timeout = s.duration(f, "receipt_timeout", SECOND..=DAY).unwrap_or(minute);
     let tls = s.section(f, "tls").and_then(|s| tls(f, s, base));
     s.finish(f);
-    let (host, port) = broker?;
+    let mut brokers = brokers?.into_iter();
+    let Address { host, port } = brokers.next()?;
     Some(Uplink {
         host,
         port,
+        others: brokers.collect(),
+        switch,
+        packet_bytes_max: packet_kib_max.map(|kib| kib << 10),
         protocol: protocol.unwrap_or(Protocol::Mqtt5),
         client_id,
         username,

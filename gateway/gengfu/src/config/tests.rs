@@ -211,3 +211,28 @@ fn lamp_and_sounder_name_their_lines() {
     assert!(faults(&text.replace(", line = 17", "")).iter().any(|f| f.key == "annunciation.lamp.line"));
     assert!(faults(&text.replace("8s", "2m")).iter().any(|f| f.key == "annunciation.receipt_within"));
 }
+
+#[test]
+fn brokers_are_a_list_in_order_of_preference_or_one() {
+    let parsed = |uplink: &str| {
+        let text = format!("[gateway]\nsite = \"s\"\nname = \"g\"\ndata_dir = \"/d\"\n[uplink]\n{uplink}\n");
+        Config::parse(&text, Path::new("/"))
+    };
+    let several = parsed("brokers = [\"a:8883\", \"[::1]:1883\"]\nbroker_attempts = 5\nbroker_return_after = \"1h\"\npacket_kib_max = 256");
+    let uplink = several.unwrap().uplink;
+    assert_eq!((uplink.host.as_str(), uplink.port, uplink.others.len()), ("a", 8883, 1));
+    assert_eq!((uplink.others[0].to_string().as_str(), uplink.packet_bytes_max), ("[::1]:1883", Some(256 << 10)));
+    assert_eq!((uplink.switch.attempts, uplink.switch.return_after), (5, Duration::from_secs(3600)));
+    assert!(parsed("broker = \"a:1883\"").unwrap().uplink.others.is_empty());
+    for (wrong, said) in [
+        ("brokers = []", "empty"),
+        ("brokers = [\"a:1\", \"b:1\", \"a:1\"]", "twice"),
+        ("broker = \"a:1\"\nbrokers = [\"b:1\"]", "both"),
+        ("brokers = [\"a\"]", "host:port"),
+        ("", "uplink.broker"),
+    ] {
+        let faults = parsed(wrong).unwrap_err();
+        let told = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(told.contains(said), "{wrong}: {told}");
+    }
+}

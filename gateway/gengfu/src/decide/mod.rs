@@ -172,8 +172,9 @@ impl Decider {
             let snapshot = AlarmSnapshot { sequence: decider.outbox.head().sequence, alarm: alarm.clone() };
             decider.board.set(&decider.topics.alarm(&alarm.alarm_id), to_json(&snapshot));
         }
-        decider.board.complete();
+        // Both before it is called complete: what else the broker holds is of an earlier life.
         decider.show_devices();
+        decider.board.complete();
         Ok(decider)
     }
 
@@ -198,6 +199,11 @@ impl Decider {
         self.engine.clock_stepped(by);
         self.on_site.clock_stepped(by);
         self.upkeep.clock_stepped(by);
+    }
+
+    /// The centre was seen to be away, or not: while it is, nobody on site waits for a receipt that cannot come.
+    pub fn centre_is_away(&mut self, away: bool) {
+        self.on_site.centre_is_away(away);
     }
 
     /// Somebody on site silences the sounders of a dwelling, or all, for the alarms there are now.

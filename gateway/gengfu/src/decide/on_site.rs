@@ -145,6 +145,11 @@ impl OnSite {
         self.annunciator.silence(now, dwelling, lasts);
     }
 
+    /// The centre was seen to be away, or not.
+    pub(super) fn centre_is_away(&mut self, away: bool) {
+        self.annunciator.at_once(away);
+    }
+
     /// The clock was set by `by`.
     pub(super) fn clock_stepped(&mut self, by: SignedDuration) {
         self.annunciator.clock_stepped(by);

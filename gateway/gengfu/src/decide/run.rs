@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Decider, Input, LocalOrder, Order};
 use crate::clock::Clock;
 use crate::link::LinkBatch;
-use crate::uplink::CommandRequest;
+use crate::uplink::{CommandRequest, UplinkStatus};
 
 /// Most link batches per sync: enough for a building's burst, few enough that the first does not wait for the last.
 const LINKS_PER_BATCH: usize = 64;
@@ -53,6 +53,8 @@ pub struct Channels {
     pub stored: Arc<Notify>,
     /// For `status`.
     pub status: watch::Sender<DecideStatus>,
+    /// How the uplink is: whether the centre is there.
+    pub uplink: watch::Receiver<UplinkStatus>,
 }
 
 /// What `status` shows of the decider.
@@ -89,6 +91,7 @@ pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Cl
             known_offset += step;
             decider.clock_stepped(step);
         }
+        decider.centre_is_away(channels.uplink.borrow().centre_is_away());
         let now = clock.now();
         if inputs.is_empty() && decider.next_due().is_none_or(|due| now < due) {
             continue;

@@ -122,6 +122,12 @@ pub struct Finding {
     pub problem: String,
     /// What to do.
     pub remedy: String,
+    /// What, in Chinese, where it is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem_zh: Option<String>,
+    /// What to do, in Chinese, where it is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy_zh: Option<String>,
 }
 
 /// Where the report's parts come from.
@@ -230,7 +236,9 @@ impl Sources {
 /// What is wrong, worst first: the store, the way to the centre, then the equipment.
 fn findings(report: &Report) -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut say = |problem: String, remedy: &str| found.push(Finding { problem, remedy: remedy.to_owned() });
+    let mut say = |problem: String, remedy: &str| {
+        found.push(Finding { problem, remedy: remedy.to_owned(), problem_zh: None, remedy_zh: None });
+    };
     if report.outbox.health != "ok" {
         let text = format!("the outbox does not store: {}", report.outbox.health);
         say(text, "free space or replace the disk; nodes keep their events meanwhile and nothing is acknowledged");
@@ -254,11 +262,10 @@ fn findings(report: &Report) -> Vec<Finding> {
         );
         say(text, "call for help by telephone; `gengfu silence` quiets the sounders while somebody is there");
     }
-    if report.uplink.state != LinkState::Online {
-        let uplink = &report.uplink;
-        let detail = uplink.detail.as_deref().unwrap_or("no connection yet");
-        say(format!("uplink to {}: {detail}", uplink.broker), uplink.remedy.as_deref().unwrap_or("wait a few seconds"));
-    }
+    let place_of_uplink = found.len();
+    let mut say = |problem: String, remedy: &str| {
+        found.push(Finding { problem, remedy: remedy.to_owned(), problem_zh: None, remedy_zh: None });
+    };
     for link in report.links.iter().filter(|link| !link.is_up()) {
         say(format!("link {}: {}", link.node, link.state), &link.remedy);
     }
@@ -293,7 +300,24 @@ fn findings(report: &Report) -> Vec<Finding> {
     if report.gateway.clock == ClockQuality::Unsynced {
         say("the clock is not synchronised; alarms go out marked so".to_owned(), "check NTP: timedatectl status");
     }
+    if let Some(finding) = uplink_finding(&report.uplink) {
+        found.insert(place_of_uplink, finding);
+    }
     found
+}
+
+/// What is wrong on the way to the centre, in both languages.
+fn uplink_finding(uplink: &UplinkStatus) -> Option<Finding> {
+    if uplink.state == LinkState::Online && uplink.cause.is_none() {
+        return None;
+    }
+    let or = |text: &Option<String>, usual: &str| text.clone().unwrap_or_else(|| usual.to_owned());
+    Some(Finding {
+        problem: format!("uplink to {}: {}", uplink.broker, or(&uplink.detail, "no connection yet")),
+        remedy: or(&uplink.remedy, "wait a few seconds"),
+        problem_zh: Some(format!("上行 {}：{}", uplink.broker, or(&uplink.detail_zh, "尚未连接"))),
+        remedy_zh: Some(or(&uplink.remedy_zh, "请稍候")),
+    })
 }
 
 /// Resident set size of this process.

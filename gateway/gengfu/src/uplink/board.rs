@@ -70,8 +70,8 @@ impl Board {
         self.inner.changed.notify_one();
     }
 
-    /// Says that every alarm which is still open stands on the board. Until then a retained alarm that the board does not know is left
-    /// alone: it may be one that the core has not restored yet.
+    /// Says that every alarm which is still open, and every device, stands on the board. Until then a retained topic that the board does not know is
+    /// left alone: it may be one that the core has not restored yet.
     pub fn complete(&self) {
         let mut state = self.lock();
         state.complete = true;
@@ -93,17 +93,27 @@ impl Board {
         self.inner.changed.notified().await;
     }
 
-    /// The next value to publish, marked as on its way. Only one change of a topic is on its way at a time, so none can overtake another.
-    pub(crate) fn next(&self) -> Option<Posting> {
+    /// The next value to publish whose topic `may_go`, marked as on its way. Only one change of a topic is on its way at a time, so none can overtake another.
+    pub(crate) fn next(&self, may_go: impl Fn(&str) -> bool) -> Option<Posting> {
         let mut state = self.lock();
-        let topic = state.dirty.iter().find(|topic| state.slots.get(*topic).is_some_and(|s| !s.in_flight))?.clone();
+        let is_free = |topic: &&String| state.slots.get(*topic).is_some_and(|s| !s.in_flight) && may_go(topic);
+        let topic = state.dirty.iter().find(is_free)?.clone();
         state.dirty.remove(&topic);
         let slot = state.slots.get_mut(&topic)?;
         slot.in_flight = true;
         Some(Posting { payload: slot.value.clone().unwrap_or_default(), generation: slot.generation, topic })
     }
 
-    /// The broker answered for a posting. A refused one is not tried again before the next connection or change.
+    /// The broker refused a posting: it is due again, when its topic may go.
+    pub(crate) fn refused(&self, topic: &str) {
+        let mut state = self.lock();
+        if let Some(slot) = state.slots.get_mut(topic) {
+            slot.in_flight = false;
+            state.dirty.insert(topic.to_owned());
+        }
+    }
+
+    /// The broker took a posting.
     pub(crate) fn confirmed(&self, topic: &str, generation: u64) {
         let mut state = self.lock();
         let Some(slot) = state.slots.get_mut(topic) else { return };
@@ -123,7 +133,8 @@ impl Board {
         state.dirty = state.slots.keys().cloned().collect();
     }
 
-    /// The broker holds a value under `topic`, one of this gateway's alarms. If that alarm is not open it is emptied.
+    /// The broker holds a value under `topic`, one of this gateway's alarms or devices. If that alarm is not open, or there is no such device any more, it is
+    /// emptied.
     pub(crate) fn seen_retained(&self, topic: &str) {
         let mut state = self.lock();
         if state.complete {
@@ -163,7 +174,7 @@ mod tests {
 
     fn drain(board: &Board) -> Vec<(String, String)> {
         let mut all = Vec::new();
-        while let Some(posting) = board.next() {
+        while let Some(posting) = board.next(|_| true) {
             board.confirmed(&posting.topic, posting.generation);
             all.push((posting.topic, String::from_utf8(posting.payload).unwrap()));
         }
@@ -189,9 +200,9 @@ mod tests {
     fn a_change_made_while_the_last_one_is_on_its_way_waits_and_then_goes() {
         let board = Board::new();
         board.set("g/alarm/a", Some(b"1".to_vec()));
-        let first = board.next().unwrap();
+        let first = board.next(|_| true).unwrap();
         board.set("g/alarm/a", None);
-        assert_eq!(board.next(), None);
+        assert_eq!(board.next(|_| true), None);
         board.confirmed(&first.topic, first.generation);
         assert_eq!(drain(&board), pairs(&[("g/alarm/a", "")]));
         board.reconnected();
@@ -203,7 +214,7 @@ mod tests {
         let board = Board::new();
         board.set("g/alarm/a", Some(b"1".to_vec()));
         board.set("g/device/d", Some(b"1".to_vec()));
-        let _lost = board.next().unwrap();
+        let _lost = board.next(|_| true).unwrap();
         board.reconnected();
         assert_eq!(drain(&board), pairs(&[("g/alarm/a", "1"), ("g/device/d", "1")]));
     }
@@ -220,5 +231,29 @@ mod tests {
         board.seen_retained("g/alarm/open");
         board.seen_retained("g/alarm/older");
         assert_eq!(drain(&board), pairs(&[("g/alarm/older", "")]));
+    }
+
+    #[test]
+    fn a_refused_posting_is_due_again_and_does_not_stand_in_the_way_of_others() {
+        let board = Board::new();
+        board.set("g/alarm/a", Some(b"1".to_vec()));
+        board.set("g/device/d", Some(b"1".to_vec()));
+        let refused = board.next(|_| true).unwrap();
+        board.refused(&refused.topic);
+        let held = refused.topic.clone();
+        assert_eq!(board.next(|topic| topic != held).unwrap().topic, "g/device/d");
+        assert_eq!(board.next(|topic| topic != held), None);
+        assert_eq!(board.next(|_| true).unwrap().topic, held);
+    }
+
+    #[test]
+    fn a_device_that_is_no_longer_configured_is_emptied() {
+        let board = Board::new();
+        board.set("g/device/door-1", Some(b"1".to_vec()));
+        board.complete();
+        drain(&board);
+        board.seen_retained("g/device/door-1");
+        board.seen_retained("g/device/door-of-last-year");
+        assert_eq!(drain(&board), pairs(&[("g/device/door-of-last-year", "")]));
     }
 }

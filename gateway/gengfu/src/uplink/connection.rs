@@ -13,6 +13,7 @@ use rumqttc::v5::mqttbytes::v5 as five;
 use rumqttc::v5::mqttbytes::{QoS as QoS5, v5::PublishProperties};
 use rumqttc::{self as four, QoS};
 
+use super::advice::{Advice, Cause};
 use super::options::{self, BrokerConfig, OpenError, SessionOptions};
 use crate::config::Protocol;
 
@@ -31,6 +32,18 @@ pub struct Message {
     pub expiry: Option<Duration>,
     /// Where an answer is awaited; MQTT 5 only. The contract does not need it.
     pub response_topic: Option<String>,
+    /// What the asker put into its question, unchanged; MQTT 5 only.
+    pub correlation: Option<Vec<u8>>,
+}
+
+/// The broker does not take a message (MQTT 5 reason code 128 or above).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// Which reason.
+    pub cause: Cause,
+    /// The reason's name, and the broker's own words if it gave any.
+    pub text: String,
 }
 
 /// A topic filter to subscribe to.
@@ -61,7 +74,7 @@ pub enum Signal {
         /// Of the message written under this packet id.
         packet_id: u16,
         /// The broker refused it, and why (MQTT 5; a 3.1.1 broker that refuses says nothing).
-        refusal: Option<String>,
+        refusal: Option<Refusal>,
     },
     /// Answer to a subscription: the reason of each refusal, by position.
     Subscribed(Vec<Option<String>>),
@@ -82,21 +95,36 @@ pub struct Arrived {
     pub payload: Vec<u8>,
     /// It is what the broker kept, not news.
     pub retained: bool,
+    /// Where the sender awaits an answer (MQTT 5).
+    pub response_topic: Option<String>,
+    /// What the answer shall carry, unchanged (MQTT 5).
+    pub correlation: Option<Vec<u8>>,
 }
 
 /// The connection is gone, or never came about.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}; {remedy}")]
 pub struct Lost {
+    /// Which of the known causes.
+    pub cause: Cause,
     /// What happened.
     pub reason: String,
     /// What a person can do.
     pub remedy: String,
+    /// Both in Chinese.
+    pub zh: Option<(String, String)>,
 }
 
 impl Lost {
+    /// One that is no known cause of the uplink's.
     pub(crate) fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { reason: reason.into(), remedy: remedy.into() }
+        Self { cause: Cause::OwnFault, reason: reason.into(), remedy: remedy.into(), zh: None }
+    }
+
+    /// A known cause, with what the broker or the system says.
+    pub(crate) fn of(cause: Cause, detail: &str) -> Self {
+        let Advice { problem, remedy, .. } = cause.advice(detail);
+        Self { cause, reason: problem.en, remedy: remedy.en, zh: Some((problem.zh, remedy.zh)) }
     }
 }
 
@@ -189,13 +217,14 @@ impl Connection {
     /// # Errors
     /// [`NotTaken`] when the bounded channel is full.
     pub fn publish(&self, message: Message) -> Result<(), NotTaken> {
-        let Message { topic, payload, retain, content_type, expiry, response_topic } = message;
+        let Message { topic, payload, retain, content_type, expiry, response_topic, correlation } = message;
         match &self.client {
             Client::V5(client) => {
                 let properties = PublishProperties {
                     content_type: content_type.map(str::to_owned),
                     message_expiry_interval: expiry.map(|e| u32::try_from(e.as_secs()).unwrap_or(u32::MAX)),
                     response_topic,
+                    correlation_data: correlation.map(Into::into),
                     ..PublishProperties::default()
                 };
                 let qos = QoS5::AtLeastOnce;
@@ -224,6 +253,17 @@ impl Connection {
                     subscriptions.iter().map(|s| four::SubscribeFilter::new(s.filter.clone(), QoS::AtLeastOnce));
                 client.try_subscribe_many(filters).map_err(|_| NotTaken)
             }
+        }
+    }
+
+    /// Ends a subscription; what is on its way still arrives.
+    ///
+    /// # Errors
+    /// [`NotTaken`] when the bounded channel is full.
+    pub fn unsubscribe(&self, filter: &str) -> Result<(), NotTaken> {
+        match &self.client {
+            Client::V5(client) => client.try_unsubscribe(filter).map_err(|_| NotTaken),
+            Client::V4(client) => client.try_unsubscribe(filter).map_err(|_| NotTaken),
         }
     }
 
@@ -267,10 +307,9 @@ fn signal_v5(event: four::v5::Event) -> Signal {
             }
         }
         Event::Incoming(five::Packet::PubAck(ack)) => {
-            use five::PubAckReason::{NoMatchingSubscribers, Success};
-            let refused = !matches!(ack.reason, Success | NoMatchingSubscribers);
             let text = ack.properties.and_then(|p| p.reason_string).map(|t| format!(": {t}")).unwrap_or_default();
-            Signal::Acked { packet_id: ack.pkid, refusal: refused.then(|| format!("{:?}{text}", ack.reason)) }
+            let refusal = |cause| Refusal { cause, text: format!("{:?}{text}", ack.reason) };
+            Signal::Acked { packet_id: ack.pkid, refusal: cause_of(ack.reason).map(refusal) }
         }
         Event::Incoming(five::Packet::SubAck(ack)) => {
             let refusal = |code: &five::SubscribeReasonCode| {
@@ -280,7 +319,11 @@ fn signal_v5(event: four::v5::Event) -> Signal {
         }
         Event::Incoming(five::Packet::Publish(publish)) => match String::from_utf8(publish.topic.to_vec()) {
             Ok(topic) => {
-                Signal::Message(Arrived { topic, payload: publish.payload.to_vec(), retained: publish.retain })
+                let (response_topic, correlation) = publish
+                    .properties
+                    .map_or((None, None), |p| (p.response_topic, p.correlation_data.map(|data| data.to_vec())));
+                let (payload, retained) = (publish.payload.to_vec(), publish.retain);
+                Signal::Message(Arrived { topic, payload, retained, response_topic, correlation })
             }
             // MQTT 5, 1.5.4: not a topic; no subscription of ours can have asked for it.
             Err(_) => Signal::Other,
@@ -307,6 +350,8 @@ fn signal_v4(event: four::Event) -> Signal {
             topic: publish.topic,
             payload: publish.payload.to_vec(),
             retained: publish.retain,
+            response_topic: None,
+            correlation: None,
         }),
         Event::Incoming(_) => Signal::Other,
     }
@@ -320,16 +365,38 @@ fn outgoing_signal(outgoing: &four::Outgoing) -> Signal {
     }
 }
 
+/// Why a PUBACK is a refusal; `None` when it is none.
+fn cause_of(reason: five::PubAckReason) -> Option<Cause> {
+    use five::PubAckReason as Reason;
+    match reason {
+        Reason::Success | Reason::NoMatchingSubscribers => None,
+        Reason::NotAuthorized => Some(Cause::NotAuthorized),
+        Reason::QuotaExceeded => Some(Cause::QuotaExceeded),
+        Reason::PayloadFormatInvalid => Some(Cause::PayloadFormatInvalid),
+        Reason::TopicNameInvalid => Some(Cause::TopicInvalid),
+        Reason::UnspecifiedError | Reason::ImplementationSpecificError | Reason::PacketIdentifierInUse => {
+            Some(Cause::PublishRefused)
+        }
+    }
+}
+
 fn lost_v5(error: &four::v5::ConnectionError) -> Lost {
+    use five::DisconnectReasonCode as Reason;
     use four::v5::{ConnectionError, StateError};
     match error {
         ConnectionError::ConnectionRefused(code) => refused(&format!("{code:?}")),
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
             let text = reason_string.as_ref().map(|t| format!(": {t}")).unwrap_or_default();
-            Lost::new(
-                format!("the broker ended the connection ({reason_code:?}{text})"),
-                "read the broker's log; SessionTakenOver means that two clients use one client id",
-            )
+            let cause = match reason_code {
+                Reason::SessionTakenOver => Cause::SessionTakenOver,
+                Reason::PacketTooLarge => Cause::PacketTooLarge,
+                Reason::QuotaExceeded | Reason::MessageRateTooHigh => Cause::QuotaExceeded,
+                Reason::NotAuthorized => Cause::NotAuthorized,
+                Reason::PayloadFormatInvalid => Cause::PayloadFormatInvalid,
+                Reason::TopicNameInvalid => Cause::TopicInvalid,
+                _ => Cause::BrokerEnded,
+            };
+            Lost::of(cause, &format!("{reason_code:?}{text}"))
         }
         other => unreachable_broker(&other.to_string()),
     }
@@ -343,20 +410,74 @@ fn lost_v4(error: &four::ConnectionError) -> Lost {
 }
 
 fn refused(code: &str) -> Lost {
-    let remedy = match code {
-        "BadUserNamePassword" | "NotAuthorized" => "check username, password file and certificate against the broker's",
-        "UnsupportedProtocolVersion" | "RefusedProtocolVersion" => "set the other MQTT version in [uplink] protocol",
-        "ClientIdentifierNotValid" | "BadClientId" => "set a client_id that the broker allows",
-        _ => "read the broker's log",
+    let cause = match code {
+        "BadUserNamePassword" | "NotAuthorized" => Cause::LoginRefused,
+        "UnsupportedProtocolVersion" | "RefusedProtocolVersion" => Cause::ProtocolRefused,
+        "ClientIdentifierNotValid" | "BadClientId" => Cause::ClientIdRefused,
+        _ => Cause::ConnectionRefused,
     };
-    Lost::new(format!("the broker refused the connection ({code})"), remedy)
+    Lost::of(cause, code)
 }
 
 fn unreachable_broker(error: &str) -> Lost {
-    let remedy = if error.contains("TLS") || error.contains("ertificate") {
-        "check the CA, the certificate's name and validity, and this gateway's clock"
-    } else {
-        "check the network, the broker's address and port, and that the broker runs"
-    };
-    Lost::new(format!("no connection to the broker ({error})"), remedy)
+    let is_tls = error.contains("TLS") || error.contains("ertificate");
+    Lost::of(if is_tls { Cause::TlsFailed } else { Cause::BrokerUnreachable }, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_of_a_publish_has_its_own_cause_and_success_has_none() {
+        use five::PubAckReason as Reason;
+        let causes = [
+            (Reason::Success, None),
+            (Reason::NoMatchingSubscribers, None),
+            (Reason::NotAuthorized, Some(Cause::NotAuthorized)),
+            (Reason::QuotaExceeded, Some(Cause::QuotaExceeded)),
+            (Reason::PayloadFormatInvalid, Some(Cause::PayloadFormatInvalid)),
+            (Reason::TopicNameInvalid, Some(Cause::TopicInvalid)),
+            (Reason::ImplementationSpecificError, Some(Cause::PublishRefused)),
+        ];
+        for (reason, cause) in causes {
+            let ack = five::PubAck { pkid: 7, reason, properties: None };
+            let signal = signal_v5(four::v5::Event::Incoming(five::Packet::PubAck(ack)));
+            let Signal::Acked { packet_id: 7, refusal } = signal else { panic!("{signal:?}") };
+            assert_eq!(refusal.map(|refusal| refusal.cause), cause, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_channel_that_is_full_is_told_and_nothing_waits() {
+        let broker = BrokerConfig::new("127.0.0.1", 9, Protocol::Mqtt5, "c");
+        let session = SessionOptions {
+            session_expiry: Duration::from_secs(1),
+            will: None,
+            on_wire_max: 4,
+            channel_messages: 2,
+            incoming_bytes_max: 1024,
+        };
+        for protocol in [Protocol::Mqtt5, Protocol::Mqtt311] {
+            let connection = Connection::open(&BrokerConfig { protocol, ..broker.clone() }, &session).unwrap();
+            let message = || Message { topic: "t".into(), ..Message::default() };
+            assert_eq!((connection.publish(message()), connection.publish(message())), (Ok(()), Ok(())));
+            assert_eq!(connection.publish(message()), Err(NotTaken), "{protocol:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_broker_says_at_the_door_leads_to_its_remedy() {
+        for (code, cause) in [
+            ("NotAuthorized", Cause::LoginRefused),
+            ("BadClientId", Cause::ClientIdRefused),
+            ("UnsupportedProtocolVersion", Cause::ProtocolRefused),
+            ("ServerBusy", Cause::ConnectionRefused),
+        ] {
+            let lost = refused(code);
+            assert!(lost.cause == cause && lost.reason.contains(code) && lost.zh.is_some(), "{lost:?}");
+        }
+        assert_eq!(unreachable_broker("TLS: bad certificate").cause, Cause::TlsFailed);
+        assert_eq!(unreachable_broker("I/O: refused").cause, Cause::BrokerUnreachable);
+    }
 }

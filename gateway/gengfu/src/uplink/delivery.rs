@@ -113,8 +113,10 @@ pub struct Figures {
     pub in_flight: usize,
     /// Acknowledged by the broker, not received by the centre.
     pub awaiting_receipt: usize,
-    /// Refused by the broker, waiting for the next try.
+    /// Refused by the broker or suspected of making it hang up, and not taken by it so far.
     pub held: usize,
+    /// Given up since the start: pictures whose file is gone or was changed.
+    pub abandoned: u64,
     /// Items whose receipt did not come in time and still has not come.
     pub overdue: usize,
     /// Of these, life safety: the box should say "transmission failed".
@@ -162,7 +164,9 @@ pub struct Delivery {
     sent_life_safety: usize,
     sent_other: usize,
     sent_evidence: usize,
+    awaiting: usize,
     entries_other: usize,
+    abandoned: u64,
     centre: Option<Presence>,
     pace: Pace,
     /// The latest time seen, to notice a clock that was set back.
@@ -186,7 +190,9 @@ impl Delivery {
             sent_life_safety: 0,
             sent_other: 0,
             sent_evidence: 0,
+            awaiting: 0,
             entries_other: 0,
+            abandoned: 0,
             centre: None,
             seen_at: None,
         }
@@ -365,6 +371,7 @@ impl Delivery {
         warn!(hop = "abandoned", id, lane = key.lane().as_str(), reason);
         counter!("gengfu_uplink_abandoned_total", "lane" => key.lane().as_str()).increment(1);
         self.past.remove(&key);
+        self.abandoned += 1;
         if let Err(fault) = self.outbox.received(&[id], now.as_millisecond()) {
             warn!(id, %fault, "an item that cannot be sent stays in the outbox; it is tried again after a restart");
         }
@@ -387,7 +394,8 @@ impl Delivery {
         self.outbox.release_all();
         self.entries.clear();
         self.due.clear();
-        (self.sent_life_safety, self.sent_other, self.sent_evidence, self.entries_other) = (0, 0, 0, 0);
+        (self.sent_life_safety, self.sent_other, self.sent_evidence) = (0, 0, 0);
+        (self.awaiting, self.entries_other) = (0, 0);
         self.centre = None;
         if self.past.len() > HISTORY_MAX {
             self.past.retain(|key, _| key.lane().is_life_safety());
@@ -428,12 +436,13 @@ impl Delivery {
     /// Counts for the status.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        let in_state = |state| self.entries.values().filter(|e| e.state == state).count();
+        let held = self.past.values().filter(|p| p.refusals > 0 || p.losses >= SUSPECT_AFTER_LOSSES).count();
         let overdue = || self.past.iter().filter(|(_, past)| past.timeouts > 0);
         Figures {
-            in_flight: in_state(State::Sent),
-            awaiting_receipt: in_state(State::BrokerAcked),
-            held: in_state(State::Held),
+            in_flight: self.sent_life_safety + self.sent_other,
+            awaiting_receipt: self.awaiting,
+            held,
+            abandoned: self.abandoned,
             overdue: overdue().count(),
             overdue_life_safety: overdue().filter(|(key, _)| key.lane().is_life_safety()).count(),
         }
@@ -498,10 +507,13 @@ impl Delivery {
     }
 
     fn count(&mut self, key: ItemKey, state: State, more: bool) {
+        let bump = |count: &mut usize| if more { *count += 1 } else { *count -= 1 };
+        if state == State::BrokerAcked {
+            bump(&mut self.awaiting);
+        }
         if state != State::Sent {
             return;
         }
-        let bump = |count: &mut usize| if more { *count += 1 } else { *count -= 1 };
         if key.lane().is_life_safety() {
             bump(&mut self.sent_life_safety);
         } else {

@@ -5,7 +5,25 @@
 //! about alarms, and to keep anything that must survive: that is in the outbox before it gets here. Nothing upstream
 //! ever waits for it: the core notifies, commits, sets the board, and goes on.
 //!
-//! Metrics: counters `gengfu_uplink_connects_total`, `gengfu_uplink_sent_total{lane}`, `gengfu_uplink_broker_acked_total{lane}`,
+//! # What a technician may see
+//!
+//! `gengfu status` shows one [`LinkState`] with a [`Cause`], both in words of two languages and with a remedy:
+//!
+//! | state | causes | what it means |
+//! |---|---|---|
+//! | `connecting` | | the first connection is being made |
+//! | `offline` | `broker_unreachable` `tls_failed` `login_refused` `protocol_refused` `client_id_refused` `connection_refused` | the broker is not reached, or does not let us in |
+//! | `offline` | `session_taken_over` `broker_ended` `no_puback` `own_fault` `own_settings`, or one of `refused` | a connection ended; it is made anew |
+//! | `store_fault` | `store_fault` | the outbox cannot be used; nothing is lost, nothing is sent |
+//! | `not_listening` | `subscription_refused` | no receipt and no command can arrive |
+//! | `refused` | `not_authorized` `quota_exceeded` `payload_format_invalid` `packet_too_large` `topic_invalid` `publish_refused` `broker_hangs_up` | some of what is published is not taken; it is kept and tried again |
+//! | `no_receipts` | `centre_away` `centre_never_heard` `centre_slow` `centre_silent` `dropped_in_silence` | the broker has the items and the centre has not confirmed them |
+//! | `online` | none, or `on_other_broker` | all is well, perhaps not on the preferred broker |
+//! | `stopped` | | shut down |
+//!
+//! The texts are in [`advice`]. Nothing that is received is lost in any of them: items leave the outbox by the centre's receipt only.
+//!
+//! Metrics: counters `gengfu_uplink_connects_total`, `gengfu_uplink_switches_total`, `gengfu_uplink_sent_total{lane}`, `gengfu_uplink_broker_acked_total{lane}`,
 //! `gengfu_uplink_received_total{lane}`, `gengfu_uplink_refused_total{lane}`, `gengfu_uplink_overdue_total{lane}`,
 //! `gengfu_uplink_abandoned_total{lane}`, `gengfu_uplink_unknown_receipts_total`, `gengfu_uplink_commands_total{verb}`; gauges
 //! `gengfu_uplink_connected`, `gengfu_uplink_in_flight`, `gengfu_uplink_awaiting_receipt`, `gengfu_uplink_overdue_life_safety`;
@@ -13,16 +31,21 @@
 //!
 //! Log: one line per hop with `hop` = `sent`, `broker_acked`, `received` (or `refused`, `overdue`, `abandoned`), `id` and `alarm`.
 
+pub mod advice;
 pub mod backoff;
 pub mod board;
+pub mod brokers;
 pub mod commands;
 pub mod connection;
 pub mod copies;
 pub mod delivery;
+mod holds;
 pub mod ledger;
+mod missing;
 mod mqtt;
 pub mod options;
 mod pace;
+mod respond;
 mod session;
 pub mod status;
 #[cfg(test)]
@@ -37,7 +60,9 @@ use gengfu_outbox::Outbox;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use advice::Cause;
 pub use board::Board;
+pub use brokers::{Address, Policy as SwitchPolicy};
 pub use commands::CommandRequest;
 pub use copies::EvidenceItem;
 pub use delivery::Limits;
@@ -63,8 +88,14 @@ pub struct Identity {
 /// Settings of the uplink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UplinkConfig {
-    /// Which broker, and as whom.
+    /// Which broker, and as whom. The preferred one where there are several.
     pub broker: BrokerConfig,
+    /// Others that are used when it fails, in order of preference; all else is as for the preferred one.
+    pub other_brokers: Vec<Address>,
+    /// When to change brokers.
+    pub switch: SwitchPolicy,
+    /// Largest packet the broker takes, bytes, where it does not say so itself (MQTT 3.1.1); absent: 16 MiB.
+    pub packet_bytes_max: Option<u32>,
     /// Who we are.
     pub identity: Identity,
     /// Window and times of delivery.
@@ -85,6 +116,9 @@ impl UplinkConfig {
     pub fn new(broker: BrokerConfig, identity: Identity) -> Self {
         Self {
             broker,
+            other_brokers: Vec::new(),
+            switch: SwitchPolicy::default(),
+            packet_bytes_max: None,
             identity,
             limits: Limits::default(),
             puback_timeout: Duration::from_secs(10),

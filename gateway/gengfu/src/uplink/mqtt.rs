@@ -15,17 +15,26 @@ use jiff::Timestamp;
 use metrics::{counter, gauge};
 use tracing::{info, warn};
 
+use crate::config::Protocol;
+
+use super::advice::{Advice, Cause, text};
 use super::backoff::{Backoff, Jitter, between};
+use super::brokers::{Address, Brokers, Switch};
 use super::commands::Inbox;
-use super::connection::{Connection, Lost, Message};
+use super::connection::{Connection, Lost, Message, Refusal, Signal};
 use super::delivery::Delivery;
-use super::options::SessionOptions;
+use super::holds::Holds;
+use super::missing::Receipts;
+use super::options::{BrokerConfig, SessionOptions};
+use super::respond::Wishes;
 use super::session::{End, Session};
-use super::status::{Latencies, LinkState, UplinkStatus};
+use super::status::{Known, Latencies, LinkState, UplinkStatus};
 use super::{UplinkConfig, UplinkParts};
 
 /// Waits between attempts to connect.
 const RECONNECT: Backoff = Backoff { base: Duration::from_millis(200), ceiling: Duration::from_secs(10) };
+/// So many failures in a row still lead to another broker without a growing pause.
+const SWITCHES_AT_ONCE: u32 = 12;
 /// A connection that lasted this long was a success; a shorter one counts as another failure.
 const LASTING: Duration = Duration::from_secs(2);
 /// Answers kept while there is no connection; above it the oldest go (the centre asks again).
@@ -36,6 +45,8 @@ const SPARE_MESSAGES: usize = 8;
 const COMMAND_BYTES_MAX: u32 = 256 << 10;
 /// The status is renewed at most this often when only figures change.
 const STATUS_EVERY: Duration = Duration::from_millis(250);
+/// While receipts are missing, the status is renewed this often.
+const MISSING_EVERY: Duration = Duration::from_secs(1);
 /// A statement that everything is delivered goes out at most this often.
 const STATEMENT_AT_REST_EVERY: Duration = Duration::from_secs(5);
 
@@ -46,6 +57,15 @@ pub(super) struct Pump {
     pub(super) topics: Topics,
     pub(super) delivery: Delivery,
     pub(super) inbox: Inbox,
+    pub(super) wishes: Wishes,
+    pub(super) brokers: Brokers,
+    pub(super) holds: Holds,
+    /// What is known about the receipts of this connection.
+    pub(super) receipts: Receipts,
+    /// What the broker refuses now besides items, and where; until something is taken there.
+    pub(super) refused: Option<(String, Refusal)>,
+    /// Why items are held, where the broker told.
+    pub(super) item_refused: Option<(String, Refusal)>,
     /// Answers to send.
     pub(super) replies: VecDeque<Reply>,
     /// The core has hung up; no more answers will come.
@@ -66,25 +86,40 @@ pub(super) struct Pump {
 /// [`super::OpenError`] when an option is out of range or a certificate file is missing at the start. Later a missing file is a state.
 pub async fn run(config: UplinkConfig, parts: UplinkParts) -> Result<(), super::OpenError> {
     let mut pump = Pump::new(config, parts);
-    Connection::open(&pump.config.broker, &pump.session_options())?;
+    Connection::open(&pump.broker(pump.brokers.current()), &pump.session_options())?;
     let mut jitter = Jitter::new(pump.seed());
     let mut failures = 0_u32;
+    let mut proven = None;
     while !pump.parts.shutdown.is_cancelled() {
         let began_at = pump.now();
-        let lost = match pump.connect_and_pump().await {
+        let lost = match pump.connect_and_pump(proven.take()).await {
             End::Shutdown => break,
             End::Lost(lost) => lost,
+            End::WithoutReceipts(switch) => {
+                pump.switched(&switch);
+                continue;
+            }
+            End::Return(connection, connected) => {
+                let now = pump.now();
+                pump.brokers.returned(now).iter().for_each(|switch| pump.switched(switch));
+                proven = Some((*connection, connected));
+                continue;
+            }
         };
         let now = pump.now();
         let lasted = pump.status.state != LinkState::Offline && between(began_at, now) >= LASTING;
         failures = if lasted { 1 } else { failures.saturating_add(1) };
-        let wait = jitter.stretch(RECONNECT.wait(failures));
+        let switch = pump.brokers.failed(lost.cause == Cause::NoPuback, now);
+        // Another broker is tried at once, but not for ever: when all are away the pauses grow.
+        let wait = if switch.is_some() && failures < SWITCHES_AT_ONCE { RECONNECT.base } else { RECONNECT.wait(failures) };
+        let wait = jitter.stretch(wait);
         warn!(reason = %lost.reason, remedy = %lost.remedy, wait_ms = wait.as_millis(), "the uplink is offline");
         pump.offline(&lost, now);
+        switch.iter().for_each(|switch| pump.switched(switch));
         pump.wait(wait).await;
     }
     let now = pump.now();
-    pump.status.enter(LinkState::Stopped, now, None, None);
+    pump.status.enter(LinkState::Stopped, now, None);
     pump.show_status(now);
     info!("the uplink has stopped");
     Ok(())
@@ -96,13 +131,22 @@ impl Pump {
         let now = parts.clock.now();
         let seed = u64::try_from(now.as_nanosecond() & i128::from(i64::MAX)).unwrap_or(0);
         let delivery = Delivery::new(parts.outbox.clone(), topics.clone(), config.limits.clone(), seed);
-        let status = UplinkStatus::starting(&config.broker, now);
+        let preferred = Address { host: config.broker.host.clone(), port: config.broker.port };
+        let brokers = Brokers::new(preferred, &config.other_brokers, config.switch, now);
+        let mut status = UplinkStatus::starting(&config.broker, now);
+        status.brokers = brokers.status();
         Self {
             config,
             parts,
             topics,
             delivery,
             inbox: Inbox::default(),
+            wishes: Wishes::default(),
+            brokers,
+            holds: Holds::default(),
+            receipts: Receipts::default(),
+            refused: None,
+            item_refused: None,
             replies: VecDeque::new(),
             replies_ended: false,
             latencies: Latencies::default(),
@@ -117,6 +161,11 @@ impl Pump {
 
     pub(super) fn now(&self) -> Timestamp {
         self.parts.clock.now()
+    }
+
+    /// How to reach a broker of the list: all else is the same for each.
+    pub(super) fn broker(&self, address: &Address) -> BrokerConfig {
+        BrokerConfig { host: address.host.clone(), port: address.port, ..self.config.broker.clone() }
     }
 
     /// Differs between gateways, and between starts of one.
@@ -157,17 +206,28 @@ impl Pump {
         Message { topic, payload, retain, content_type: Some("application/json"), ..Message::default() }
     }
 
-    async fn connect_and_pump(&mut self) -> End {
-        let connection = match Connection::open(&self.config.broker, &self.session_options()) {
-            Ok(connection) => connection,
-            Err(fault) => return End::Lost(Lost::new(fault.to_string(), "the gateway tries again by itself")),
+    /// One connection, the `proven` one if there is one, from greeting to end.
+    async fn connect_and_pump(&mut self, proven: Option<(Connection, Signal)>) -> End {
+        let mut session = match proven {
+            Some((connection, connected)) => Session::proven(connection, connected),
+            None => match Connection::open(&self.broker(self.brokers.current()), &self.session_options()) {
+                Ok(connection) => Session::new(connection),
+                Err(fault) => return End::Lost(Lost::of(Cause::OwnSettings, &fault.to_string())),
+            },
         };
-        let mut session = Session::new(connection);
         let end = session.run(self).await;
         let now = self.now();
         // Answers on the wire may not have arrived; they go again, in their order.
         for reply in session.unsent_replies().into_iter().rev() {
             self.replies.push_front(reply);
+        }
+        if let End::Lost(lost) = &end {
+            session.unsent_topics(&self.topics).iter().for_each(|topic| self.holds.lost(topic, now));
+            if lost.cause.is_refusal() {
+                // An MQTT 5 broker that hangs up on a message says why; which one it was, the account of losses finds out.
+                let refusal = Refusal { cause: lost.cause, text: lost.reason.clone() };
+                self.item_refused = Some((self.topics.event(), refusal));
+            }
         }
         self.delivery.lost(now);
         gauge!("gengfu_uplink_connected").set(0.0);
@@ -210,18 +270,57 @@ impl Pump {
         self.status.connects += 1;
         counter!("gengfu_uplink_connects_total").increment(1);
         gauge!("gengfu_uplink_connected").set(1.0);
-        (self.not_listening, self.status.centre) = (None, None);
+        (self.not_listening, self.status.centre, self.refused) = (None, None, None);
+        self.receipts = Receipts::connected(self.config.broker.protocol == Protocol::Mqtt5, now);
         self.parts.board.reconnected();
         self.stated = None;
-        self.status.enter(LinkState::Online, now, None, None);
+        self.status.enter(LinkState::Online, now, None);
         self.refresh_status(now, true);
     }
 
     fn offline(&mut self, lost: &Lost, now: Timestamp) {
         self.status.count(self.delivery.figures());
         self.status.centre = None;
-        self.status.enter(LinkState::Offline, now, Some(lost.reason.clone()), Some(lost.remedy.clone()));
+        let zh = |of: fn(&(String, String)) -> &String, en: &String| lost.zh.as_ref().map_or_else(|| en.clone(), |zh| of(zh).clone());
+        let problem = text(zh(|zh| &zh.0, &lost.reason), lost.reason.clone());
+        let remedy = text(zh(|zh| &zh.1, &lost.remedy), lost.remedy.clone());
+        self.status.enter(LinkState::Offline, now, Some(Advice { cause: lost.cause, problem, remedy }));
         self.show_status(now);
+    }
+
+    /// Another broker is used from now on.
+    fn switched(&mut self, switch: &Switch) {
+        warn!(from = %switch.from, to = %switch.to, why = %switch.why.text().en, "the uplink changes to another broker");
+        counter!("gengfu_uplink_switches_total").increment(1);
+        self.status.broker.clone_from(&switch.to);
+        self.status.broker_since = switch.at;
+        self.status.switched = Some(switch.clone());
+        self.status.brokers = self.brokers.status();
+        // Until it answers, all that is known is that this one is tried.
+        self.status.centre = None;
+        self.show_status(switch.at);
+    }
+
+    /// The centre's receipt came.
+    pub(super) fn receipt_came(&mut self, now: Timestamp) {
+        self.status.last_receipt_at = Some(now);
+        self.receipts.receipt(now);
+        self.brokers.receipt();
+        // It answers, whatever its presence says.
+        self.status.centre = self.status.centre.map(|_| Presence::Online);
+    }
+
+    /// Goes to another broker when this one leads to no receipts.
+    pub(super) fn without_receipts(&mut self, now: Timestamp) -> Option<Switch> {
+        if self.status.overdue == 0 || self.status.state != LinkState::NoReceipts {
+            return None;
+        }
+        self.brokers.without_receipts(self.receipts.silent_for(now), now)
+    }
+
+    /// Nothing is under way or waits: a good moment to change brokers.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.delivery.is_idle() && self.replies.is_empty() && self.parts.outbox.stats().lanes.iter().all(|l| l.pending == 0)
     }
 
     /// Renews the status if it is due, or at once when something important happened.
@@ -233,14 +332,30 @@ impl Pump {
         }
         let figures = self.delivery.figures();
         self.status.count(figures);
+        if figures.held == 0 {
+            self.item_refused = None;
+        }
         self.status.latency = self.latencies.figures();
-        self.status.judge(now, self.store_fault.as_deref(), self.not_listening.as_deref());
+        let event_topic = self.topics.event();
+        let known = Known {
+            store_fault: self.store_fault.as_deref(),
+            not_listening: self.not_listening.as_deref(),
+            item_refused: self.item_refused.as_ref().map(|(topic, refusal)| (topic.as_str(), refusal)),
+            refused: self.refused.as_ref().map(|(topic, refusal)| (topic.as_str(), refusal)),
+            why_no_receipts: self.receipts.cause(self.status.centre, now),
+            away_from_preferred: self.brokers.last_switch().filter(|_| !self.brokers.is_preferred()),
+            event_topic: &event_topic,
+        };
+        self.status.judge(now, &known);
         self.show_status(now);
     }
 
     /// When the status has to be renewed though nothing else happens.
     pub(super) fn status_deadline(&self) -> Option<Timestamp> {
-        self.status_stale.then(|| super::backoff::later(self.status_shown_at.unwrap_or(Timestamp::MIN), STATUS_EVERY))
+        let stale = self.status_stale;
+        // While receipts are missing, why and whether another broker is due may change with time alone.
+        let every = if stale { Some(STATUS_EVERY) } else { (self.status.overdue > 0).then_some(MISSING_EVERY) };
+        every.map(|every| super::backoff::later(self.status_shown_at.unwrap_or(Timestamp::MIN), every))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of items are far below 2^52")]

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use gengfu_contract::command::Reply;
 use gengfu_contract::state::{DispatchStatus, Presence};
 use gengfu_outbox::ItemKey;
@@ -17,9 +18,11 @@ use metrics::counter;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::{debug, info, warn};
 
+use super::advice::Cause;
 use super::backoff::{between, later};
+use super::brokers::Switch;
 use super::commands::Verdict;
-use super::connection::{Arrived, Connection, Lost, Message, NotTaken, Signal, Subscription};
+use super::connection::{Arrived, Connection, Lost, Message, NotTaken, Refusal, Signal, Subscription};
 use super::copies::EvidenceFault;
 use super::delivery::{Body, Publication};
 use super::ledger::Ledger;
@@ -31,6 +34,14 @@ pub(super) const SMALL_MAX: usize = 16;
 const HEAD_BYTES: usize = 256;
 /// After a fault of the store the next try comes after this.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// After the subscription a broker shows what it holds at once; so long it may take.
+const RETAINED_WITHIN: Duration = Duration::from_secs(30);
+/// An answer that nobody fetched is of no use after this (MQTT 5).
+const REPLY_EXPIRY: Duration = Duration::from_secs(3600);
+/// A copy of a telemetry event that nobody fetched: the outbox has it, and sends it again.
+const TELEMETRY_EXPIRY: Duration = Duration::from_secs(86_400);
+/// Signals handled before it is looked what may go: what is already here is taken in one go.
+const SIGNALS_AT_ONCE: usize = 64;
 /// How long a broker may take to see our DISCONNECT.
 const DISCONNECT_WITHIN: Duration = Duration::from_millis(500);
 
@@ -38,6 +49,17 @@ const DISCONNECT_WITHIN: Duration = Duration::from_millis(500);
 pub(super) enum End {
     Shutdown,
     Lost(Lost),
+    /// Left in order, for a broker that may lead to receipts.
+    WithoutReceipts(Switch),
+    /// Left in order: the preferred broker has answered on this connection.
+    Return(Box<Connection>, Signal),
+}
+
+/// Why the pump ended, short of a loss.
+enum Leave {
+    Shutdown,
+    WithoutReceipts(Switch),
+    Return(Signal),
 }
 
 /// What a message on the wire stands for.
@@ -45,6 +67,8 @@ enum Ticket {
     Item(ItemKey),
     Posting { topic: String, generation: u64 },
     Reply(Reply),
+    /// An answer's copy for a response topic.
+    Copy(String),
     Presence,
 }
 
@@ -52,6 +76,16 @@ type Loading = Pin<Box<dyn Future<Output = (Publication, Result<Vec<u8>, Evidenc
 
 pub(super) struct Session {
     connection: Connection,
+    /// The broker's CONNACK, when it came before this session began.
+    connected: Option<Signal>,
+    /// A connection to the preferred broker, while it is looked at from another one.
+    probe: Option<Connection>,
+    /// The answer to the first subscription has come.
+    subscribed: bool,
+    /// Own retained topics are read until then.
+    own_until: Option<Timestamp>,
+    /// Postings, and answers, that may each be on the wire at one time: little, where the broker allows little.
+    small_max: usize,
     ledger: Ledger<Ticket>,
     postings: usize,
     replies: usize,
@@ -64,6 +98,11 @@ impl Session {
     pub(super) fn new(connection: Connection) -> Self {
         Self {
             connection,
+            connected: None,
+            probe: None,
+            subscribed: false,
+            own_until: None,
+            small_max: SMALL_MAX,
             ledger: Ledger::default(),
             postings: 0,
             replies: 0,
@@ -73,24 +112,35 @@ impl Session {
         }
     }
 
+    /// On a connection that the broker has already accepted.
+    pub(super) fn proven(connection: Connection, connected: Signal) -> Self {
+        Self { connected: Some(connected), ..Self::new(connection) }
+    }
+
     pub(super) async fn run(&mut self, pump: &mut Pump) -> End {
         match self.greet(pump).await {
             Ok(true) => {}
             Ok(false) => return End::Shutdown,
             Err(lost) => return End::Lost(lost),
         }
-        match self.pump(pump).await {
-            Ok(()) => {
-                self.goodbye(pump).await;
-                End::Shutdown
-            }
-            Err(lost) => End::Lost(lost),
+        let leave = match self.pump(pump).await {
+            Ok(leave) => leave,
+            Err(lost) => return End::Lost(lost),
+        };
+        self.goodbye(pump).await;
+        match (leave, self.probe.take()) {
+            (Leave::WithoutReceipts(switch), _) => End::WithoutReceipts(switch),
+            (Leave::Return(connected), Some(probe)) => End::Return(Box::new(probe), connected),
+            (Leave::Return(_), None) | (Leave::Shutdown, _) => End::Shutdown,
         }
     }
 
     /// Waits for the broker's answer, then subscribes and says that we are here. False at shutdown.
     async fn greet(&mut self, pump: &mut Pump) -> Result<bool, Lost> {
         let signal = loop {
+            if let Some(connected) = self.connected.take() {
+                break connected;
+            }
             tokio::select! {
                 signal = self.connection.next() => break signal?,
                 () = pump.parts.shutdown.cancelled() => return Ok(false),
@@ -98,27 +148,40 @@ impl Session {
             }
         };
         let Signal::Connected { session_present, receive_max, packet_bytes_max } = signal else {
-            return Err(Lost::new(format!("{signal:?} where a CONNACK was due"), "check what listens on that port"));
+            let detail = format!("{signal:?} where a CONNACK was due; check what listens on that port");
+            return Err(Lost::of(Cause::BrokerUnreachable, &detail));
         };
         let now = pump.now();
         info!(broker = %pump.status.broker, protocol = %pump.status.protocol, session_present, "the uplink is online");
+        let packet_bytes_max = packet_bytes_max.or(pump.config.packet_bytes_max);
         self.packet_bytes_max = packet_bytes_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        // A fire must not stand behind sixteen postings on a broker that takes one message at a time.
+        self.small_max = receive_max.map_or(SMALL_MAX, |max| SMALL_MAX.min(usize::from(max / 4).max(1)));
         pump.delivery.connected(receive_max);
         pump.online(now);
         let subscription = |filter, not_own| Subscription { filter, not_own };
+        let [alarms, devices] = own_retained(pump);
         let wanted = [
             subscription(pump.topics.command_filter(), false),
             subscription(pump.topics.dispatch_status(), false),
-            // Our own retained alarms: those that are over are emptied.
-            subscription(pump.topics.alarm("+"), true),
+            // What we left there: alarms that are over and devices that are no more are emptied.
+            subscription(alarms, true),
+            subscription(devices, true),
         ];
         self.connection.subscribe(&wanted).map_err(no_place)?;
-        self.publish(Ticket::Presence, pump.presence(Presence::Online), now)?;
+        if session_present {
+            // An earlier connection may have watched its own events, and the broker remembers.
+            self.connection.unsubscribe(&pump.topics.event()).map_err(no_place)?;
+        }
+        let presence = pump.presence(Presence::Online);
+        if !pump.holds.is_held(&presence.topic, now) {
+            self.publish(Ticket::Presence, presence, now)?;
+        }
         Ok(true)
     }
 
-    /// Pumps until shutdown.
-    async fn pump(&mut self, pump: &mut Pump) -> Result<(), Lost> {
+    /// Pumps until there is a reason to leave.
+    async fn pump(&mut self, pump: &mut Pump) -> Result<Leave, Lost> {
         let mut changed = true;
         loop {
             let now = pump.now();
@@ -128,32 +191,106 @@ impl Session {
             pump.refresh_status(now, false);
             let puback_due = self.ledger.deadline(pump.config.puback_timeout);
             if puback_due.is_some_and(|due| due <= now) {
-                let reason = format!("no PUBACK within {} s", pump.config.puback_timeout.as_secs());
-                return Err(Lost::new(reason, "check the network and the broker's load; the gateway connects anew"));
+                let within = pump.config.puback_timeout.as_secs();
+                return Err(Lost::of(Cause::NoPuback, &format!("no PUBACK within {within} s")));
             }
+            if let Some(switch) = pump.without_receipts(now) {
+                return Ok(Leave::WithoutReceipts(switch));
+            }
+            self.watch_own(pump, now)?;
+            self.look_at_preferred(pump, now);
             let deadline = [
                 puback_due,
                 pump.delivery.next_deadline(),
                 pump.status_deadline(),
                 pump.statement_deadline(),
+                pump.receipts.next_deadline().filter(|at| *at > now),
+                pump.holds.next_deadline(now),
+                pump.brokers.return_at().filter(|at| *at > now),
+                self.own_until,
                 self.store_retry_at,
             ];
             let wait = deadline.into_iter().flatten().min().map(|at| between(now, at));
             tokio::select! {
-                () = pump.parts.shutdown.cancelled() => return Ok(()),
-                signal = self.connection.next() => {
-                    let (now, signal) = (pump.now(), signal?);
-                    // These make no room for anything.
-                    changed = !matches!(signal, Signal::Published(_) | Signal::Other);
-                    self.handle(pump, signal, now)?;
-                }
+                () = pump.parts.shutdown.cancelled() => return Ok(Leave::Shutdown),
+                signal = self.connection.next() => changed = self.take_signals(pump, signal?)?,
                 () = pump.parts.wake.notified() => {}
                 () = pump.parts.board.changed() => {}
                 reply = pump.parts.replies.recv(), if !pump.replies_ended => pump.take_reply(reply),
                 loaded = load(&mut self.loading) => self.loaded(pump, loaded)?,
+                answer = probed(&mut self.probe) => if let Some(connected) = self.probe_answered(pump, answer) {
+                    return Ok(Leave::Return(connected));
+                },
                 () = sleep(wait) => {}
             }
         }
+    }
+
+    /// Handles this signal and all that are already here. False when none of them makes room for anything.
+    fn take_signals(&mut self, pump: &mut Pump, first: Signal) -> Result<bool, Lost> {
+        let (mut signal, mut changed) = (first, false);
+        for count in 1_usize.. {
+            changed |= !matches!(signal, Signal::Published(_) | Signal::Other);
+            let now = pump.now();
+            self.handle(pump, signal, now)?;
+            if count == SIGNALS_AT_ONCE {
+                break;
+            }
+            match self.connection.next().now_or_never() {
+                Some(next) => signal = next?,
+                None => break,
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Begins and ends the watches over our own topics.
+    fn watch_own(&mut self, pump: &mut Pump, now: Timestamp) -> Result<(), Lost> {
+        if self.own_until.is_some_and(|until| until <= now || later(now, RETAINED_WITHIN) < until) {
+            self.own_until = None;
+            for filter in own_retained(pump) {
+                self.connection.unsubscribe(&filter).map_err(no_place)?;
+            }
+        }
+        if self.subscribed && pump.status.overdue > 0 && pump.receipts.wants_echo() {
+            let own = Subscription { filter: pump.topics.event(), not_own: false };
+            self.connection.subscribe(&[own]).map_err(no_place)?;
+            pump.receipts.echo_asked();
+        }
+        if pump.receipts.echo_is_done() {
+            self.connection.unsubscribe(&pump.topics.event()).map_err(no_place)?;
+            pump.receipts.echo_ends();
+        }
+        Ok(())
+    }
+
+    /// From another broker: whether the preferred one is back.
+    fn look_at_preferred(&mut self, pump: &mut Pump, now: Timestamp) {
+        pump.brokers.notice_clock(now);
+        if self.probe.is_some() || pump.brokers.return_at().is_none_or(|at| now < at) || !pump.is_quiet() {
+            return;
+        }
+        let preferred = pump.broker(pump.brokers.preferred());
+        match Connection::open(&preferred, &pump.session_options()) {
+            Ok(probe) => self.probe = Some(probe),
+            Err(fault) => {
+                warn!(%fault, "the preferred broker cannot be looked at");
+                pump.brokers.return_is_vain(now);
+            }
+        }
+    }
+
+    /// The preferred broker answered, or does not. Gives its CONNACK when it is to be used from now on.
+    fn probe_answered(&mut self, pump: &mut Pump, answer: Result<Signal, Lost>) -> Option<Signal> {
+        let now = pump.now();
+        match answer {
+            Ok(connected @ Signal::Connected { .. }) if pump.is_quiet() => return Some(connected),
+            Ok(_) => debug!("the preferred broker answers, and something is under way: later"),
+            Err(lost) => info!(reason = %lost.reason, "the preferred broker does not answer yet"),
+        }
+        self.probe = None;
+        pump.brokers.return_is_vain(now);
+        None
     }
 
     /// Hands over what may go now.
@@ -166,16 +303,14 @@ impl Session {
                 later_ones.push(publication);
             }
         }
-        while self.replies < SMALL_MAX
+        while self.replies < self.small_max
             && let Some(reply) = pump.replies.pop_front()
         {
-            let message = pump.json(pump.topics.reply(&reply.cmd_id), &reply, false);
-            self.publish(Ticket::Reply(reply), message, now)?;
-            self.replies += 1;
+            self.answer(pump, reply, now)?;
         }
         pump.state_what_was_sent(now);
-        while self.postings < SMALL_MAX
-            && let Some(posting) = pump.parts.board.next()
+        while self.postings < self.small_max
+            && let Some(posting) = pump.parts.board.next(|topic| !pump.holds.is_held(topic, now))
         {
             let message = Message {
                 topic: posting.topic.clone(),
@@ -190,6 +325,25 @@ impl Session {
         for publication in later_ones {
             self.publish_item(pump, publication, now)?;
         }
+        Ok(())
+    }
+
+    /// Publishes an answer where the contract says, and a copy where the asker wishes.
+    fn answer(&mut self, pump: &mut Pump, reply: Reply, now: Timestamp) -> Result<(), Lost> {
+        let wish = pump.wishes.of(&reply.cmd_id);
+        let mut message = pump.json(pump.topics.reply(&reply.cmd_id), &reply, false);
+        if pump.holds.is_held(&message.topic, now) {
+            warn!(cmd_id = %reply.cmd_id, "the broker does not take this answer; the centre repeats its command");
+            return Ok(());
+        }
+        (message.expiry, message.correlation) = (Some(REPLY_EXPIRY), wish.correlation);
+        if let Some(topic) = wish.topic.filter(|topic| *topic != message.topic && !pump.holds.is_held(topic, now)) {
+            let copy = Message { topic: topic.clone(), ..message.clone() };
+            self.publish(Ticket::Copy(topic), copy, now)?;
+            self.replies += 1;
+        }
+        self.publish(Ticket::Reply(reply), message, now)?;
+        self.replies += 1;
         Ok(())
     }
 
@@ -260,11 +414,12 @@ impl Session {
     ) -> Result<(), Lost> {
         let bytes = payload.len() + topic.len() + HEAD_BYTES;
         if bytes > self.packet_bytes_max {
-            let reason = format!("{bytes} bytes, the broker takes at most {}", self.packet_bytes_max);
-            refuse(pump, key, &topic, &reason, now);
+            let text = format!("{bytes} bytes, the broker takes at most {}", self.packet_bytes_max);
+            refuse_item(pump, key, &topic, Refusal { cause: Cause::PacketTooLarge, text }, now);
             return Ok(());
         }
-        let message = Message { topic, payload, content_type: Some(content_type), ..Message::default() };
+        let expiry = (key.lane() == gengfu_outbox::Lane::Telemetry).then_some(TELEMETRY_EXPIRY);
+        let message = Message { topic, payload, content_type: Some(content_type), expiry, ..Message::default() };
         self.publish(Ticket::Item(key), message, now)
     }
 
@@ -278,8 +433,8 @@ impl Session {
         match signal {
             Signal::Published(packet_id) => {
                 if !self.ledger.published(packet_id, now) {
-                    let reason = format!("packet id {packet_id} stands for nothing or is in use");
-                    return Err(Lost::new(reason, "the gateway connects anew"));
+                    let detail = format!("packet id {packet_id} stands for nothing or is in use");
+                    return Err(Lost::of(Cause::OwnFault, &detail));
                 }
             }
             Signal::Acked { packet_id, refusal } => {
@@ -287,50 +442,85 @@ impl Session {
                     self.acked(pump, ticket, refusal, now);
                 }
             }
-            Signal::Subscribed(refusals) => {
-                pump.not_listening = refusals.iter().take(2).flatten().next().cloned();
-                if let Some(Some(reason)) = refusals.get(2) {
-                    warn!(
-                        reason,
-                        "the broker does not let us read our own alarms; retained ones that are over stay there"
-                    );
-                }
-                pump.refresh_status(now, true);
-            }
+            Signal::Subscribed(refusals) => self.subscribed(pump, &refusals, now),
             Signal::Message(arrived) => self.route(pump, &arrived, now),
             Signal::Connected { .. } | Signal::Disconnected | Signal::Other => {}
         }
         Ok(())
     }
 
-    fn acked(&mut self, pump: &mut Pump, ticket: Ticket, refusal: Option<String>, now: Timestamp) {
+    fn subscribed(&mut self, pump: &mut Pump, refusals: &[Option<String>], now: Timestamp) {
+        if std::mem::replace(&mut self.subscribed, true) {
+            pump.receipts.echo_begins(refusals.iter().any(Option::is_some));
+            return;
+        }
+        self.own_until = Some(later(now, RETAINED_WITHIN));
+        pump.not_listening = refusals.iter().take(2).flatten().next().cloned();
+        if let Some(reason) = refusals.iter().skip(2).flatten().next() {
+            warn!(reason, "the broker does not let us read our own alarms and devices; retained ones that are over stay there");
+        }
+        pump.refresh_status(now, true);
+    }
+
+    fn acked(&mut self, pump: &mut Pump, ticket: Ticket, refusal: Option<Refusal>, now: Timestamp) {
         pump.status.last_puback_at = Some(now);
-        match (ticket, refusal) {
-            (Ticket::Item(key), None) => pump.delivery.broker_acked(key, now),
-            (Ticket::Item(key), Some(reason)) => {
-                let topic = if key.sequence().is_some() { pump.topics.event() } else { pump.topics.evidence("+", 0) };
-                refuse(pump, key, &topic, &reason, now);
+        pump.brokers.acknowledged();
+        let topic = match ticket {
+            Ticket::Item(key) => {
+                let is_event = key.sequence().is_some();
+                match refusal {
+                    None => {
+                        pump.delivery.broker_acked(key, now);
+                        if is_event {
+                            pump.receipts.event_acknowledged(now);
+                        }
+                    }
+                    Some(refusal) => {
+                        let topic = if is_event { pump.topics.event() } else { pump.topics.evidence("+", 0) };
+                        refuse_item(pump, key, &topic, refusal, now);
+                    }
+                }
+                return;
             }
-            (Ticket::Posting { topic, generation }, refusal) => {
+            Ticket::Posting { topic, generation } => {
                 self.postings -= 1;
-                pump.parts.board.confirmed(&topic, generation);
-                refusal.into_iter().for_each(|reason| note_refusal(pump, &topic, &reason, now));
+                if refusal.is_none() {
+                    pump.parts.board.confirmed(&topic, generation);
+                } else {
+                    pump.parts.board.refused(&topic);
+                }
+                topic
             }
-            (Ticket::Reply(reply), refusal) => {
+            Ticket::Reply(reply) => {
                 self.replies -= 1;
-                let topic = pump.topics.reply(&reply.cmd_id);
-                refusal.into_iter().for_each(|reason| note_refusal(pump, &topic, &reason, now));
+                pump.topics.reply(&reply.cmd_id)
             }
-            (Ticket::Presence, refusal) => {
-                let topic = pump.topics.status();
-                refusal.into_iter().for_each(|reason| note_refusal(pump, &topic, &reason, now));
+            Ticket::Copy(topic) => {
+                self.replies -= 1;
+                topic
+            }
+            Ticket::Presence => pump.topics.status(),
+        };
+        match refusal {
+            None => {
+                pump.holds.taken(&topic);
+                if pump.refused.as_ref().is_some_and(|(refused, _)| *refused == topic) {
+                    pump.refused = None;
+                }
+            }
+            Some(refusal) => {
+                pump.holds.refused(&topic, now);
+                pump.refused = Some((topic.clone(), refusal.clone()));
+                note_refusal(pump, &topic, &refusal, now);
             }
         }
     }
 
     fn route(&mut self, pump: &mut Pump, arrived: &Arrived, now: Timestamp) {
         if let Some((verb, cmd_id)) = pump.topics.parse_command(&arrived.topic) {
-            self.command(pump, verb.to_owned(), cmd_id.to_owned(), &arrived.payload, now);
+            self.command(pump, verb.to_owned(), cmd_id.to_owned(), arrived, now);
+        } else if arrived.topic == pump.topics.event() {
+            pump.receipts.echoed();
         } else if arrived.topic == pump.topics.dispatch_status() {
             match serde_json::from_slice::<DispatchStatus>(&arrived.payload) {
                 Ok(status) => {
@@ -346,15 +536,19 @@ impl Session {
         }
     }
 
-    fn command(&mut self, pump: &mut Pump, verb: String, cmd_id: String, body: &[u8], now: Timestamp) {
-        let verdict = pump.inbox.take(&verb, &cmd_id, body, now, pump.parts.clock.quality());
+    fn command(&mut self, pump: &mut Pump, verb: String, cmd_id: String, arrived: &Arrived, now: Timestamp) {
+        let own = [pump.topics.reply(""), pump.topics.dispatch_status().trim_end_matches("status").to_owned()];
+        if let Some(topic) = pump.wishes.note(&cmd_id, arrived, &own) {
+            warn!(verb, cmd_id, topic, "a response topic outside this gateway's reply/ and the site's dispatch/ is not used");
+        }
+        let verdict = pump.inbox.take(&verb, &cmd_id, &arrived.payload, now, pump.parts.clock.quality());
         let known =
             if matches!(verb.as_str(), "receipt" | "ack" | "reset") { verb.clone() } else { "unknown".to_owned() };
         counter!("gengfu_uplink_commands_total", "verb" => known).increment(1);
         match verdict {
             Verdict::Receipt(receipt) => match pump.delivery.received(&receipt.ids, now) {
                 Ok(delivered) => {
-                    pump.status.last_receipt_at = Some(now);
+                    pump.receipt_came(now);
                     let latencies = delivered.iter().filter(|d| d.life_safety).filter_map(|d| d.latency);
                     latencies.for_each(|latency| pump.latencies.add(latency));
                 }
@@ -410,6 +604,17 @@ impl Session {
         }
     }
 
+    /// Topics of what is no item and was handed over and not acknowledged.
+    pub(super) fn unsent_topics(&self, topics: &gengfu_contract::topic::Topics) -> Vec<String> {
+        let topic = |ticket: &Ticket| match ticket {
+            Ticket::Item(_) => None,
+            Ticket::Posting { topic, .. } | Ticket::Copy(topic) => Some(topic.clone()),
+            Ticket::Reply(reply) => Some(topics.reply(&reply.cmd_id)),
+            Ticket::Presence => Some(topics.status()),
+        };
+        self.ledger.tickets().filter_map(topic).collect()
+    }
+
     /// Answers that were handed over and not acknowledged.
     pub(super) fn unsent_replies(&self) -> Vec<Reply> {
         let reply = |ticket: &Ticket| if let Ticket::Reply(reply) = ticket { Some(reply.clone()) } else { None };
@@ -417,21 +622,37 @@ impl Session {
     }
 }
 
-fn refuse(pump: &mut Pump, key: ItemKey, topic: &str, reason: &str, now: Timestamp) {
-    pump.delivery.refused(key, reason, now);
-    note_refusal(pump, topic, reason, now);
+/// The retained topics this gateway itself leaves on the broker: alarms and devices.
+fn own_retained(pump: &Pump) -> [String; 2] {
+    let alarms = pump.topics.alarm("+");
+    let devices = alarms.strip_suffix("alarm/+").map(|base| format!("{base}device/+")).unwrap_or_default();
+    [alarms, devices]
 }
 
-fn note_refusal(pump: &mut Pump, topic: &str, reason: &str, now: Timestamp) {
-    warn!(topic, reason, "the broker refused a message");
+fn refuse_item(pump: &mut Pump, key: ItemKey, topic: &str, refusal: Refusal, now: Timestamp) {
+    pump.delivery.refused(key, &refusal.text, now);
+    pump.item_refused = Some((topic.to_owned(), refusal.clone()));
+    note_refusal(pump, topic, &refusal, now);
+}
+
+fn note_refusal(pump: &mut Pump, topic: &str, refusal: &Refusal, now: Timestamp) {
+    warn!(topic, reason = %refusal, "the broker refused a message");
     pump.status.refused += 1;
-    pump.status.last_refusal = Some(format!("{topic}: {reason}"));
+    pump.status.last_refusal = Some(format!("{topic}: {refusal}"));
     pump.refresh_status(now, true);
 }
 
 /// The channel is sized for everything that may be outstanding; when it is full all the same, the account is wrong.
 fn no_place(_: NotTaken) -> Lost {
-    Lost::new("the MQTT client takes no more messages", "the gateway connects anew; please report it if it repeats")
+    Lost::of(Cause::OwnFault, "the MQTT client takes no more messages")
+}
+
+/// Resolves with what the preferred broker says; never when it is not looked at.
+async fn probed(probe: &mut Option<Connection>) -> Result<Signal, Lost> {
+    match probe {
+        Some(connection) => connection.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Resolves with the picture under way; never when there is none.

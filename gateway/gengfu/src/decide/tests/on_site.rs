@@ -122,3 +122,28 @@ fn a_disk_that_refuses_does_not_silence_what_sounds() {
     assert_eq!(effects.wanted.len(), 2);
     assert_eq!(wanted(&mut decider, 14), told());
 }
+
+#[test]
+fn while_the_centre_is_seen_to_be_away_the_site_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut decider, outbox) = start(folder.path(), 0);
+    decider.centre_is_away(true);
+    link(&mut decider, 1, vec![seen("smoke-1", 1, 1, What::Smoke(Smoke::Alarm))]).unwrap();
+    assert_eq!(wanted(&mut decider, 1), told(), "nobody waits ten seconds for a receipt that cannot come");
+    assert_eq!(overdue(&decider), [Condition::ActiveUnack]);
+    decider.centre_is_away(false);
+    assert_eq!(wanted(&mut decider, 2), told(), "only the receipt ends it");
+    receipt(&outbox, 3);
+    assert_eq!(wanted(&mut decider, 4), []);
+}
+
+#[test]
+fn a_centre_that_goes_away_while_an_alarm_waits_ends_the_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut decider, _) = start(folder.path(), 0);
+    link(&mut decider, 1, vec![seen("smoke-1", 1, 1, What::Smoke(Smoke::Alarm))]).unwrap();
+    assert_eq!(wanted(&mut decider, 4), []);
+    decider.centre_is_away(true);
+    assert!(decider.next_due().unwrap() <= at(4), "it is due now");
+    assert_eq!(wanted(&mut decider, 4), told());
+}
