@@ -16,7 +16,6 @@ use metrics::{counter, gauge};
 use tracing::{info, warn};
 
 use super::backoff::{Backoff, Jitter, between};
-use super::commands::Inbox;
 use super::connection::{Connection, Lost, Message};
 use super::delivery::Delivery;
 use super::options::SessionOptions;
@@ -45,7 +44,6 @@ pub(super) struct Pump {
     pub(super) parts: UplinkParts,
     pub(super) topics: Topics,
     pub(super) delivery: Delivery,
-    pub(super) inbox: Inbox,
     /// Answers to send.
     pub(super) replies: VecDeque<Reply>,
     /// The core has hung up; no more answers will come.
@@ -102,7 +100,6 @@ impl Pump {
             parts,
             topics,
             delivery,
-            inbox: Inbox::default(),
             replies: VecDeque::new(),
             replies_ended: false,
             latencies: Latencies::default(),
@@ -193,7 +190,6 @@ impl Pump {
             self.replies_ended = true;
             return;
         };
-        self.inbox.answered(&reply);
         self.queue_reply(reply);
     }
 

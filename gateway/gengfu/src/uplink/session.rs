@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use gengfu_contract::command::Reply;
+use gengfu_contract::command::{Reply, VERBS};
 use gengfu_contract::state::{DispatchStatus, Presence};
 use gengfu_outbox::ItemKey;
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tracing::{debug, info, warn};
 
 use super::backoff::{between, later};
-use super::commands::Verdict;
+use super::commands::{self, Verdict};
 use super::connection::{Arrived, Connection, Lost, Message, NotTaken, Signal, Subscription};
 use super::copies::EvidenceFault;
 use super::delivery::{Body, Publication};
@@ -330,7 +330,8 @@ impl Session {
 
     fn route(&mut self, pump: &mut Pump, arrived: &Arrived, now: Timestamp) {
         if let Some((verb, cmd_id)) = pump.topics.parse_command(&arrived.topic) {
-            self.command(pump, verb.to_owned(), cmd_id.to_owned(), &arrived.payload, now);
+            let (verb, cmd_id) = (verb.to_owned(), cmd_id.to_owned());
+            self.command(pump, &verb, &cmd_id, arrived, now);
         } else if arrived.topic == pump.topics.dispatch_status() {
             match serde_json::from_slice::<DispatchStatus>(&arrived.payload) {
                 Ok(status) => {
@@ -346,10 +347,9 @@ impl Session {
         }
     }
 
-    fn command(&mut self, pump: &mut Pump, verb: String, cmd_id: String, body: &[u8], now: Timestamp) {
-        let verdict = pump.inbox.take(&verb, &cmd_id, body, now, pump.parts.clock.quality());
-        let known =
-            if matches!(verb.as_str(), "receipt" | "ack" | "reset") { verb.clone() } else { "unknown".to_owned() };
+    fn command(&mut self, pump: &mut Pump, verb: &str, cmd_id: &str, arrived: &Arrived, now: Timestamp) {
+        let verdict = commands::read(verb, cmd_id, &arrived.payload, arrived.retained, now);
+        let known = if VERBS.contains(&verb) { verb.to_owned() } else { "unknown".to_owned() };
         counter!("gengfu_uplink_commands_total", "verb" => known).increment(1);
         match verdict {
             Verdict::Receipt(receipt) => match pump.delivery.received(&receipt.ids, now) {
@@ -362,11 +362,11 @@ impl Session {
             },
             Verdict::Forward(request) => {
                 info!(verb, cmd_id, "command");
-                match pump.parts.commands.try_send(request) {
+                match pump.parts.commands.try_send(*request) {
                     Ok(()) => {}
                     Err(TrySendError::Full(request) | TrySendError::Closed(request)) => {
                         warn!(verb, cmd_id, "the core takes no more commands; refused");
-                        let reply = pump.inbox.not_taken(&request.cmd_id, now);
+                        let reply = commands::not_taken(&request.cmd_id, now);
                         pump.queue_reply(reply);
                     }
                 }
