@@ -328,7 +328,7 @@ fn start_decider(
 fn start_on_site(
     config: &Config,
     (wanted, orders): (watch::Receiver<Vec<gengfu_alarm::Want>>, mpsc::Receiver<(String, decide::Order)>),
-    (nodes, replies): (link::LinkInlets, mpsc::Sender<gengfu_contract::command::Reply>),
+    (nodes, answers): (link::LinkInlets, mpsc::Sender<gengfu_contract::command::Reply>),
     local: &mut JoinSet<()>,
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
@@ -336,7 +336,7 @@ fn start_on_site(
     let own = own_outputs(config);
     let (lines_in, lines) = watch::channel(BTreeMap::new());
     let named = own.iter().map(|(name, output, _)| (name.clone(), *output)).collect();
-    let ways = on_site::Ways { nodes, lines: lines_in, replies, own: named };
+    let ways = on_site::Ways { nodes, lines: lines_in, answers, own: named };
     local.spawn(on_site::run(wanted, orders, ways, clock.clone(), stop.clone()));
     if !own.is_empty() {
         let driven = own.into_iter().map(|(_, output, line)| (output, line)).collect();

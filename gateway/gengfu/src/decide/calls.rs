@@ -66,7 +66,8 @@ impl Calls {
         self.looked_at = Some(now);
         let from = self.after.take();
         let rest = self.awaited.iter().filter(|(alarm, _)| from.as_ref().is_none_or(|from| *alarm > from));
-        let looked: Vec<(String, Asking)> = rest.take(LOOKS_MAX).map(|(id, asking)| (id.clone(), asking.clone())).collect();
+        let looked: Vec<(String, Asking)> =
+            rest.take(LOOKS_MAX).map(|(id, asking)| (id.clone(), asking.clone())).collect();
         if looked.len() == LOOKS_MAX {
             self.after = looked.last().map(|(alarm, _)| alarm.clone());
         }
@@ -97,7 +98,9 @@ impl Calls {
         for alarm in &self.dirty {
             let key = [PREFIX, alarm.as_bytes()].concat();
             match self.awaited.get(alarm) {
-                Some(asking) => batch.put(&key, &serde_json::to_vec(asking).expect("text and a number have a JSON form")),
+                Some(asking) => {
+                    batch.put(&key, &serde_json::to_vec(asking).expect("text and a number have a JSON form"))
+                }
                 None => batch.delete(&key),
             }
         }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use gengfu_alarm::engine::{Answer, Engine};
 use gengfu_alarm::{DeviceClass, LocalOutput, LocalPolicy, Output, Pause, PauseKind, Shelf, Terms};
 use gengfu_contract::command::{
-    Command, ConfigCommand, Outcome, Reply, ShelveCommand, SnapshotCommand, SounderCommand, TestCommand, VisitCommand, Whereabouts,
+    Command, ConfigCommand, Outcome, Reply, ShelveCommand, SnapshotCommand, SounderCommand, TestCommand, VisitCommand,
+    Whereabouts,
 };
 use gengfu_contract::event::ClockQuality;
 use gengfu_contract::slug::Slug;
@@ -199,7 +200,10 @@ impl Decider {
     fn refusal(&self, now: Timestamp, request: &CommandRequest) -> Option<Answer> {
         let given = request.command.given()?;
         if request.retained {
-            return Some(refused("不接受保留（retain）的指令", "retained commands are not taken: publish it without the retain flag"));
+            return Some(refused(
+                "不接受保留（retain）的指令",
+                "retained commands are not taken: publish it without the retain flag",
+            ));
         }
         let (operator, alarm_id) = (given.operator, alarm_id(&request.command));
         if operator.trim().is_empty() {
@@ -221,7 +225,10 @@ impl Decider {
         (is_old || self.memory.is_forgotten(given.issued_at)).then(|| {
             refused(
                 format!("指令签发于 {}，过久，无法判断是否已执行；请换新编号重新下发", given.issued_at),
-                format!("issued at {}, too long ago to tell whether it was carried out: give it again with a new id", given.issued_at),
+                format!(
+                    "issued at {}, too long ago to tell whether it was carried out: give it again with a new id",
+                    given.issued_at
+                ),
             )
         })
     }
@@ -273,7 +280,9 @@ fn is_harmless(command: &Command) -> bool {
         | Command::Visit(_)
         | Command::Query(_)
         | Command::Unshelve(_) => true,
-        Command::Shelve(_) | Command::Sounder(_) | Command::Test(_) | Command::Snapshot(_) | Command::Config(_) => false,
+        Command::Shelve(_) | Command::Sounder(_) | Command::Test(_) | Command::Snapshot(_) | Command::Config(_) => {
+            false
+        }
     }
 }
 

@@ -264,7 +264,8 @@ impl Drill {
         let waits = (self.state.running || self.state.awaiting_late) && !self.fresh;
         let Some(record) = self.state.history.back().filter(|_| waits).cloned() else { return Vec::new() };
         let limit = SignedDuration::try_from(self.plan.receipt_within).unwrap_or(SignedDuration::MAX);
-        let receipt = receipt(outbox, &record.event).map(|at| (at.duration_since(record.began_at)).max(SignedDuration::ZERO));
+        let receipt =
+            receipt(outbox, &record.event).map(|at| (at.duration_since(record.began_at)).max(SignedDuration::ZERO));
         let mut outputs = Vec::new();
         match receipt {
             Some(latency) => {
@@ -366,7 +367,10 @@ fn load(outbox: &Outbox) -> Result<State, OutboxError> {
 }
 
 fn passed_text(ms: i64) -> Text {
-    Text { zh: format!("例行测试成功，{ms} 毫秒获中心回执"), en: format!("the scheduled test arrived: receipt after {ms} ms") }
+    Text {
+        zh: format!("例行测试成功，{ms} 毫秒获中心回执"),
+        en: format!("the scheduled test arrived: receipt after {ms} ms"),
+    }
 }
 
 fn late_text(ms: i64) -> Text {

@@ -127,6 +127,11 @@ impl Memory {
         Some(answered)
     }
 
+    /// Nobody carries it out: a repetition is carried out anew.
+    pub fn not_in_hand(&mut self, cmd_id: &str) {
+        self.in_hand.remove(cmd_id);
+    }
+
     /// The batch was refused by the disk: back to what the disk has. What is in hand stays so.
     pub fn fall_back(&mut self, outbox: &Outbox) -> Result<(), OutboxError> {
         let in_hand = std::mem::take(&mut self.in_hand);

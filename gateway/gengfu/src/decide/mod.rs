@@ -43,7 +43,7 @@ use drill::Drill;
 pub use drill::{DrillPlan, DrillRecord, DrillResult, DrillStatus};
 use events::Author;
 pub use local::{LocalOrder, LocalRequest};
-use memory::{Answered, Memory};
+use memory::Memory;
 use on_site::OnSite;
 pub use run::{Channels, DecideStatus, Standing, run};
 use upkeep::Upkeep;
@@ -230,6 +230,11 @@ impl Decider {
     #[must_use]
     pub fn devices(&self) -> Vec<DeviceState> {
         self.engine.devices().into_iter().collect()
+    }
+
+    /// An accepted order could not be passed on: a repetition of its command gives it again.
+    pub fn not_passed_on(&mut self, cmd_id: &str) {
+        self.memory.not_in_hand(cmd_id);
     }
 
     /// What people decided, and how tests of the path went.

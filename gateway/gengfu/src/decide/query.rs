@@ -32,9 +32,7 @@ pub(super) fn answer(
     let is_meant = |device: &Slug| query.devices.is_empty() || query.devices.contains(device);
     let items = match query.what {
         QueryWhat::Homes => engine.home_activities(now, &query.devices).iter().map(value).collect(),
-        QueryWhat::Devices => {
-            engine.devices().iter().filter(|state| is_meant(&state.device)).map(value).collect()
-        }
+        QueryWhat::Devices => engine.devices().iter().filter(|state| is_meant(&state.device)).map(value).collect(),
         QueryWhat::Alarms => {
             let meant = engine.open_alarms().filter(|alarm| is_meant(&alarm.device));
             let snapshot = |alarm: &gengfu_contract::event::AlarmData| AlarmSnapshot {

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gengfu_alarm::{Rejected, Service, Shelf, Terms, Want};
 use gengfu_alarm::observation::Observation;
 use gengfu_alarm::output::NeedStill;
+use gengfu_alarm::{Rejected, Service, Shelf, Terms, Want};
 use gengfu_contract::command::Reply;
 use gengfu_contract::event::AlarmData;
 use gengfu_contract::slug::Slug;
@@ -131,16 +131,18 @@ pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Cl
             *shown = effects.wanted;
             is_news
         });
+        // The centre has "accepted" and waits for the last word; when none comes it repeats the command.
         for order in effects.orders {
-            // The centre has "accepted" and waits for the last word; it repeats the command.
             if let Err(error) = channels.orders.try_send(order) {
                 tracing::warn!(%error, "an order for a node is not passed on");
+                decider.not_passed_on(&error.into_inner().0);
             }
         }
         for errand in effects.errands {
             let Some(errands) = &channels.errands else { continue };
             if let Err(error) = errands.try_send(errand) {
                 tracing::warn!(%error, "an errand of the centre is not passed on");
+                decider.not_passed_on(&error.into_inner().0);
             }
         }
         for reply in effects.replies {

@@ -68,7 +68,9 @@ pub fn read(verb: &str, cmd_id: &str, body: &[u8], retained: bool, now: Timestam
 /// The core did not take it: a repetition is a new command. The answer says so.
 #[must_use]
 pub fn not_taken(cmd_id: &str, now: Timestamp) -> Reply {
-    let text = Text { zh: "网关繁忙，请重发该指令".into(), en: "the gateway is busy; give the command again".into() };
+    let text = Text {
+        zh: "网关繁忙，请重发该指令".into(), en: "the gateway is busy; give the command again".into()
+    };
     refused(cmd_id, text, now)
 }
 
