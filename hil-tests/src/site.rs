@@ -65,6 +65,8 @@ pub struct Plan {
     pub receipt_within: Option<&'static str>,
     /// Between gateway and broker stands a [`Proxy`], to break the path.
     pub proxied: bool,
+    /// Further tables of the configuration.
+    pub more: &'static str,
 }
 
 impl Default for Plan {
@@ -82,6 +84,7 @@ impl Default for Plan {
             firmware_key: None,
             receipt_within: None,
             proxied: false,
+            more: "",
         }
     }
 }
@@ -219,6 +222,7 @@ fault_hold = "{}"
             ));
         }
         text.extend(self.cameras.iter().zip(1..).map(|(camera, n)| camera.toml(n)));
+        text.push_str(self.more);
         text
     }
 }

@@ -7,17 +7,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use gengfu_contract::event::{AlarmData, ClockQuality, EventType, EvidenceRef, Origin};
+use gengfu_contract::event::{AlarmData, ClockQuality, EventType, EvidenceRef, Origin, SideState};
 use gengfu_contract::slug::Slug;
-use gengfu_contract::words::{AlarmKind, CapStatus, Certainty, Condition, Severity, Urgency};
-use jiff::Timestamp;
+use gengfu_contract::words::{AlarmKind, CapStatus, Certainty, Condition, Lane, Severity, Urgency};
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::case::Cases;
 use crate::condition::{Ending, Machine, Wish};
+use crate::drill;
+use crate::escalate::Call;
 use crate::explain::Why;
 use crate::id::alarm_id;
 use crate::output::Transition;
 use crate::rules::Rules;
+use crate::sides::{Sides, is_quiet};
+use crate::time::ms;
 
 /// How many ids of alarms that are over are remembered, to answer a repeated command.
 const OVER_REMEMBERED: usize = 64;
@@ -46,6 +51,9 @@ pub(crate) struct Alarm {
     pub subject: Subject,
     pub machine: Machine,
     pub data: AlarmData,
+    /// How far its call for a human is.
+    #[serde(default)]
+    pub call: Call,
 }
 
 /// What is new with one event of an alarm.
@@ -88,9 +96,21 @@ pub(crate) struct Book {
     ledger: Ledger,
     dirty: BTreeSet<String>,
     ledger_dirty: bool,
+    sides: Sides,
+    /// Cases and what is remembered of alarms that are over.
+    pub cases: Cases,
 }
 
 impl Book {
+    /// What does not count now.
+    pub fn sides(&self) -> &Sides {
+        &self.sides
+    }
+
+    pub fn sides_mut(&mut self) -> &mut Sides {
+        &mut self.sides
+    }
+
     /// An id for an alarm that is decided at `now`.
     pub fn next_id(&mut self, rules: &Rules, now: Timestamp, subject: &Subject) -> String {
         self.ledger.raised += 1;
@@ -147,10 +167,16 @@ impl Book {
             return self.step(now, &open, Machine::activate, news);
         }
         let id = id.unwrap_or_else(|| self.next_id(rules, now, subject));
-        let data = begin(rules, now, subject, since, id.clone(), news.clone());
-        let machine = Machine::raised(Ending::of(subject.kind, subject.test));
-        let mut alarm = Alarm { subject: subject.clone(), machine, data };
-        let transition = alarm.event(now, EventType::AlarmRaised, news);
+        let mut data = begin(rules, now, subject, since, id.clone(), news.clone());
+        let side = self.sides.of(subject);
+        let is_test = side.as_ref().is_some_and(|side| side.state == SideState::Test);
+        if is_test {
+            data.cap.status = CapStatus::Test;
+        }
+        // Nobody is asked about what begins as a test or out of sight, so it ends by itself.
+        let machine = Machine::raised(Ending::of(subject.kind, subject.test || is_test || is_quiet(side.as_ref())));
+        let mut alarm = Alarm { subject: subject.clone(), machine, data, call: Call::default() };
+        let transition = alarm.event(now, EventType::AlarmRaised, news, &self.sides);
         self.subjects.insert(subject.clone(), id.clone());
         self.alarms.insert(id.clone(), alarm);
         self.dirty.insert(id);
@@ -166,7 +192,14 @@ impl Book {
     /// It is worse than it was told: if a human had acknowledged it, he is asked again.
     pub fn worsen(&mut self, now: Timestamp, subject: &Subject, news: News) -> Option<Transition> {
         let id = self.subjects.get(subject)?.clone();
-        self.step(now, &id, Machine::worsen, news)
+        let transition = self.step(now, &id, Machine::worsen, news)?;
+        if transition.event_type == EventType::AlarmUpdated
+            && let Some(alarm) = self.alarms.get_mut(&id).filter(|alarm| alarm.asks())
+        {
+            // Nobody has answered the lesser call either: the time for this one begins anew.
+            alarm.call = Call::by(alarm.data.rev);
+        }
+        Some(transition)
     }
 
     /// Its data changed.
@@ -204,17 +237,8 @@ impl Book {
         let wish = wish(&mut alarm.machine);
         let Wish::Changed(event_type) = wish else { return Some((wish, None)) };
         alarm.data.operator = Some(operator.to_owned());
-        let news = News {
-            sensed_at: now,
-            clock: alarm.data.clock,
-            origin: alarm.data.origin.clone(),
-            why: None,
-            certainty: None,
-            cap: None,
-            confidence: None,
-            evidence: None,
-        };
-        let transition = alarm.event(now, event_type, news);
+        let news = alarm.no_news(now);
+        let transition = alarm.event(now, event_type, news, &self.sides);
         self.written(alarm_id);
         Some((wish, Some(transition)))
     }
@@ -228,9 +252,63 @@ impl Book {
     ) -> Option<Transition> {
         let alarm = self.alarms.get_mut(alarm_id)?;
         let event_type = step(&mut alarm.machine)?;
-        let transition = alarm.event(now, event_type, news);
+        let transition = alarm.event(now, event_type, news, &self.sides);
         self.written(alarm_id);
         Some(transition)
+    }
+
+    /// An event of an open alarm that no observation led to: times and reasons stay as they are.
+    pub fn tell(
+        &mut self,
+        now: Timestamp,
+        alarm_id: &str,
+        change: impl FnOnce(&mut Alarm) -> Option<EventType>,
+    ) -> Option<Transition> {
+        let alarm = self.alarms.get_mut(alarm_id)?;
+        let event_type = change(alarm)?;
+        let news = alarm.no_news(now);
+        let transition = alarm.event(now, event_type, news, &self.sides);
+        self.written(alarm_id);
+        Some(transition)
+    }
+
+    /// Nobody answered in time: the same alarm again, one higher.
+    pub fn escalate(&mut self, rules: &Rules, now: Timestamp, alarm_id: &str) -> Option<Transition> {
+        self.tell(now, alarm_id, |alarm| {
+            let waited = rules.timing.escalation.pause(alarm.subject.kind.lane(), alarm.call.step)?;
+            alarm.data.escalation = alarm.data.escalation.saturating_add(1);
+            alarm.call.step = alarm.call.step.saturating_add(1);
+            alarm.data.explanation.inputs.insert("unanswered_ms".to_owned(), ms(waited).into());
+            Some(EventType::AlarmEscalated)
+        })
+    }
+
+    /// Changes the wait of an open alarm; `change` says whether it did.
+    pub fn change_call(&mut self, alarm_id: &str, change: impl FnOnce(Lane, &mut Call) -> bool) {
+        if let Some(alarm) = self.alarms.get_mut(alarm_id)
+            && change(alarm.subject.kind.lane(), &mut alarm.call)
+        {
+            self.dirty.insert(alarm_id.to_owned());
+        }
+    }
+
+    /// The clock was set by `by`: what waits moves with it.
+    pub fn shift(&mut self, by: SignedDuration) {
+        for (id, alarm) in &mut self.alarms {
+            if alarm.call.shift(by) {
+                self.dirty.insert(id.clone());
+            }
+        }
+    }
+
+    /// After a clock that was set back, or a restart.
+    pub fn rein(&mut self, now: Timestamp) {
+        for (id, alarm) in &mut self.alarms {
+            if alarm.call.rein(now) {
+                self.dirty.insert(id.clone());
+            }
+        }
+        self.sides.rein(now);
     }
 
     /// Notes that an entry changed, and takes it out when it is over.
@@ -240,6 +318,7 @@ impl Book {
             && let Some(alarm) = self.alarms.remove(alarm_id)
         {
             self.subjects.remove(&alarm.subject);
+            self.cases.is_over(&alarm.data);
             self.ledger.over.push_back(alarm_id.to_owned());
             while self.ledger.over.len() > OVER_REMEMBERED {
                 self.ledger.over.pop_front();
@@ -281,13 +360,20 @@ impl Book {
 
 impl Alarm {
     /// Counts and stamps one event, and takes in what is new with it.
-    fn event(&mut self, now: Timestamp, event_type: EventType, news: News) -> Transition {
+    fn event(&mut self, now: Timestamp, mut event_type: EventType, news: News, sides: &Sides) -> Transition {
         let data = &mut self.data;
         data.rev += 1;
+        let side = sides.of(&self.subject);
+        // What is meant stays meant while its device is being tested.
+        let holds = is_quiet(side.as_ref()) || data.cap.status == CapStatus::Test;
+        data.side = side.filter(|_| holds && !self.subject.test);
+        if is_quiet(data.side.as_ref()) && event_type == EventType::AlarmRaised {
+            event_type = EventType::AlarmShelved;
+        }
         data.condition = self.machine.condition();
         data.decided_at = now;
         data.clock = news.clock;
-        if event_type == EventType::AlarmRaised {
+        if matches!(event_type, EventType::AlarmRaised | EventType::AlarmShelved) && !self.machine.is_acknowledged() {
             data.operator = None;
         }
         if let Some(why) = news.why {
@@ -306,7 +392,43 @@ impl Alarm {
         {
             data.evidence.push(evidence);
         }
+        self.ask(event_type);
         Transition { event_type, lane: self.subject.kind.lane(), sensed_at: news.sensed_at, alarm: self.data.clone() }
+    }
+}
+
+impl Alarm {
+    /// True while a human should answer.
+    pub fn asks(&self) -> bool {
+        self.machine.condition().is_open()
+            && !self.machine.is_acknowledged()
+            && (self.machine.is_active() || self.subject.kind.lane().is_life_safety())
+            && self.data.cap.status == CapStatus::Actual
+            && !is_quiet(self.data.side.as_ref())
+    }
+
+    /// Begins, repeats or ends the call for a human.
+    fn ask(&mut self, event_type: EventType) {
+        match event_type {
+            _ if !self.asks() => self.call = Call::default(),
+            EventType::AlarmRaised | EventType::AlarmUnshelved => self.call = Call::by(self.data.rev),
+            EventType::AlarmEscalated => (self.call.rev, self.call.limit) = (self.data.rev, None),
+            _ => {}
+        }
+    }
+
+    /// What is new when nothing was seen.
+    fn no_news(&self, now: Timestamp) -> News {
+        News {
+            sensed_at: now,
+            clock: self.data.clock,
+            origin: self.data.origin.clone(),
+            why: None,
+            certainty: None,
+            cap: None,
+            confidence: None,
+            evidence: None,
+        }
     }
 }
 
@@ -331,7 +453,7 @@ fn begin(
         rev: 0,
         kind: subject.kind,
         condition: Condition::ActiveUnack,
-        title: subject.kind.title(),
+        title: if drill::is_one(rules, subject) { drill::title() } else { subject.kind.title() },
         code: rules.codes.code(subject.kind, location),
         cap,
         device: subject.device.clone(),

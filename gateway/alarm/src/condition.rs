@@ -94,6 +94,32 @@ impl Machine {
         matches!(self.presence, Presence::Active | Presence::Unknown)
     }
 
+    /// True when a human has seen it since it was last raised.
+    #[must_use]
+    pub fn is_acknowledged(&self) -> bool {
+        self.acknowledged
+    }
+
+    /// True when the cause is there and somebody can tell.
+    #[must_use]
+    pub fn is_present(&self) -> bool {
+        self.presence == Presence::Active
+    }
+
+    /// From now on it ends like this.
+    pub fn set_ending(&mut self, ending: Ending) {
+        self.ending = ending;
+    }
+
+    /// It was kept quiet, or believed closed, and is no longer: if the cause is there, a human is asked (again), whoever acknowledged it
+    /// before.
+    pub fn ask_again(&mut self) -> Option<EventType> {
+        (self.presence == Presence::Active).then(|| {
+            self.acknowledged = false;
+            EventType::AlarmRaised
+        })
+    }
+
     /// The cause is there (again). A cleared alarm is raised anew and wants a new acknowledgement; an unknown one is
     /// known again and keeps the one it had.
     pub fn activate(&mut self) -> Option<EventType> {

@@ -37,7 +37,7 @@ impl Timer {
         self.due_at = self.due_at.max(at);
     }
 
-    fn rein(&mut self, now: Timestamp) -> bool {
+    pub fn rein(&mut self, now: Timestamp) -> bool {
         let latest = after(now, Duration::from_millis(self.span_ms));
         let too_far = self.due_at > latest;
         if too_far {
@@ -58,6 +58,9 @@ pub(crate) struct Door {
     pub origin: Option<Origin>,
     /// True when the opening was read from a heartbeat: it is not older than this, but its edge is lost.
     pub repaired: bool,
+    /// When it was last seen to open.
+    #[serde(default)]
+    pub opened_at: Option<Timestamp>,
 }
 
 /// A smoke alarm's head.

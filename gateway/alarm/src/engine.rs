@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::book::{Book, News, Subject};
 use crate::condition::{Machine, Wish};
 use crate::device::{Device, Service};
+use crate::escalate;
 use crate::explain::Why;
 use crate::home::Homes;
 use crate::observation::{Camera, Link, Observation, Smoke, What};
@@ -106,6 +107,7 @@ impl Engine {
         self.take_time(now);
         let mut out = Vec::new();
         self.end_orphans(now, &mut out);
+        self.end_sides(now, &mut out);
         let (_, mut decision) = decide(&self.rules, &mut self.book, now, &mut out);
         parking::tick(&mut decision, &mut self.spots);
         supervision::tick(&mut decision, &mut self.watch);
@@ -118,6 +120,7 @@ impl Engine {
                 self.devices.insert(name, device);
             }
         }
+        escalate::tick(&self.rules, &mut self.book, now, &mut out);
         out
     }
 
@@ -126,7 +129,8 @@ impl Engine {
     pub fn next_due(&self) -> Option<Timestamp> {
         let orphans = self.orphans.iter().filter_map(|id| self.book.get(id)).map(|alarm| alarm.data.decided_at);
         let devices = self.devices.values().filter_map(Device::next_due);
-        orphans.chain(devices).chain(self.spots.next_due()).chain(self.watch.next_due()).min()
+        let people = self.book.next_due().into_iter().chain(self.book.sides().next_due());
+        orphans.chain(devices).chain(people).chain(self.spots.next_due()).chain(self.watch.next_due()).min()
     }
 
     /// The gateway's clock was set by `by` (forward is positive): running timers move with it, so that none fires early or late.
@@ -141,6 +145,7 @@ impl Engine {
         self.spots.shift_deadlines(by);
         self.watch.shift(by);
         self.homes.shift(by);
+        self.book.shift(by);
         self.last_now = self.last_now.map(|last| crate::time::shifted(last, by));
     }
 
@@ -201,6 +206,7 @@ impl Engine {
             troubles,
             supervision: class.map(|class| class.as_str().to_owned()),
             coverage_percent: coverage,
+            side: self.book.sides().of_device(name),
         }
     }
 
@@ -224,6 +230,7 @@ impl Engine {
             self.spots.rein_deadlines(after(now, self.rules.timing.still_wait));
             self.watch.rein(now);
             self.homes.rein(now);
+            self.book.rein(now);
         }
         self.watch.is_alive(now);
         self.last_now = Some(now);
@@ -299,13 +306,6 @@ impl Engine {
 
     fn wish(&mut self, now: Timestamp, command: &AlarmCommand, wish: impl FnOnce(&mut Machine) -> Wish) -> Answer {
         self.take_time(now);
-        if let Some(expires_at) = command.expires_at.filter(|at| *at < now) {
-            return refused(
-                Outcome::Refused,
-                format!("命令已于 {expires_at} 过期，请重新下发"),
-                format!("the command expired at {expires_at}: give it again"),
-            );
-        }
         let id = &command.alarm_id;
         match self.book.wish(now, id, &command.operator, wish) {
             Some((Wish::Changed(_), transition)) => done(transition.map(Output::Alarm).into_iter().collect()),

@@ -11,13 +11,17 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod activity;
 pub mod annunciate;
 mod book;
+pub mod case;
 pub mod codes;
 pub mod condition;
 mod coverage;
 mod device;
+mod drill;
 pub mod engine;
+pub mod escalate;
 mod explain;
 mod home;
 mod id;
@@ -30,6 +34,8 @@ pub mod policy;
 mod rhythm;
 mod rule;
 pub mod rules;
+mod set_aside;
+pub mod sides;
 mod spot;
 mod supervise;
 #[cfg(test)]
@@ -40,8 +46,10 @@ mod watching;
 pub use annunciate::{
     AlarmInWait, Annunciator, LocalOutput, LocalPolicy, LocalState, OutputKind, Overdue, Pattern, Want,
 };
+pub use case::Rejected;
 pub use codes::{CodeError, CodeFile, CodeTable};
 pub use engine::{Answer, Engine};
+pub use escalate::{Asking, Escalation};
 pub use home::{Pause, PauseKind};
 pub use observation::Observation;
 pub use output::Output;
@@ -49,3 +57,4 @@ pub use pauses::{CareState, Trouble};
 pub use persist::{RestoreNote, StateChange};
 pub use policy::{Care, CareRule, LeftOpen, NightRule, NotOpened, RiskTier, Supervised, Supervision, SupervisionClass};
 pub use rules::{DeviceClass, DeviceRule, Rules, Timing, ZoneKind, ZoneRule};
+pub use sides::{Service, Shelf, Terms};

@@ -55,6 +55,8 @@ pub enum Trouble {
     Clock,
     /// The centre did not confirm a life-safety alarm of this device in time.
     TxOverdue,
+    /// The scheduled test of the whole path failed, or was not held for too long.
+    Drill,
 }
 
 impl Trouble {
@@ -67,6 +69,7 @@ impl Trouble {
             Trouble::BusDown => AlarmKind::BusDown,
             Trouble::Clock => AlarmKind::ClockTrouble,
             Trouble::TxOverdue => AlarmKind::TxOverdue,
+            Trouble::Drill => AlarmKind::DrillFailed,
         }
     }
 
@@ -77,6 +80,7 @@ impl Trouble {
             Trouble::BusDown => "bus.down",
             Trouble::Clock => "gateway.clock",
             Trouble::TxOverdue => "delivery.overdue",
+            Trouble::Drill => "drill.failed",
         }
     }
 }

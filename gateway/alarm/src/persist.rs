@@ -1,6 +1,7 @@
 //! What of the engine survives a restart.
 //!
-//! Owns the keys, the form (JSON, one entry per alarm, device, spot, supervised unit, home and rhythm, one ledger, one sign of life) and the way back. An entry that cannot be
+//! Owns the keys, the form (JSON, one entry per alarm, device, spot, supervised unit, home, rhythm, side state, remembered alarm and
+//! count of rejections, one ledger, one sign of life) and the way back. An entry that cannot be
 //! read is reported and dropped; the rest goes on. Refuses to write: it hands out changes, and the caller's store
 //! makes them durable.
 
@@ -13,9 +14,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::book::{Alarm, Ledger};
+use crate::case::Rejected;
 use crate::device::Device;
 use crate::engine::Engine;
 use crate::rules::Rules;
+use crate::sides::Entry;
 use crate::spot::{Spot, Stage};
 
 const ALARM: &str = "alarm/";
@@ -26,6 +29,10 @@ const HOME: &str = "home/";
 const RHYTHM: &str = "rhythm/";
 const ALIVE: &str = "alive";
 const LEDGER: &str = "ledger";
+/// Shelves and services; the rest of the key is theirs.
+const SIDES: [&str; 2] = ["shelf/", "service/"];
+const PAST: &str = "past/";
+const REJECTED: &str = "rejected/";
 
 /// One entry to write (`Some`) or to remove (`None`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +122,15 @@ impl Engine {
         for door in self.homes.take_dirty_rhythms() {
             changes.push(change(format!("{RHYTHM}{door}"), self.homes.rhythms.get(&door)));
         }
+        for (key, entry) in self.book.sides_mut().take_dirty() {
+            changes.push(change(key, entry.as_ref()));
+        }
+        for (id, past) in self.book.cases.take_dirty_past() {
+            changes.push(change(format!("{PAST}{id}"), past.as_ref()));
+        }
+        for rejected in self.book.cases.take_dirty_rejected() {
+            changes.push(change(rejected_key(&rejected), Some(&rejected)));
+        }
         for serial in self.spots.take_dirty() {
             changes.push(change(spot_key(serial), self.spots.get(serial)));
         }
@@ -178,6 +194,16 @@ impl Engine {
             if !configured {
                 return Err(RestoreNote::NotConfigured { key: key.to_owned() });
             }
+        } else if SIDES.iter().any(|prefix| key.starts_with(prefix)) {
+            self.take_back_side(key, read(key, value)?)?;
+        } else if let Some(id) = key.strip_prefix(PAST) {
+            self.book.cases.take_back_past(id, read(key, value)?);
+        } else if key.starts_with(REJECTED) {
+            let rejected: Rejected = read(key, value)?;
+            if rejected_key(&rejected) != key {
+                return Err(unreadable("the entry inside belongs under another key"));
+            }
+            self.book.cases.take_back_rejected(rejected);
         } else if key.starts_with(SPOT) {
             let spot: Spot = read(key, value)?;
             if spot_key(spot.serial) != key {
@@ -186,6 +212,21 @@ impl Engine {
             self.spots.take_back(spot);
         } else {
             return Err(unreadable("no such kind of entry in this version"));
+        }
+        Ok(())
+    }
+
+    fn take_back_side(&mut self, key: &str, entry: Entry) -> Result<(), RestoreNote> {
+        let device = match &entry {
+            Entry::Shelf { shelf, .. } => &shelf.device,
+            Entry::Service { device, .. } => device,
+        };
+        if !self.rules.devices.contains_key(device) && *device != self.rules.gateway {
+            return Err(RestoreNote::NotConfigured { key: key.to_owned() });
+        }
+        if !self.book.sides_mut().take_back(key, entry) {
+            let reason = "the entry inside belongs under another key".to_owned();
+            return Err(RestoreNote::Unreadable { key: key.to_owned(), reason });
         }
         Ok(())
     }
@@ -251,6 +292,10 @@ impl Engine {
 /// Kinds that only a home with a care rule has.
 fn is_care(kind: AlarmKind) -> bool {
     matches!(kind, AlarmKind::NotOpened | AlarmKind::NightExit | AlarmKind::NightFrequency)
+}
+
+fn rejected_key(rejected: &Rejected) -> String {
+    format!("{REJECTED}{}/{}", rejected.device, rejected.kind)
 }
 
 fn spot_key(serial: u64) -> String {

@@ -12,6 +12,7 @@ use gengfu_contract::words::AlarmKind;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::CodeTable;
+use crate::escalate::Escalation;
 use crate::observation::TrackKind;
 use crate::policy::{Care, Supervision, SupervisionClass};
 
@@ -173,6 +174,8 @@ pub struct Timing {
     pub supervision: Supervision,
     /// The homes with care rules, and the local time they live by. Default: none.
     pub care: Care,
+    /// How long a human may take to acknowledge before the same alarm is sent again.
+    pub escalation: Escalation,
 }
 
 impl Default for Timing {
@@ -191,6 +194,7 @@ impl Default for Timing {
             continue_window: Duration::from_secs(60),
             supervision: Supervision::default(),
             care: Care::default(),
+            escalation: Escalation::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{AlarmData, ClockQuality};
+use crate::event::{AlarmData, ClockQuality, Side};
 use crate::slug::Slug;
 use crate::words::{AlarmKind, Lane, Text};
 
@@ -91,6 +91,9 @@ pub struct DeviceState {
     /// For a door with a care rule: the share of the last week in which an opening would have been noticed, 0 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coverage_percent: Option<u8>,
+    /// Set while a technician has taken it out of service, or tests it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<Side>,
 }
 
 /// Body of `statement`: what a centre needs to prove that it has everything.

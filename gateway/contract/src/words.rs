@@ -226,6 +226,8 @@ open_words! {
         TxOverdue = "tx_overdue",
         /// A device is heard but has never triggered since long: is it mounted where it should be (trouble, a hint)?
         NeverTriggered = "never_triggered",
+        /// The scheduled test of the way to the centre had no receipt in time, or was not held for too long (trouble).
+        DrillFailed = "drill_failed",
     }
 }
 
@@ -381,7 +383,7 @@ impl AlarmKind {
             Smoke => Lane::Fire,
             Sos => Lane::Emergency,
             Tamper | SensorLost | LowBattery | DeviceFault | EventsLost | CameraFault | EndOfLife | Contaminated
-            | BusDown | ClockTrouble | TxOverdue | NeverTriggered => Lane::Trouble,
+            | BusDown | ClockTrouble | TxOverdue | NeverTriggered | DrillFailed => Lane::Trouble,
             DoorLeftOpen | NotOpened | NightExit | NightFrequency => Lane::Care,
             IllegalParking | FireLaneBlocked => Lane::City,
             Other(_) => Lane::Emergency,
@@ -409,7 +411,7 @@ impl AlarmKind {
             Sos => (Urgency::Immediate, Severity::Severe, Certainty::Observed, Category::Rescue),
             DoorLeftOpen => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Safety),
             Tamper | SensorLost | DeviceFault | EventsLost | CameraFault | Contaminated | BusDown | ClockTrouble
-            | TxOverdue => (Urgency::Expected, Severity::Moderate, Certainty::Observed, Category::Infra),
+            | TxOverdue | DrillFailed => (Urgency::Expected, Severity::Moderate, Certainty::Observed, Category::Infra),
             LowBattery | EndOfLife => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Infra),
             NeverTriggered => (Urgency::Future, Severity::Minor, Certainty::Possible, Category::Infra),
             NotOpened => {
@@ -454,6 +456,7 @@ impl AlarmKind {
             ClockTrouble => ("时钟异常", "Clock not trusted"),
             TxOverdue => ("报警未获中心回执", "Alarm not confirmed by the centre"),
             NeverTriggered => ("传感器从未触发", "Sensor never triggered"),
+            DrillFailed => ("例行测试失败", "Scheduled test failed"),
             Other(_) => ("未知类型", "Unknown kind"),
         };
         Text { zh: zh.into(), en: en.into() }

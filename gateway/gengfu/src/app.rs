@@ -43,7 +43,7 @@ const LINK_ORDERS: usize = 16;
 const CAMERA_OBSERVATIONS: usize = 64;
 /// Commands waiting for the decider. When it is full the uplink answers "busy".
 const COMMANDS: usize = 64;
-/// Answers waiting for the uplink. When it is full they are dropped; the centre repeats its command.
+/// Answers waiting for the uplink, and last words of nodes waiting for the decider. When it is full they are dropped; the centre repeats its command.
 const REPLIES: usize = 64;
 /// Orders of the centre for nodes. When it is full they are dropped; the centre repeats its command.
 const ORDERS: usize = 16;
@@ -91,6 +91,7 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
     let (uplink_status_in, uplink_status) = watch::channel(UplinkStatus::starting(&uplink_config.broker, clock.now()));
     let (orders_in, orders) = mpsc::channel(ORDERS);
     let (local_in, local_orders) = mpsc::channel(ORDERS);
+    let (answered_in, answered) = mpsc::channel(REPLIES);
     let (wanted_in, wanted) = watch::channel(Vec::new());
     let stored = Arc::new(Notify::new());
     let (stop_producers, stop_decider, stop_uplink) =
@@ -109,9 +110,11 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         commands,
         seen,
         local: local_orders,
+        answered,
         stills: stills_in,
-        replies: replies_in.clone(),
+        replies: replies_in,
         orders: orders_in,
+        errands: None,
         wanted: wanted_in,
         stored: stored.clone(),
         status: decide_status_in,
@@ -145,7 +148,7 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
     let inlets =
         socket::Inlets { decider: local_in, nodes: link_inlets.clone(), firmware_keys: config.firmware_keys.clone() };
     let mut local = start_local(&config, &evidence_dir, sources, inlets, &stop_uplink)?;
-    start_on_site(&config, (wanted, orders), (link_inlets, replies_in), &mut local, &clock, &stop_uplink);
+    start_on_site(&config, (wanted, orders), (link_inlets, answered_in), &mut local, &clock, &stop_uplink);
     tracing::info!(gateway = %config.gateway.name, site = %config.gateway.site, "ready");
     // Does nothing unless systemd waits for it.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -326,7 +329,7 @@ fn start_decider(
 fn start_on_site(
     config: &Config,
     (wanted, orders): (watch::Receiver<Vec<gengfu_alarm::Want>>, mpsc::Receiver<(String, decide::Order)>),
-    (nodes, replies): (link::LinkInlets, mpsc::Sender<gengfu_contract::command::Reply>),
+    (nodes, answers): (link::LinkInlets, mpsc::Sender<gengfu_contract::command::Reply>),
     local: &mut JoinSet<()>,
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
@@ -334,7 +337,7 @@ fn start_on_site(
     let own = own_outputs(config);
     let (lines_in, lines) = watch::channel(BTreeMap::new());
     let named = own.iter().map(|(name, output, _)| (name.clone(), *output)).collect();
-    let ways = on_site::Ways { nodes, lines: lines_in, replies, own: named };
+    let ways = on_site::Ways { nodes, lines: lines_in, answers, own: named };
     local.spawn(on_site::run(wanted, orders, ways, clock.clone(), stop.clone()));
     if !own.is_empty() {
         let driven = own.into_iter().map(|(_, output, line)| (output, line)).collect();

@@ -200,6 +200,7 @@ pub(crate) fn wiring(config: &Config) -> Wiring {
             sound_on_alarm: said.sound_at_once,
             ..LocalPolicy::default()
         },
+        drill: config.drill.clone(),
         ..Wiring::default()
     };
     for (name, output, _) in own_outputs(config) {
@@ -234,6 +235,7 @@ pub(crate) fn wiring(config: &Config) -> Wiring {
 fn timing(config: &Config) -> Timing {
     let mut timing = Timing { camera_fault_hold: config.vision.fault_hold, ..Timing::default() };
     timing.care.zone = config.care.zone.clone();
+    timing.escalation = config.escalation.clone();
     let on_nodes = config.nodes.iter().flat_map(|node| node.channels.values());
     for device in on_nodes.chain(config.sensors.devices().map(|(_, device)| device)) {
         if let Some(care) = &device.care {

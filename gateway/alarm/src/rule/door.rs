@@ -41,7 +41,9 @@ pub(crate) fn observe(
         timer
     });
     let (clock, origin) = (seen.clock, seen.origin.clone());
-    *door = Some(Door { open, changed_at: seen.sensed_at, limit: timer, clock, origin, repaired });
+    let opened_before = door.as_ref().and_then(|door| door.opened_at);
+    let opened_at = if open { Some(seen.sensed_at) } else { opened_before };
+    *door = Some(Door { open, changed_at: seen.sensed_at, limit: timer, clock, origin, repaired, opened_at });
 }
 
 fn closed(decision: &mut Decision, before: &Door, seen: &Observation) {

@@ -8,21 +8,23 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gengfu_contract::command::{AlarmCommand, Outcome};
-use gengfu_contract::event::{AlarmData, ClockQuality, EventType, EvidenceRef, Location, Origin};
+use gengfu_contract::case::RejectReason;
+use gengfu_contract::command::{AlarmCommand, CaseCommand, Outcome};
+use gengfu_contract::event::{AlarmData, ClockQuality, EventType, EvidenceRef, Location, Origin, SideState};
 use gengfu_contract::slug::Slug;
-use gengfu_contract::words::{CapStatus, Condition};
+use gengfu_contract::words::{AlarmKind, CapStatus, Condition};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::observation::{Camera, Link, Scene, Smoke, Track, TrackKind, What};
 use crate::output::{NeedStill, Transition};
 use crate::{
-    CodeTable, DeviceClass, DeviceRule, Engine, Observation, Output, RestoreNote, Rules, Supervision, Timing, ZoneKind,
-    ZoneRule,
+    CodeTable, DeviceClass, DeviceRule, Engine, Observation, Output, RestoreNote, Rules, Service, Shelf, Supervision,
+    Terms, Timing, ZoneKind, ZoneRule,
 };
 
 mod annunciate;
 mod care;
+mod people;
 mod random;
 mod restore;
 mod scenes;
@@ -92,6 +94,8 @@ pub(super) fn keep(engine: &mut Engine, store: &mut Store) {
 pub(super) struct Law {
     /// Last revision per alarm; `None` once it is over.
     alarms: BTreeMap<String, Option<u32>>,
+    /// Last escalation per alarm.
+    escalations: BTreeMap<String, u32>,
 }
 
 impl Law {
@@ -100,11 +104,8 @@ impl Law {
         let id = &alarm.alarm_id;
         match self.alarms.get(id) {
             None => {
-                assert_eq!(
-                    (transition.event_type, alarm.rev),
-                    (EventType::AlarmRaised, 1),
-                    "{id} begins with its raise"
-                );
+                let begins = matches!(transition.event_type, EventType::AlarmRaised | EventType::AlarmShelved);
+                assert!(begins && alarm.rev == 1, "{id} begins with its raise, or out of sight: {transition:?}");
             }
             Some(None) => panic!("{id} is over and is heard of again: {transition:?}"),
             Some(Some(rev)) => assert_eq!(alarm.rev, rev + 1, "{id}: revisions have no gap"),
@@ -115,6 +116,7 @@ impl Law {
             "{transition:?}"
         );
         assert_eq!(transition.lane, alarm.kind.lane());
+        self.hold_people(transition);
         assert!(
             !alarm.explanation.rule.is_empty()
                 && !alarm.explanation.text.zh.is_empty()
@@ -123,6 +125,26 @@ impl Law {
         assert!(alarm.code.is_some());
         let open = alarm.condition.is_open().then_some(alarm.rev);
         self.alarms.insert(id.clone(), open);
+    }
+}
+
+impl Law {
+    /// Escalation rises by one with its own event and never falls; shelving never hides a life; what is quiet is not raised.
+    fn hold_people(&mut self, transition: &Transition) {
+        let alarm = &transition.alarm;
+        let before = self.escalations.insert(alarm.alarm_id.clone(), alarm.escalation).unwrap_or(0);
+        let step = u32::from(transition.event_type == EventType::AlarmEscalated);
+        assert_eq!(alarm.escalation, before + step, "{transition:?}");
+        let side = alarm.side.as_ref().map(|side| side.state);
+        if alarm.kind.lane().is_life_safety() || alarm.kind == AlarmKind::TxOverdue {
+            assert_ne!(side, Some(SideState::Shelved), "{transition:?}");
+        }
+        let calls = matches!(transition.event_type, EventType::AlarmRaised | EventType::AlarmEscalated);
+        let quiet = matches!(side, Some(SideState::Shelved | SideState::OutOfService));
+        assert!(!(calls && quiet), "{transition:?}");
+        assert!(transition.event_type != EventType::AlarmShelved || quiet, "{transition:?}");
+        assert!(side != Some(SideState::Test) || alarm.cap.status == CapStatus::Test, "{transition:?}");
+        assert!(step == 0 || alarm.cap.status == CapStatus::Actual, "a test asks for nobody: {transition:?}");
     }
 }
 
@@ -243,6 +265,9 @@ impl Player {
                 self.engine.clock_stepped(SignedDuration::from_secs(by.parse().unwrap()));
                 return Vec::new();
             }
+            [verb @ ("received" | "shelve" | "unshelve" | "out" | "testing" | "back" | "case"), words @ ..] => {
+                return self.order(now, verb, words);
+            }
             [verb @ ("ack" | "reset"), what] => return self.wish(now, verb, what),
             [device, what @ ..] => {
                 let seen = self.observation(time, device, what);
@@ -276,6 +301,53 @@ impl Player {
         let command = AlarmCommand { alarm_id, operator: "op-3".into(), issued_at: now, expires_at: None };
         let answer =
             if verb == "ack" { self.engine.acknowledge(now, &command) } else { self.engine.reset(now, &command) };
+        assert_eq!(answer.reason.is_some(), matches!(answer.outcome, Outcome::Refused | Outcome::Conflict));
+        let mut told = vec![serde_json::to_value(answer.outcome).unwrap().as_str().unwrap().to_owned()];
+        told.extend(self.tell(answer.outputs));
+        told
+    }
+
+    /// `received KIND@DEVICE`, `shelve DEVICE KIND MINUTES`, `unshelve DEVICE KIND`, `out|testing DEVICE MINUTES`, `back DEVICE`,
+    /// `case KIND@DEVICE STAGE [REASON]`.
+    fn order(&mut self, now: Timestamp, verb: &str, words: &[&str]) -> Vec<String> {
+        let terms = |minutes: &str| Terms {
+            until: now + SignedDuration::from_secs((minutes.parse::<f64>().unwrap() * 60.0) as i64),
+            reason: "painting".into(),
+            who: "op-3".into(),
+        };
+        let id = |what: &str| self.last(what).alarm_id.clone();
+        let shelf = |device: &str, kind: &str| Shelf {
+            device: slug(device),
+            kind: AlarmKind::known(kind).unwrap(),
+            zone: None,
+        };
+        let answer = match (verb, words) {
+            ("received", [what]) => {
+                let id = id(what);
+                self.engine.received(now, &id, u32::MAX, now);
+                return Vec::new();
+            }
+            ("shelve", [device, kind, minutes]) => self.engine.shelve(now, &shelf(device, kind), &terms(minutes)),
+            ("unshelve", [device, kind]) => self.engine.unshelve(now, &shelf(device, kind)),
+            ("out", [device, minutes]) => self.engine.serve(now, &slug(device), Service::Out, &terms(minutes)),
+            ("testing", [device, minutes]) => self.engine.serve(now, &slug(device), Service::Test, &terms(minutes)),
+            ("back", [device]) => self.engine.end_service(now, &slug(device)),
+            ("case", [what, stage, reason @ ..]) => {
+                let order = CaseCommand {
+                    alarm_id: id(what),
+                    case_id: "C-1".into(),
+                    stage: serde_json::from_value(serde_json::json!(stage)).unwrap(),
+                    reason: reason.first().and_then(|reason| RejectReason::known(reason)),
+                    note: None,
+                    due_at: None,
+                    operator: "op-3".into(),
+                    issued_at: now,
+                    expires_at: None,
+                };
+                self.engine.case(now, &order)
+            }
+            other => panic!("no such order: {other:?}"),
+        };
         assert_eq!(answer.reason.is_some(), matches!(answer.outcome, Outcome::Refused | Outcome::Conflict));
         let mut told = vec![serde_json::to_value(answer.outcome).unwrap().as_str().unwrap().to_owned()];
         told.extend(self.tell(answer.outputs));

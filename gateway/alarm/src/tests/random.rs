@@ -8,7 +8,8 @@
 
 use std::collections::BTreeSet;
 
-use gengfu_contract::words::{AlarmKind, Text};
+use gengfu_contract::case::CaseStage;
+use gengfu_contract::words::Text;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -205,8 +206,31 @@ enum Step {
     Observe(Box<Observation>),
     Tick,
     Stepped(i64),
-    Report { trouble: Trouble, present: bool },
-    Wish { reset: bool, command: AlarmCommand },
+    Report {
+        trouble: Trouble,
+        present: bool,
+    },
+    Wish {
+        reset: bool,
+        command: AlarmCommand,
+    },
+    /// The centre has the event that asks, of one of the alarms that ask.
+    Received(usize),
+    Shelve {
+        shelf: Shelf,
+        minutes: i64,
+    },
+    Unshelve(Shelf),
+    Serve {
+        device: &'static str,
+        service: Service,
+        minutes: i64,
+    },
+    Back(&'static str),
+    Case(Box<CaseCommand>),
+    Drill {
+        begins: bool,
+    },
 }
 
 impl Street {
@@ -226,6 +250,8 @@ impl Street {
                 ]),
                 present: self.rng.random_bool(0.5),
             },
+            92..95 => Step::Received(self.rng.random_range(0..3)),
+            95 | 96 => self.people(open),
             _ => {
                 let alarm_id = open.choose(&mut self.rng).cloned().unwrap_or_else(|| "01ARZ".into());
                 let issued_at = at(self.time);
@@ -233,6 +259,58 @@ impl Street {
                     reset: self.rng.random_bool(0.4),
                     command: AlarmCommand { alarm_id, operator: "op".into(), issued_at, expires_at: None },
                 }
+            }
+        }
+    }
+}
+
+impl Street {
+    /// What people order, also beyond what is allowed.
+    fn people(&mut self, open: &[String]) -> Step {
+        let kinds = [
+            AlarmKind::Smoke,
+            AlarmKind::Sos,
+            AlarmKind::DoorLeftOpen,
+            AlarmKind::IllegalParking,
+            AlarmKind::FireLaneBlocked,
+            AlarmKind::SensorLost,
+            AlarmKind::NotOpened,
+            AlarmKind::TxOverdue,
+        ];
+        let shelf = Shelf {
+            device: slug(self.pick(&["door", "cam", "smoke", "sos", "node", "gate-x", "gw-1"])),
+            kind: self.pick(&kinds),
+            zone: self.rng.random_bool(0.2).then(|| slug("east")),
+        };
+        let device = self.pick(&["door", "smoke", "sos", "node", "cam", "head-x"]);
+        let minutes = self.rng.random_range(-1..12);
+        match self.rng.random_range(0..10) {
+            0..4 => Step::Shelve { shelf, minutes },
+            4 => Step::Unshelve(shelf),
+            5 => Step::Serve { device, service: Service::Out, minutes },
+            6 => Step::Serve { device, service: Service::Test, minutes },
+            7 => Step::Back(device),
+            8 => Step::Drill { begins: self.rng.random_bool(0.5) },
+            _ => {
+                let stages = [
+                    CaseStage::Reported,
+                    CaseStage::Filed,
+                    CaseStage::Rejected,
+                    CaseStage::Dispatched,
+                    CaseStage::Closed,
+                ];
+                let order = CaseCommand {
+                    alarm_id: open.choose(&mut self.rng).cloned().unwrap_or_else(|| "01ARZ".into()),
+                    case_id: "C-1".into(),
+                    stage: self.pick(&stages),
+                    reason: self.rng.random_bool(0.7).then_some(RejectReason::Steam),
+                    note: None,
+                    due_at: None,
+                    operator: "op".into(),
+                    issued_at: at(self.time),
+                    expires_at: None,
+                };
+                Step::Case(Box::new(order))
             }
         }
     }
@@ -249,15 +327,35 @@ fn apply(engine: &mut Engine, now: Timestamp, step: &Step) -> Vec<Output> {
         Step::Report { trouble, present } => {
             let device = match trouble {
                 Trouble::BusDown => "line",
-                Trouble::Clock | Trouble::TxOverdue => "gw-1",
+                Trouble::Clock | Trouble::TxOverdue | Trouble::Drill => "gw-1",
                 Trouble::EndOfLife | Trouble::Contaminated => "head-x",
             };
             let text = Text { zh: "说明".into(), en: "it is so".into() };
             engine.report(now, &slug(device), *trouble, *present, &text)
         }
+        Step::Received(n) => {
+            let asking = engine.asking().nth(*n).map(|asking| (asking.alarm_id.to_owned(), asking.rev));
+            if let Some((alarm_id, rev)) = asking {
+                engine.received(now, &alarm_id, rev, now);
+            }
+            Vec::new()
+        }
+        Step::Shelve { shelf, minutes } => engine.shelve(now, shelf, &terms(now, *minutes)).outputs,
+        Step::Unshelve(shelf) => engine.unshelve(now, shelf).outputs,
+        Step::Serve { device, service, minutes } => {
+            engine.serve(now, &slug(device), *service, &terms(now, *minutes)).outputs
+        }
+        Step::Back(device) => engine.end_service(now, &slug(device)).outputs,
+        Step::Case(order) => engine.case(now, order).outputs,
+        Step::Drill { begins: true } => engine.begin_drill(now, ClockQuality::Synced, true),
+        Step::Drill { begins: false } => engine.end_drill(now, ClockQuality::Synced, None),
         Step::Wish { reset: true, command } => engine.reset(now, command).outputs,
         Step::Wish { reset: false, command } => engine.acknowledge(now, command).outputs,
     }
+}
+
+fn terms(now: Timestamp, minutes: i64) -> Terms {
+    Terms { until: now + SignedDuration::from_mins(minutes), reason: "works".into(), who: "op".into() }
 }
 
 /// At most one open alarm per subject, and no picture asked for twice.
@@ -311,9 +409,10 @@ impl Street {
     }
 }
 
-fn raises_what_hangs_on_the_line(output: &Output) -> bool {
+fn raises_what_hangs_on_the_line(output: &Output, active_before: &BTreeSet<String>) -> bool {
     matches!(output, Output::Alarm(one) if one.event_type == EventType::AlarmRaised
-        && one.alarm.kind == AlarmKind::SensorLost && ["head-x", "gate-x"].contains(&one.alarm.device.as_str()))
+        && one.alarm.kind == AlarmKind::SensorLost && ["head-x", "gate-x"].contains(&one.alarm.device.as_str())
+        && !active_before.contains(&one.alarm.alarm_id))
 }
 
 /// The street's site, supervised, with a home whose limits are minutes.
@@ -349,10 +448,16 @@ fn run(seed: u64, steps: usize, restarts: f64) -> Vec<Output> {
         let now = at(street.time);
         let bus = crate::book::Subject::of(&slug("line"), AlarmKind::BusDown);
         let down_before = straight.book.is_active(&bus);
+        let active = |engine: &Engine| -> BTreeSet<String> {
+            let active = engine.book.iter().filter(|alarm| alarm.machine.is_active());
+            active.map(|alarm| alarm.data.alarm_id.clone()).collect()
+        };
+        let active_before = active(&straight);
         let out = apply(&mut straight, now, &step);
         if down_before && straight.book.is_active(&bus) {
             assert!(
-                !out.iter().any(raises_what_hangs_on_the_line),
+                // What was told before the bus went down may count again when people give the device back.
+                !out.iter().any(|one| raises_what_hangs_on_the_line(one, &active_before)),
                 "seed {seed}, step {n}: the bus explains it: {out:?}"
             );
         }

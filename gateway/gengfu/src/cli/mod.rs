@@ -5,9 +5,11 @@
 
 mod check;
 mod desk;
+mod drill;
 mod firmware;
 mod node;
 mod run;
+mod service;
 mod silence;
 mod status;
 mod trace;
@@ -40,6 +42,10 @@ enum Command {
     Trace(trace::Args),
     /// Silence the sounders on site while somebody is there.
     Silence(silence::Args),
+    /// Take a device out of service, test it, give it back.
+    Service(service::Args),
+    /// Test the whole path to the centre, and see how the last tests went.
+    Drill(drill::Args),
     /// See the whole road on this machine: nodes, gateway, camera, broker and desk.
     Demo(crate::demo::Args),
     /// Run a sensor node as a process, on a PTY or a serial port.
@@ -94,6 +100,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => ("ask the gateway", status::status(&args)),
         Command::Trace(args) => ("ask the gateway", trace::trace(&args)),
         Command::Silence(args) => ("silence the sounders", silence::silence(&args)),
+        Command::Service(args) => ("order the gateway", service::service(&args)),
+        Command::Drill(args) => ("ask the gateway", drill::drill(&args)),
         Command::Demo(args) => ("run the demo", crate::demo::demo(args)),
         Command::Node(args) => ("run the node", node::node(&args)),
         Command::Firmware(args) => ("work on the firmware", firmware::firmware(&args)),

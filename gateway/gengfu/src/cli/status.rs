@@ -116,6 +116,27 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
             line.devices.len()
         )?;
     }
+    for (shelf, terms) in &report.standing.shelved {
+        let text = paint.as_good(false, "SHELVED");
+        writeln!(
+            out,
+            "aside    {text}  {} {} until {}: {} ({})",
+            shelf.device, shelf.kind, terms.until, terms.reason, terms.who
+        )?;
+    }
+    for (device, service, terms) in &report.standing.services {
+        let text = paint.as_good(false, service.state().as_str());
+        writeln!(out, "aside    {text}  {device} until {}: {} ({})", terms.until, terms.reason, terms.who)?;
+    }
+    for rejected in &report.standing.rejected {
+        let reasons: Vec<String> =
+            rejected.reasons.iter().map(|(reason, count)| format!("{reason} {count}×")).collect();
+        writeln!(out, "rejected {} {}: {}", rejected.device, rejected.kind, reasons.join(", "))?;
+    }
+    if let Some(last) = report.standing.drills.history.last() {
+        let latency = last.latency_ms.map_or_else(|| "no receipt".to_owned(), |ms| format!("receipt after {ms} ms"));
+        writeln!(out, "drill    {} ago, {latency}", ago(last.began_at, g.now))?;
+    }
     for on in &report.on_site {
         writeln!(out, "on site  {}  {}", paint.as_good(false, on.pattern.title().en.as_str()), on.output)?;
     }

@@ -9,6 +9,7 @@ mod environment;
 mod names;
 pub(crate) mod nodes;
 mod outputs;
+mod people;
 pub(crate) mod read;
 pub(crate) mod reader;
 
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use gengfu_alarm::Escalation;
 use gengfu_alarm::observation::TrackKind;
 use gengfu_alarm::policy::{CareRule, SupervisionClass};
 use gengfu_contract::event::Location;
@@ -25,6 +27,7 @@ use gengfu_contract::words::{AlarmKind, Lane};
 use gengfu_vision::source::SourceUrl;
 use jiff::civil::Date;
 
+use crate::decide::DrillPlan;
 use crate::sensors::config::SensorsConfig;
 use crate::uplink::{Address, SwitchPolicy};
 pub use care::CareDefaults;
@@ -51,6 +54,10 @@ pub struct Config {
     pub firmware_keys: Vec<PathBuf>,
     /// Lamp and sounder of the box, and when they speak.
     pub annunciation: Annunciation,
+    /// How long a human may take to acknowledge.
+    pub escalation: Escalation,
+    /// Weekly tests of the whole path.
+    pub drill: DrillPlan,
     /// RS-485 buses that several nodes share.
     pub buses: Vec<Bus>,
     /// Sensor nodes, each on a serial port of its own or on a bus.

@@ -15,7 +15,7 @@ use crate::uplink::{Address, SwitchPolicy};
 
 use super::reader::{Fault, Faults, Section};
 use super::{Bus, Camera, Config, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision};
-use super::{cameras, care, names, nodes, outputs};
+use super::{cameras, care, names, nodes, outputs, people};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
@@ -56,6 +56,10 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
     let firmware_keys = firmware_keys(f, section, base);
     let section = root.section(f, "annunciation");
     let annunciation = outputs::annunciation(f, section, base);
+    let section = root.section(f, "escalation");
+    let escalation = people::escalation(f, section);
+    let section = root.section(f, "drill");
+    let drill = people::drill(f, section, &care.zone);
     let buses: Vec<Bus> = root.sections(f, "bus").into_iter().filter_map(|s| nodes::bus(f, s, base, &place)).collect();
     let nodes: Vec<Node> =
         root.sections(f, "node").into_iter().filter_map(|s| nodes::node(f, s, base, &place, &care)).collect();
@@ -63,6 +67,7 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
         root.sections(f, "camera").into_iter().filter_map(|s| cameras::camera(f, s, base, &place)).collect();
     let sensors = sensors::config::read(f, &mut root, base, &place, &care);
     names::check(f, &root, &buses, &nodes, &cameras, &sensors);
+    people::check_heads(f, &root, &drill, &nodes);
     root.finish(f);
     let faults = faults.into_sorted();
     match (gateway, uplink.flatten()) {
@@ -75,6 +80,8 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
             care,
             firmware_keys,
             annunciation,
+            escalation,
+            drill,
             buses,
             nodes,
             sensors,

@@ -1,17 +1,33 @@
 //! Orders of the centre, carried out.
 //!
-//! Owns what each verb does to the engine or asks of a node, and the reasons for refusing. Refuses to know MQTT: expiry and repetition are the
-//! uplink's.
+//! Owns the road of a command: came it before, may it be carried out, what does it do to the engine or ask of a node, what is answered, journaled and
+//! remembered; all of it in one batch. Refuses to know MQTT.
+//!
+//! **Expiry.** `expires_at` is judged by the gateway's clock. While that clock is not synchronised it may be ahead, so an expired command
+//! that only confirms, asks or makes visible (ack, reset, case, visit, query, unshelve) is carried out all the same; one that hides, sounds or
+//! changes something (shelve, sounder, test, snapshot, config) is refused.
+//!
+//! **Repetition.** The same id with the same body is answered as before, also after a restart and after its expiry. The same id with another body is refused.
+//! A query is answered anew, with what is so now. An order that was accepted and whose end a restart swallowed is given again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gengfu_alarm::engine::{Answer, Engine};
-use gengfu_alarm::{LocalOutput, LocalPolicy, Pause, PauseKind};
-use gengfu_contract::command::{Command, Outcome, SounderCommand, TestCommand, VisitCommand, Whereabouts};
+use gengfu_alarm::{DeviceClass, LocalOutput, LocalPolicy, Output, Pause, PauseKind, Shelf, Terms};
+use gengfu_contract::command::{
+    Command, ConfigCommand, Outcome, Reply, ShelveCommand, SnapshotCommand, SounderCommand, TestCommand, VisitCommand,
+    Whereabouts,
+};
+use gengfu_contract::event::ClockQuality;
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Text;
+use gengfu_outbox::{Batch, OutboxError};
 use jiff::Timestamp;
+
+use super::drill::{DrillPlan, ORDER_PREFIX};
+use super::memory::{AGE_MAX, Answered, Seen};
+use super::{CommandData, CommandRequest, Decider, Judged, query};
 
 /// Longest operator name or alarm id accepted in a command, bytes; longer ones are refused before they reach the journal.
 const TEXT_MAX_BYTES: usize = 128;
@@ -31,6 +47,12 @@ pub struct Wiring {
     pub policy: LocalPolicy,
     /// Devices with the moment of their replacement.
     pub replace_by: BTreeMap<Slug, Timestamp>,
+    /// The weekly test of the whole path.
+    pub drill: DrillPlan,
+    /// Somebody takes [`Errand::Snapshot`].
+    pub takes_snapshots: bool,
+    /// Somebody takes [`Errand::Config`].
+    pub takes_config: bool,
 }
 
 /// What a node shall do.
@@ -51,37 +73,253 @@ pub enum Action {
     Test(u8),
 }
 
-/// Carries out a command. `None` for receipts, which end in the uplink.
-pub(super) fn carry_out(
-    engine: &mut Engine,
-    wiring: &Wiring,
-    now: Timestamp,
-    command: &Command,
-    orders: &mut Vec<Order>,
-) -> Option<Answer> {
-    let too_long = |text: &str| text.len() > TEXT_MAX_BYTES;
-    let alarm_id = match command {
-        Command::Ack(it) | Command::Reset(it) => it.alarm_id.as_str(),
-        _ => "",
-    };
-    if command.operator().is_some_and(too_long) || too_long(alarm_id) {
-        return Some(refused("操作员或报警编号过长", "operator or alarm id too long"));
+/// What neither the engine nor a node does. Whoever takes it gives the last word as [`super::Input::Answered`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Errand {
+    /// A masked picture of now.
+    Snapshot(SnapshotCommand),
+    /// A signed configuration, to be tried.
+    Config(ConfigCommand),
+}
+
+/// What a command led to.
+#[derive(Default)]
+struct Carried {
+    outputs: Vec<Output>,
+    orders: Vec<Order>,
+    errands: Vec<Errand>,
+    /// The answer of a query, in parts.
+    parts: Vec<Reply>,
+}
+
+impl Decider {
+    /// Judges a command: known, allowed, carried out, remembered.
+    pub(super) fn command(
+        &mut self,
+        now: Timestamp,
+        request: CommandRequest,
+        batch: &mut Batch,
+        judged: &mut Judged,
+    ) -> Result<(), OutboxError> {
+        // A receipt that strays here needs no answer.
+        let Some(given) = request.command.given() else { return Ok(()) };
+        let (operator, issued_at) = (given.operator.to_owned(), given.issued_at);
+        let refusal = match self.memory.seen(&request.cmd_id, &request.digest) {
+            Seen::Other => {
+                tracing::warn!(cmd = %request.cmd_id, "a command id was given to another command; refused");
+                let (zh, en) =
+                    ("该指令编号已用于另一条指令，请换新编号", "another command had this id: give it a new one");
+                judged.replies.push(Reply::new(request.cmd_id, Outcome::Refused, text(zh, en), now));
+                return Ok(());
+            }
+            Seen::InHand(answered) => {
+                judged.replies.push(answered.reply);
+                return Ok(());
+            }
+            Seen::Same(answered) if !is_to_be_repeated(&request.command, &answered) => {
+                judged.replies.push(answered.reply);
+                return Ok(());
+            }
+            // Whether it may be carried out was judged the first time.
+            Seen::Same(_) => None,
+            Seen::Never => self.refusal(now, &request),
+        };
+        let mut carried = Carried::default();
+        let answer = match refusal {
+            Some(refusal) => refusal,
+            None => self.carry_out(now, &request, &mut carried),
+        };
+        let Carried { orders, errands, parts, outputs } = carried;
+        judged.orders.extend(orders.into_iter().map(|order| (request.cmd_id.clone(), order)));
+        judged.errands.extend(errands.into_iter().map(|errand| (request.cmd_id.clone(), errand)));
+        let verb = request.command.verb();
+        tracing::info!(hop = "commanded", cmd = %request.cmd_id, verb, outcome = ?answer.outcome, "command of the centre");
+        let reply = Reply::new(request.cmd_id, answer.outcome, answer.reason, now);
+        judged.replies.extend(if parts.is_empty() { vec![reply.clone()] } else { parts });
+        let arrived_at = request.arrived_at;
+        let digest = hex::encode(request.digest);
+        let answered = Answered { digest, reply, verb: verb.to_owned(), operator, issued_at, arrived_at };
+        self.log(now, batch, &answered)?;
+        self.memory.keep(now, batch, answered);
+        self.append(now, batch, answer.outputs, judged)?;
+        self.append(now, batch, outputs, judged)
     }
-    Some(match command {
-        // One that strays here needs no answer.
-        Command::Receipt(_) => return None,
-        Command::Ack(it) => engine.acknowledge(now, it),
-        Command::Reset(it) => engine.reset(now, it),
-        Command::Visit(it) => visit(engine, now, it),
-        Command::Sounder(it) => sound(wiring, it, orders),
-        Command::Test(it) => test(wiring, it, orders),
-        Command::Case(_)
-        | Command::Shelve(_)
-        | Command::Unshelve(_)
-        | Command::Snapshot(_)
+
+    /// The last word on an accepted command, from whoever carried it out. It is journaled and remembered, then goes to the centre.
+    pub(super) fn answered(
+        &mut self,
+        now: Timestamp,
+        reply: Reply,
+        batch: &mut Batch,
+        judged: &mut Judged,
+    ) -> Result<(), OutboxError> {
+        if let Some(device) = reply.cmd_id.strip_prefix(ORDER_PREFIX) {
+            if let Ok(device) = Slug::new(device) {
+                self.drill.pressed(&device, reply.outcome == Outcome::Done);
+            }
+            return Ok(());
+        }
+        // A second "accepted" is no last word.
+        if reply.outcome != Outcome::Accepted
+            && let Some(answered) = self.memory.last_word(batch, &reply)
+        {
+            self.log(now, batch, &answered)?;
+        }
+        judged.replies.push(reply);
+        Ok(())
+    }
+
+    /// A drill begins: the heads that belong to it are pressed.
+    pub(super) fn press_heads(&mut self, judged: &mut Judged) {
+        for device in self.drill.devices().to_vec() {
+            match self.wiring.channels.get(&device) {
+                Some((node, channel)) => {
+                    let order = Order { node: node.clone(), what: Action::Test(*channel) };
+                    judged.orders.push((format!("{ORDER_PREFIX}{device}"), order));
+                }
+                None => self.drill.pressed(&device, false),
+            }
+        }
+    }
+
+    /// Journals what was asked and answered.
+    fn log(&mut self, now: Timestamp, batch: &mut Batch, answered: &Answered) -> Result<(), OutboxError> {
+        let data = CommandData {
+            cmd_id: answered.reply.cmd_id.clone(),
+            verb: answered.verb.clone(),
+            operator: Some(answered.operator.clone()),
+            outcome: answered.reply.outcome,
+            reason: answered.reply.reason.clone(),
+            issued_at: Some(answered.issued_at),
+        };
+        let draft = self.author.answered(now, &batch.position(), &data);
+        self.journal(now, batch, draft)
+    }
+
+    /// Why a command that was never seen is not carried out.
+    fn refusal(&self, now: Timestamp, request: &CommandRequest) -> Option<Answer> {
+        let given = request.command.given()?;
+        if request.retained {
+            return Some(refused(
+                "不接受保留（retain）的指令",
+                "retained commands are not taken: publish it without the retain flag",
+            ));
+        }
+        let (operator, alarm_id) = (given.operator, alarm_id(&request.command));
+        if operator.trim().is_empty() {
+            return Some(refused("缺少操作员 operator", "`operator` is empty: say who gives the command"));
+        }
+        if operator.len() > TEXT_MAX_BYTES || alarm_id.len() > TEXT_MAX_BYTES {
+            return Some(refused("操作员或报警编号过长", "operator or alarm id too long"));
+        }
+        let trusted = self.clock == ClockQuality::Synced;
+        if let Some(expires_at) = given.expires_at.filter(|at| *at < now)
+            && (trusted || !is_harmless(&request.command))
+        {
+            return Some(refused(
+                format!("指令已于 {expires_at} 过期，请重新下发"),
+                format!("the command expired at {expires_at}: give it again with a new id"),
+            ));
+        }
+        let is_old = trusted && now.duration_since(given.issued_at) > AGE_MAX;
+        (is_old || self.memory.is_forgotten(given.issued_at)).then(|| {
+            refused(
+                format!("指令签发于 {}，过久，无法判断是否已执行；请换新编号重新下发", given.issued_at),
+                format!(
+                    "issued at {}, too long ago to tell whether it was carried out: give it again with a new id",
+                    given.issued_at
+                ),
+            )
+        })
+    }
+
+    fn carry_out(&mut self, now: Timestamp, request: &CommandRequest, carried: &mut Carried) -> Answer {
+        let engine = &mut self.engine;
+        match &request.command {
+            Command::Receipt(_) => Answer { outcome: Outcome::Done, reason: None, outputs: Vec::new() },
+            Command::Ack(it) => engine.acknowledge(now, it),
+            Command::Reset(it) => engine.reset(now, it),
+            Command::Case(it) => engine.case(now, it),
+            Command::Visit(it) => visit(engine, now, it),
+            Command::Shelve(it) => shelve(engine, now, it),
+            Command::Unshelve(it) => {
+                let shelf = Shelf { device: it.device.clone(), kind: it.kind, zone: it.zone.clone() };
+                engine.unshelve(now, &shelf)
+            }
+            Command::Sounder(it) => sound(&self.wiring, it, &mut carried.orders),
+            Command::Test(it) => test(&self.wiring, it, &mut carried.orders),
+            Command::Query(it) => {
+                match query::answer(engine, &self.outbox, &self.sequences, now, &request.cmd_id, it) {
+                    Ok(parts) => {
+                        carried.parts = parts;
+                        Answer { outcome: Outcome::Done, reason: None, outputs: Vec::new() }
+                    }
+                    Err(why) => refused(why.zh, why.en),
+                }
+            }
+            Command::Snapshot(it) => snapshot(engine, &self.wiring, it, &mut carried.errands),
+            Command::Config(it) => config(&self.wiring, it, &mut carried.errands),
+        }
+    }
+}
+
+/// A command that came before and is carried out once more: nothing changes by it, or its end was lost.
+fn is_to_be_repeated(command: &Command, answered: &Answered) -> bool {
+    let is_unfinished = answered.reply.outcome == Outcome::Accepted;
+    let is_answer = answered.reply.outcome == Outcome::Done && matches!(command, Command::Query(_));
+    is_unfinished || is_answer
+}
+
+/// One that only confirms, asks or makes visible.
+fn is_harmless(command: &Command) -> bool {
+    match command {
+        Command::Receipt(_)
+        | Command::Ack(_)
+        | Command::Reset(_)
+        | Command::Case(_)
+        | Command::Visit(_)
         | Command::Query(_)
-        | Command::Config(_) => refused("此网关尚不支持该命令", "this gateway does not carry out this verb yet"),
-    })
+        | Command::Unshelve(_) => true,
+        Command::Shelve(_) | Command::Sounder(_) | Command::Test(_) | Command::Snapshot(_) | Command::Config(_) => {
+            false
+        }
+    }
+}
+
+fn alarm_id(command: &Command) -> &str {
+    match command {
+        Command::Ack(it) | Command::Reset(it) => &it.alarm_id,
+        Command::Case(it) => &it.alarm_id,
+        _ => "",
+    }
+}
+
+fn shelve(engine: &mut Engine, now: Timestamp, order: &ShelveCommand) -> Answer {
+    let shelf = Shelf { device: order.device.clone(), kind: order.kind, zone: order.zone.clone() };
+    let terms = Terms { until: order.until, reason: order.reason.clone(), who: order.operator.clone() };
+    engine.shelve(now, &shelf, &terms)
+}
+
+fn snapshot(engine: &Engine, wiring: &Wiring, order: &SnapshotCommand, errands: &mut Vec<Errand>) -> Answer {
+    if engine.rules().device(&order.camera).class != DeviceClass::Camera {
+        return refused(
+            format!("{} 不是摄像机，请检查名称", order.camera),
+            format!("{} is no camera here: check the name", order.camera),
+        );
+    }
+    if !wiring.takes_snapshots {
+        return refused("此网关不支持抓拍", "this gateway takes no snapshots");
+    }
+    errands.push(Errand::Snapshot(order.clone()));
+    accepted()
+}
+
+fn config(wiring: &Wiring, order: &ConfigCommand, errands: &mut Vec<Errand>) -> Answer {
+    if !wiring.takes_config {
+        return refused("此网关不接受远程配置", "this gateway takes no configuration from afar");
+    }
+    errands.push(Errand::Config(order.clone()));
+    accepted()
 }
 
 fn visit(engine: &mut Engine, now: Timestamp, order: &VisitCommand) -> Answer {
@@ -130,110 +368,11 @@ fn accepted() -> Answer {
     Answer { outcome: Outcome::Accepted, reason: None, outputs: Vec::new() }
 }
 
+fn text(zh: &str, en: &str) -> Option<Text> {
+    Some(Text { zh: zh.into(), en: en.into() })
+}
+
 fn refused(zh: impl Into<String>, en: impl Into<String>) -> Answer {
     let reason = Some(Text { zh: zh.into(), en: en.into() });
     Answer { outcome: Outcome::Refused, reason, outputs: Vec::new() }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use gengfu_alarm::codes::CodeTable;
-    use gengfu_alarm::observation::{Observation, What};
-    use gengfu_alarm::policy::CareRule;
-    use gengfu_alarm::rules::{DeviceClass, DeviceRule, Rules, Timing};
-    use gengfu_contract::event::ClockQuality;
-    use jiff::SignedDuration;
-
-    use super::*;
-
-    fn at(s: i64) -> Timestamp {
-        Timestamp::from_second(1_790_000_000 + s).unwrap()
-    }
-
-    fn slug(name: &str) -> Slug {
-        Slug::new(name).unwrap()
-    }
-
-    fn engine() -> Engine {
-        let door = DeviceRule { class: DeviceClass::Door, ..DeviceRule::default() };
-        let mut timing = Timing::default();
-        timing.care.homes.insert(slug("door-301"), CareRule::default());
-        let devices = [(slug("door-301"), door)].into();
-        let mut engine = Engine::new(Rules {
-            gateway: slug("gw"),
-            devices,
-            zones: BTreeMap::new(),
-            codes: CodeTable::default(),
-            timing,
-        });
-        let clock = ClockQuality::Synced;
-        let what = What::Door { open: false, repaired: false };
-        engine.observe(at(0), &Observation { device: slug("door-301"), sensed_at: at(0), clock, origin: None, what });
-        engine
-    }
-
-    fn visit(what: Whereabouts, until: Option<Timestamp>) -> Command {
-        let (door, operator) = (slug("door-301"), "op-1".to_owned());
-        Command::Visit(VisitCommand { door, what, until, operator, issued_at: at(1), expires_at: None })
-    }
-
-    fn outcome(engine: &mut Engine, command: &Command) -> (Outcome, Vec<Order>) {
-        let wiring = Wiring {
-            channels: [(slug("smoke-301"), (slug("node-301"), 2))].into(),
-            sounders: [(slug("node-301"), None)].into(),
-            ..Wiring::default()
-        };
-        let mut orders = Vec::new();
-        let answer = carry_out(engine, &wiring, at(1), command, &mut orders).unwrap();
-        assert_eq!(answer.outcome == Outcome::Refused, answer.reason.is_some());
-        (answer.outcome, orders)
-    }
-
-    #[test]
-    fn an_absence_stops_a_homes_clock_until_the_person_is_back() {
-        let mut engine = engine();
-        let until = at(1) + SignedDuration::from_hours(240);
-        assert_eq!(outcome(&mut engine, &visit(Whereabouts::Away, Some(until))).0, Outcome::Done);
-        let pause = engine.care_state(at(2), &slug("door-301")).unwrap().pause.unwrap();
-        assert_eq!((pause.until, pause.operator.as_str()), (until, "op-1"));
-        assert_eq!(outcome(&mut engine, &visit(Whereabouts::Back, None)).0, Outcome::Done);
-        assert_eq!(engine.care_state(at(2), &slug("door-301")).unwrap().pause, None);
-    }
-
-    #[test]
-    fn a_pause_without_an_end_or_too_long_is_refused() {
-        let mut engine = engine();
-        let year = at(1) + SignedDuration::from_hours(24 * 365);
-        for (what, until) in [(Whereabouts::Away, None), (Whereabouts::Visited, None), (Whereabouts::Away, Some(year))]
-        {
-            assert_eq!(outcome(&mut engine, &visit(what, until)).0, Outcome::Refused, "{what:?} {until:?}");
-        }
-        assert_eq!(outcome(&mut engine, &visit(Whereabouts::Well, None)).0, Outcome::Done);
-    }
-
-    #[test]
-    fn orders_go_to_nodes_that_can_carry_them_out() {
-        let mut engine = engine();
-        let sound = |device: &str, for_s| {
-            let (device, operator) = (slug(device), "op".to_owned());
-            Command::Sounder(SounderCommand { device, for_s, operator, issued_at: at(1), expires_at: None })
-        };
-        let order = Order { node: slug("node-301"), what: Action::Sound(Duration::from_secs(30)) };
-        assert_eq!(outcome(&mut engine, &sound("node-301", 30)), (Outcome::Accepted, vec![order]));
-        assert_eq!(outcome(&mut engine, &sound("node-302", 30)), (Outcome::Refused, vec![]));
-        assert_eq!(outcome(&mut engine, &sound("node-301", 3601)), (Outcome::Refused, vec![]));
-        let test = |device: &str| {
-            let (device, operator) = (slug(device), "op".to_owned());
-            Command::Test(TestCommand { device, operator, issued_at: at(1), expires_at: None })
-        };
-        let order = Order { node: slug("node-301"), what: Action::Test(2) };
-        assert_eq!(outcome(&mut engine, &test("smoke-301")), (Outcome::Accepted, vec![order]));
-        assert_eq!(outcome(&mut engine, &test("smoke-302")).0, Outcome::Refused);
-        let long = visit(Whereabouts::Well, None);
-        let Command::Visit(mut it) = long else { panic!("a visit") };
-        it.operator = "x".repeat(200);
-        assert_eq!(outcome(&mut engine, &Command::Visit(it)).0, Outcome::Refused);
-    }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use gengfu_alarm::observation::{Observation, Smoke, What};
 use gengfu_alarm::output::Transition;
 use gengfu_contract::chain;
-use gengfu_contract::event::{Event, EventType, GatewayData, ObservedData};
+use gengfu_contract::event::{ClockQuality, CommandData, Event, EventType, GatewayData, ObservedData};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Lane;
 use gengfu_outbox::Position;
@@ -72,6 +72,29 @@ impl Author {
     pub fn started(&self, now: Timestamp, place: &Position, data: &GatewayData) -> Draft {
         let data = to_data(data);
         self.draft(now, place, EventType::GatewayStarted, Lane::Telemetry, self.source.clone(), now, data)
+    }
+
+    /// A draft for what the centre asked and was told.
+    #[must_use]
+    pub fn answered(&self, now: Timestamp, place: &Position, data: &CommandData) -> Draft {
+        let subject = data.cmd_id.clone();
+        self.draft(now, place, EventType::CommandAnswered, Lane::Telemetry, subject, now, to_data(data))
+    }
+
+    /// A draft for what a technician did with a device: `what` as in "service.out", `value` its seconds.
+    #[must_use]
+    pub fn served(
+        &self,
+        now: Timestamp,
+        place: &Position,
+        device: &Slug,
+        what: &str,
+        value: Option<i64>,
+        clock: ClockQuality,
+    ) -> Draft {
+        let what = what.to_owned();
+        let data = ObservedData { device: device.clone(), what, value, repaired: false, clock, origin: None };
+        self.draft(now, place, EventType::DeviceObserved, Lane::Telemetry, device.to_string(), now, to_data(&data))
     }
 
     #[expect(clippy::too_many_arguments, reason = "one field of the envelope each; private")]

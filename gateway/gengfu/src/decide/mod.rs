@@ -3,9 +3,14 @@
 //! Owns the engine, the writing side of the outbox and the order *judge → append → sync → acknowledge*. One batch of inputs is one sync
 //! (group commit). It refuses to wait for anything but the disk: cameras, brokers and nodes are on the other side of bounded channels.
 
+mod calls;
 mod commands;
+pub mod drill;
 pub mod events;
+mod local;
+mod memory;
 mod on_site;
+mod query;
 mod run;
 mod upkeep;
 
@@ -21,7 +26,7 @@ use gengfu_alarm::persist::StateChange;
 use gengfu_alarm::rules::Rules;
 use gengfu_contract::CONTRACT_VERSION;
 use gengfu_contract::command::{Outcome, Reply};
-use gengfu_contract::event::{AlarmData, ClockQuality, EventType, GatewayData};
+use gengfu_contract::event::{AlarmData, ClockQuality, CommandData, EventType, GatewayData};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::state::{AlarmSnapshot, DeviceState};
 use gengfu_contract::topic::Topics;
@@ -32,10 +37,15 @@ use tokio::sync::oneshot;
 
 use crate::link::LinkBatch;
 use crate::uplink::{Board, CommandRequest, EvidenceItem};
-pub use commands::{Action, Order, Wiring};
+use calls::Calls;
+pub use commands::{Action, Errand, Order, Wiring};
+use drill::Drill;
+pub use drill::{DrillPlan, DrillRecord, DrillResult, DrillStatus};
 use events::Author;
+pub use local::{LocalOrder, LocalRequest};
+use memory::Memory;
 use on_site::OnSite;
-pub use run::{Channels, DecideStatus, run};
+pub use run::{Channels, DecideStatus, Standing, run};
 use upkeep::Upkeep;
 
 /// State keys of the engine in the outbox.
@@ -54,20 +64,10 @@ pub enum Input {
     Seen(Observation),
     /// An order of the centre.
     Command(CommandRequest),
+    /// The last word on a command that was accepted: from a node, a camera, whoever carried it out.
+    Answered(Reply),
     /// An order of somebody who stands at the box.
-    Local(LocalOrder),
-}
-
-/// What somebody who stands at the box may order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LocalOrder {
-    /// Silence the sounders for the alarms there are now. Lamps stay, and what is raised later sounds.
-    Silence {
-        /// Of this dwelling only.
-        dwelling: Option<String>,
-        /// For how long; the configuration limits it.
-        lasts: Duration,
-    },
+    Local(LocalRequest),
 }
 
 /// Who the gateway is, for the journal.
@@ -90,6 +90,8 @@ pub struct Effects {
     pub replies: Vec<Reply>,
     /// What nodes shall do, by the command that asked for it.
     pub orders: Vec<(String, Order)>,
+    /// What others than nodes shall do, by the command that asked for it.
+    pub errands: Vec<(String, Errand)>,
     /// What shall sound and shine on site; all else shall not.
     pub wanted: Vec<Want>,
 }
@@ -103,12 +105,17 @@ pub struct Decider {
     wiring: Wiring,
     on_site: OnSite,
     upkeep: Upkeep,
+    memory: Memory,
+    calls: Calls,
+    drill: Drill,
     engine: Engine,
     outbox: Outbox,
     board: Board,
     boot: u64,
     clock: ClockQuality,
     devices_shown: BTreeMap<Slug, DeviceState>,
+    /// Sequence of the last event of each open alarm, since this start.
+    sequences: BTreeMap<String, u64>,
     recover_due: Option<Timestamp>,
 }
 
@@ -127,6 +134,8 @@ struct Judged {
     stills: Vec<NeedStill>,
     replies: Vec<Reply>,
     orders: Vec<(String, Order)>,
+    errands: Vec<(String, Errand)>,
+    locals: Vec<(oneshot::Sender<Result<(), Text>>, Result<(), Text>)>,
     /// Life-safety events of this batch.
     calls: Vec<String>,
     snapshots: Vec<AlarmSnapshot>,
@@ -151,6 +160,7 @@ impl Decider {
         let topics = Topics::new(&identity.site, &identity.gateway);
         let author = Author::new(&identity.site, &identity.gateway);
         let upkeep = Upkeep::new(identity.gateway.clone(), &wiring.replace_by);
+        let drill = Drill::restore(wiring.drill.clone(), identity.gateway.clone(), &outbox, now)?;
         let mut decider = Self {
             identity,
             author,
@@ -158,6 +168,9 @@ impl Decider {
             rules,
             on_site: OnSite::restore(wiring.outputs.clone(), wiring.policy, &outbox)?,
             upkeep,
+            memory: Memory::restore(&outbox)?,
+            calls: Calls::restore(&outbox)?,
+            drill,
             wiring,
             engine,
             outbox,
@@ -165,6 +178,7 @@ impl Decider {
             boot,
             clock,
             devices_shown: BTreeMap::new(),
+            sequences: BTreeMap::new(),
             recover_due: None,
         };
         decider.journal_start(now)?;
@@ -187,10 +201,9 @@ impl Decider {
     /// When [`Self::process`] should be called even if nothing comes in.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
-        [self.engine.next_due(), self.on_site.next_due(), self.upkeep.next_due(), self.recover_due]
-            .into_iter()
-            .flatten()
-            .min()
+        let people = [self.calls.next_due(), self.drill.next_due()];
+        let own = [self.engine.next_due(), self.on_site.next_due(), self.upkeep.next_due(), self.recover_due];
+        own.into_iter().chain(people).flatten().min()
     }
 
     /// The wall clock was set by `by`; running timers move with it.
@@ -199,6 +212,8 @@ impl Decider {
         self.engine.clock_stepped(by);
         self.on_site.clock_stepped(by);
         self.upkeep.clock_stepped(by);
+        self.calls.clock_stepped();
+        self.drill.clock_stepped(by);
     }
 
     /// The centre was seen to be away, or not: while it is, nobody on site waits for a receipt that cannot come.
@@ -223,6 +238,24 @@ impl Decider {
         self.engine.devices().into_iter().collect()
     }
 
+    /// An accepted order could not be passed on: a repetition of its command gives it again.
+    pub fn not_passed_on(&mut self, cmd_id: &str) {
+        self.memory.not_in_hand(cmd_id);
+    }
+
+    /// What people decided, and how tests of the path went.
+    #[must_use]
+    pub fn standing(&self, now: Timestamp) -> Standing {
+        let shelved = self.engine.shelves().map(|(shelf, terms)| (shelf.clone(), terms.clone()));
+        let services = self.engine.services().map(|(device, service, terms)| (device.clone(), service, terms.clone()));
+        Standing {
+            shelved: shelved.collect(),
+            services: services.collect(),
+            rejected: self.engine.rejected().cloned().collect(),
+            drills: self.drill.status(now),
+        }
+    }
+
     /// Judges a batch, makes it durable with one sync, then acknowledges. When the disk refuses, nothing is acknowledged: nodes
     /// keep their events and send them again, the engine returns to what the disk has, and the outbox is tried again each second.
     pub fn process(&mut self, now: Timestamp, clock: ClockQuality, inputs: Vec<Input>) -> Effects {
@@ -232,7 +265,7 @@ impl Decider {
         {
             let why = format!("the gateway's disk does not take anything: {reason}");
             // What sounds goes on sounding: nothing was confirmed.
-            return Effects { wanted: self.on_site.wanted().to_vec(), ..refuse(inputs, &why, now) };
+            return Effects { wanted: self.on_site.wanted().to_vec(), ..refuse(inputs, &self.memory, &why, now) };
         }
         let outbox = self.outbox.clone();
         let mut batch = outbox.batch();
@@ -243,6 +276,7 @@ impl Decider {
                 fault.get_or_insert(error);
             }
         }
+        self.calls.look(now, &mut self.engine, &self.outbox);
         let outputs = self.engine.tick(now);
         if let Err(error) = self.append(now, &mut batch, outputs, &mut judged) {
             fault.get_or_insert(error);
@@ -251,11 +285,17 @@ impl Decider {
         if let Err(error) = self.append(now, &mut batch, outputs, &mut judged) {
             fault.get_or_insert(error);
         }
+        let outputs = self.drill.look(now, clock, &mut self.engine, &self.outbox);
+        if let Err(error) = self.append(now, &mut batch, outputs, &mut judged) {
+            fault.get_or_insert(error);
+        }
         let outputs = self.on_site.update(now, &mut self.engine, &self.outbox, &judged.calls);
         if let Err(error) = self.append(now, &mut batch, outputs, &mut judged) {
             fault.get_or_insert(error);
         }
         self.on_site.put(&mut batch);
+        self.calls.put(&mut batch);
+        self.drill.put(&mut batch);
         for StateChange { key, value } in self.engine.take_changes() {
             let key = [ENGINE_PREFIX, key.as_slice()].concat();
             match value {
@@ -301,10 +341,15 @@ impl Decider {
             }
             Input::Seen(observation) => self.observe(now, &observation, batch, judged),
             Input::Command(request) => self.command(now, request, batch, judged),
-            Input::Local(LocalOrder::Silence { dwelling, lasts }) => {
-                tracing::warn!(?dwelling, ?lasts, "sounders are silenced on site");
-                self.silence(now, dwelling.as_deref(), lasts);
-                Ok(())
+            Input::Answered(reply) => self.answered(now, reply, batch, judged),
+            Input::Local(LocalRequest { order, answer }) => {
+                let local::Judgement { result, outputs, said } = self.obey(now, &order);
+                judged.locals.push((answer, result));
+                if let Some((device, what, value)) = said {
+                    let draft = self.author.served(now, &batch.position(), &device, what, value, self.clock);
+                    self.journal(now, batch, draft)?;
+                }
+                self.append(now, batch, outputs, judged)
             }
         }
     }
@@ -317,28 +362,18 @@ impl Decider {
         judged: &mut Judged,
     ) -> Result<(), OutboxError> {
         if let Some(draft) = self.author.observed(now, &batch.position(), seen) {
-            let (id, lane) = (draft.id.clone(), draft.lane);
-            tracing::info!(hop = "sensed", id = %id, device = %seen.device, at = %seen.sensed_at, origin = ?seen.origin, "observation");
-            batch.append(lane_of(lane), &id, now.as_millisecond(), |place| self.author.journal(now, &place, draft))?;
+            tracing::info!(hop = "sensed", id = %draft.id, device = %seen.device, at = %seen.sensed_at, origin = ?seen.origin, "observation");
+            self.journal(now, batch, draft)?;
         }
         let outputs = self.engine.observe(now, seen);
         self.append(now, batch, outputs, judged)
     }
 
-    fn command(
-        &mut self,
-        now: Timestamp,
-        request: CommandRequest,
-        batch: &mut Batch,
-        judged: &mut Judged,
-    ) -> Result<(), OutboxError> {
-        let mut orders = Vec::new();
-        let carried = commands::carry_out(&mut self.engine, &self.wiring, now, &request.command, &mut orders);
-        let Some(answer) = carried else { return Ok(()) };
-        judged.orders.extend(orders.into_iter().map(|order| (request.cmd_id.clone(), order)));
-        tracing::info!(hop = "commanded", cmd = %request.cmd_id, outcome = ?answer.outcome, "command of the centre");
-        judged.replies.push(Reply::new(request.cmd_id, answer.outcome, answer.reason, now));
-        self.append(now, batch, answer.outputs, judged)
+    /// Journals an event that is no alarm's.
+    fn journal(&self, now: Timestamp, batch: &mut Batch, draft: events::Draft) -> Result<(), OutboxError> {
+        let (id, lane) = (draft.id.clone(), draft.lane);
+        batch.append(lane_of(lane), &id, now.as_millisecond(), |place| self.author.journal(now, &place, draft))?;
+        Ok(())
     }
 
     fn append(
@@ -365,6 +400,10 @@ impl Decider {
                         self.author.journal(now, &place, draft)
                     })?;
                     self.on_site.appended(now, &transition, &id);
+                    self.calls.appended(&self.engine, &transition, &id);
+                    if self.drill.appended(now, &transition, &id) {
+                        self.press_heads(judged);
+                    }
                     if lane.is_life_safety() {
                         judged.calls.push(id);
                     }
@@ -413,26 +452,42 @@ impl Decider {
             tracing::info!(hop = "stored", alarm = %alarm.alarm_id, sequence = snapshot.sequence, rev = alarm.rev, "journaled");
             metrics::counter!("gengfu_alarm_transitions_total", "kind" => alarm.kind.to_string(), "condition" => alarm.condition.as_str())
                 .increment(1);
-            let body = if alarm.condition.is_open() { to_json(snapshot) } else { None };
+            let body = if alarm.condition.is_open() {
+                self.sequences.insert(alarm.alarm_id.clone(), snapshot.sequence);
+                to_json(snapshot)
+            } else {
+                self.sequences.remove(&alarm.alarm_id);
+                None
+            };
             self.board.set(&self.topics.alarm(&alarm.alarm_id), body);
         }
+        for (answer, result) in judged.locals {
+            let _ = answer.send(result);
+        }
         self.on_site.committed();
+        self.calls.committed();
+        self.drill.committed();
         self.show_devices();
         let wanted = self.on_site.wanted().to_vec();
-        Effects { stills: judged.stills, replies: judged.replies, orders: judged.orders, wanted }
+        let Judged { stills, replies, orders, errands, .. } = judged;
+        Effects { stills, replies, orders, errands, wanted }
     }
 
     /// The disk refused: what the engine decided never happened.
     fn fall_back(&mut self, now: Timestamp, judged: Judged, error: &OutboxError) -> Effects {
         tracing::error!(%error, "nothing of this batch is stored, so nothing is acknowledged");
         metrics::counter!("gengfu_outbox_commit_failures_total").increment(1);
-        match restore(&self.rules, &self.outbox) {
-            Ok(engine) => self.engine = engine,
-            Err(error) => tracing::error!(%error, "the engine's state cannot be read back yet"),
+        if let Err(error) = self.take_back() {
+            // A command that is repeated must not be told what never became durable.
+            self.memory.clear();
+            tracing::error!(%error, "the engine's state cannot be read back yet");
         }
         self.recover_due = Some(now);
         for done in judged.dones {
             let _ = done.send(Err(error.to_string()));
+        }
+        for (answer, _) in judged.locals {
+            let _ = answer.send(Err(not_stored_text(&error.to_string())));
         }
         let replies =
             judged.replies.into_iter().map(|reply| not_stored(reply.cmd_id, &error.to_string(), now)).collect();
@@ -444,12 +499,10 @@ impl Decider {
         if self.recover_due.is_some_and(|due| now < due) {
             return false;
         }
-        let recovered =
-            self.outbox.recover().map_err(StartError::from).and_then(|()| restore(&self.rules, &self.outbox));
+        let recovered = self.outbox.recover().map_err(StartError::from).and_then(|()| self.take_back());
         match recovered {
-            Ok(engine) => {
+            Ok(()) => {
                 tracing::warn!("the outbox takes events again");
-                self.engine = engine;
                 self.recover_due = None;
                 true
             }
@@ -459,6 +512,15 @@ impl Decider {
                 false
             }
         }
+    }
+
+    /// Engine, answers and calls as the store has them.
+    fn take_back(&mut self) -> Result<(), StartError> {
+        self.engine = restore(&self.rules, &self.outbox)?;
+        self.memory.fall_back(&self.outbox)?;
+        self.calls = Calls::restore(&self.outbox)?;
+        self.drill.fall_back();
+        Ok(())
     }
 
     fn journal_start(&mut self, now: Timestamp) -> Result<(), OutboxError> {
@@ -472,9 +534,7 @@ impl Decider {
         let mut batch = outbox.batch();
         batch.put(BOOT_KEY, &self.boot.to_be_bytes());
         let draft = self.author.started(now, &batch.position(), &data);
-        let id = draft.id.clone();
-        batch
-            .append(lane_of(draft.lane), &id, now.as_millisecond(), |place| self.author.journal(now, &place, draft))?;
+        self.journal(now, &mut batch, draft)?;
         batch.commit().map(|_| ())
     }
 
@@ -513,15 +573,24 @@ fn restore(rules: &Rules, outbox: &Outbox) -> Result<Engine, StartError> {
     Ok(engine)
 }
 
-fn refuse(inputs: Vec<Input>, why: &str, now: Timestamp) -> Effects {
+fn refuse(inputs: Vec<Input>, memory: &Memory, why: &str, now: Timestamp) -> Effects {
     let mut effects = Effects::default();
     for input in inputs {
         match input {
             Input::Link(link) => {
                 let _ = link.done.send(Err(why.to_owned()));
             }
-            Input::Command(request) => effects.replies.push(not_stored(request.cmd_id, why, now)),
-            Input::Local(order) => tracing::error!(?order, "not carried out: {why}"),
+            Input::Command(request) => effects.replies.push(match memory.seen(&request.cmd_id, &request.digest) {
+                // What was answered and stored stays so.
+                memory::Seen::Same(answered) | memory::Seen::InHand(answered) => answered.reply,
+                memory::Seen::Never | memory::Seen::Other => not_stored(request.cmd_id, why, now),
+            }),
+            // Carried out already; only the record of it is lost, and a repetition carries it out again.
+            Input::Answered(reply) => effects.replies.push(reply),
+            Input::Local(request) => {
+                tracing::error!(order = ?request.order, "not carried out: {why}");
+                let _ = request.answer.send(Err(not_stored_text(why)));
+            }
             Input::Seen(Observation { device, what, .. }) => {
                 if !matches!(what, What::Scene(_)) {
                     tracing::error!(%device, ?what, "not judged: {why}");
@@ -533,8 +602,11 @@ fn refuse(inputs: Vec<Input>, why: &str, now: Timestamp) -> Effects {
 }
 
 fn not_stored(cmd_id: String, why: &str, now: Timestamp) -> Reply {
-    let reason = Text { zh: format!("网关无法存储：{why}"), en: format!("the gateway cannot store it: {why}") };
-    Reply::new(cmd_id, Outcome::Refused, Some(reason), now)
+    Reply::new(cmd_id, Outcome::Refused, Some(not_stored_text(why)), now)
+}
+
+fn not_stored_text(why: &str) -> Text {
+    Text { zh: format!("网关无法存储：{why}"), en: format!("the gateway cannot store it: {why}") }
 }
 
 fn to_json(value: &impl serde::Serialize) -> Option<Vec<u8>> {

@@ -63,7 +63,7 @@ impl OnSite {
             return;
         }
         let is_call = match transition.event_type {
-            EventType::AlarmRaised => true,
+            EventType::AlarmRaised | EventType::AlarmEscalated => true,
             EventType::AlarmUpdated => alarm.condition == Condition::ActiveUnack,
             _ => false,
         };

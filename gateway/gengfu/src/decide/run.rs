@@ -6,18 +6,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gengfu_alarm::Want;
 use gengfu_alarm::observation::Observation;
 use gengfu_alarm::output::NeedStill;
+use gengfu_alarm::{Rejected, Service, Shelf, Terms, Want};
 use gengfu_contract::command::Reply;
 use gengfu_contract::event::AlarmData;
+use gengfu_contract::slug::Slug;
 use gengfu_contract::state::DeviceState;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Decider, Input, LocalOrder, Order};
+use super::{Decider, DrillStatus, Errand, Input, LocalRequest, Order};
 use crate::clock::Clock;
 use crate::link::LinkBatch;
 use crate::uplink::{CommandRequest, UplinkStatus};
@@ -40,13 +41,18 @@ pub struct Channels {
     /// From cameras and from what the gateway sees of itself.
     pub seen: mpsc::Receiver<Observation>,
     /// From somebody who stands at the box.
-    pub local: mpsc::Receiver<LocalOrder>,
+    pub local: mpsc::Receiver<LocalRequest>,
+    /// Last words on commands that were accepted, from whoever carried them out.
+    pub answered: mpsc::Receiver<Reply>,
     /// To the cameras.
     pub stills: mpsc::Sender<NeedStill>,
     /// To the uplink.
     pub replies: mpsc::Sender<Reply>,
     /// To the nodes, with the command that asks for it.
     pub orders: mpsc::Sender<(String, Order)>,
+    /// To whoever does what neither rules nor nodes do, with the command that asks for it; `None`: nobody does, and
+    /// [`super::Wiring`] says so.
+    pub errands: Option<mpsc::Sender<(String, Errand)>>,
     /// What shall sound and shine on site.
     pub wanted: watch::Sender<Vec<Want>>,
     /// Wakes the uplink after a commit.
@@ -68,6 +74,8 @@ pub struct DecideStatus {
     pub alarms: Vec<AlarmData>,
     /// Devices.
     pub devices: Vec<DeviceState>,
+    /// What people decided, and how tests of the path went.
+    pub standing: Standing,
     /// What sounds and shines on site.
     #[serde(skip)]
     pub wanted: Vec<Want>,
@@ -77,10 +85,24 @@ pub struct DecideStatus {
     pub inputs: u64,
 }
 
+/// What does not count now, what was rejected, and the drills.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Standing {
+    /// What the centre has shelved.
+    pub shelved: Vec<(Shelf, Terms)>,
+    /// Devices out of service or being tested.
+    pub services: Vec<(Slug, Service, Terms)>,
+    /// How often alarms were rejected by the centre, and why.
+    pub rejected: Vec<Rejected>,
+    /// Tests of the whole path.
+    pub drills: DrillStatus,
+}
+
 /// Decides until `shutdown` is cancelled, and finishes the batch it is in. Blocks on the disk: give it a thread of its own.
 pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
     let mut status = DecideStatus { boot: decider.boot(), started_at: Some(clock.now()), ..DecideStatus::default() };
-    publish(&decider, &channels, &mut status);
+    publish(clock.now(), &decider, &channels, &mut status);
     let offset = |clock: &dyn Clock| clock.now().as_duration() - clock.uptime();
     let mut known_offset = offset(clock.as_ref());
     while let Some(first) = next(&mut channels, &shutdown).await {
@@ -112,10 +134,18 @@ pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Cl
             *shown = effects.wanted;
             is_news
         });
+        // The centre has "accepted" and waits for the last word; when none comes it repeats the command.
         for order in effects.orders {
-            // The centre has "accepted" and waits for the last word; it repeats the command.
             if let Err(error) = channels.orders.try_send(order) {
                 tracing::warn!(%error, "an order for a node is not passed on");
+                decider.not_passed_on(&error.into_inner().0);
+            }
+        }
+        for errand in effects.errands {
+            let Some(errands) = &channels.errands else { continue };
+            if let Err(error) = errands.try_send(errand) {
+                tracing::warn!(%error, "an errand of the centre is not passed on");
+                decider.not_passed_on(&error.into_inner().0);
             }
         }
         for reply in effects.replies {
@@ -123,7 +153,7 @@ pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Cl
                 tracing::warn!(%error, "an answer to the centre is not sent; the centre repeats the command");
             }
         }
-        publish(&decider, &channels, &mut status);
+        publish(now, &decider, &channels, &mut status);
     }
 }
 
@@ -134,7 +164,8 @@ async fn next(channels: &mut Channels, shutdown: &CancellationToken) -> Option<O
         () = shutdown.cancelled() => None,
         Some(batch) = channels.links.recv() => Some(Some(Input::Link(batch))),
         Some(request) = channels.commands.recv() => Some(Some(Input::Command(request))),
-        Some(order) = channels.local.recv() => Some(Some(Input::Local(order))),
+        Some(reply) = channels.answered.recv() => Some(Some(Input::Answered(reply))),
+        Some(request) = channels.local.recv() => Some(Some(Input::Local(request))),
         Some(seen) = channels.seen.recv() => Some(Some(Input::Seen(seen))),
         () = tokio::time::sleep(TICK) => Some(None),
     }
@@ -146,12 +177,16 @@ fn fill(channels: &mut Channels, inputs: &mut Vec<Input>) {
     let commands =
         std::iter::from_fn(|| channels.commands.try_recv().ok()).take(COMMANDS_PER_BATCH).map(Input::Command);
     inputs.extend(commands);
+    let answered =
+        std::iter::from_fn(|| channels.answered.try_recv().ok()).take(COMMANDS_PER_BATCH).map(Input::Answered);
+    inputs.extend(answered);
     let seen = std::iter::from_fn(|| channels.seen.try_recv().ok()).take(SCENES_PER_BATCH).map(Input::Seen);
     inputs.extend(seen);
     metrics::gauge!("gengfu_decide_batch_inputs").set(u32::try_from(inputs.len()).unwrap_or(u32::MAX));
 }
 
-fn publish(decider: &Decider, channels: &Channels, status: &mut DecideStatus) {
+fn publish(now: Timestamp, decider: &Decider, channels: &Channels, status: &mut DecideStatus) {
+    status.standing = decider.standing(now);
     status.alarms = decider.open_alarms();
     status.devices = decider.devices();
     channels.status.send_replace(status.clone());

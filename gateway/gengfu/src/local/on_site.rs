@@ -32,8 +32,8 @@ pub struct Ways {
     pub nodes: LinkInlets,
     /// To the box's own lines.
     pub lines: watch::Sender<BTreeMap<Output, Pattern>>,
-    /// To the centre.
-    pub replies: mpsc::Sender<Reply>,
+    /// To the decider, which remembers the last word and tells the centre.
+    pub answers: mpsc::Sender<Reply>,
     /// The box's own outputs by name.
     pub own: BTreeMap<Slug, Output>,
 }
@@ -53,8 +53,9 @@ pub async fn run(
             changed = wanted.changed() => if changed.is_err() { return },
             Some((cmd_id, order)) = orders.recv() => {
                 let reply = carry_out(&ways.nodes, cmd_id, order, clock.as_ref()).await;
-                if let Err(error) = ways.replies.try_send(reply) {
-                    tracing::warn!(%error, "an answer to the centre is not sent; the centre repeats the command");
+                // The decider never waits for this task, so waiting for it is safe; without its last word a command stays in hand.
+                if ways.answers.send(reply).await.is_err() {
+                    return;
                 }
                 continue;
             }

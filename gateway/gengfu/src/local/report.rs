@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::cameras::CameraStatus;
 use crate::clock::Clock;
-use crate::decide::DecideStatus;
+use crate::decide::{DecideStatus, Standing};
 use crate::link::{self, LinkStats};
 use crate::sensors::SensorStats;
 use crate::uplink::{LinkState, UplinkStatus};
@@ -43,6 +43,9 @@ pub struct Report {
     pub uplink: UplinkStatus,
     /// Alarms and troubles that are open.
     pub alarms: Vec<AlarmData>,
+    /// What does not count now and who decided so, what was rejected, and the tests of the path.
+    #[serde(default)]
+    pub standing: Standing,
     /// What sounds and shines on site now.
     pub on_site: Vec<OnSiteReport>,
     /// What is wrong and what to do; empty when all is well.
@@ -178,6 +181,7 @@ impl Sources {
             outbox: self.outbox(),
             uplink: self.uplink.borrow().clone(),
             alarms: decide.alarms,
+            standing: decide.standing,
             on_site: decide
                 .wanted
                 .into_iter()

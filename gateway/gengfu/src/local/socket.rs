@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use gengfu_alarm::Service;
 use gengfu_contract::slug::Slug;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::report::{Report, Sources};
-use crate::decide::LocalOrder;
+use crate::decide::{LocalOrder, LocalRequest};
 use crate::link::bundle::{Bundle, PublicKey};
 use crate::link::{LinkInlets, Order};
 
@@ -46,6 +47,28 @@ pub enum Query {
         /// For how long, seconds.
         seconds: u64,
     },
+    /// Take a device out of service, or test it.
+    Serve {
+        /// The device.
+        device: Slug,
+        /// Which of both.
+        service: Service,
+        /// For how long, seconds.
+        seconds: u64,
+        /// Why.
+        reason: String,
+        /// Who.
+        who: String,
+    },
+    /// Give it back.
+    GiveBack {
+        /// The device.
+        device: Slug,
+        /// Who.
+        who: String,
+    },
+    /// Test the whole path now.
+    Drill,
     /// Update a node's firmware.
     Update {
         /// The node.
@@ -59,7 +82,7 @@ pub enum Query {
 #[derive(Clone)]
 pub struct Inlets {
     /// To the decider.
-    pub decider: mpsc::Sender<LocalOrder>,
+    pub decider: mpsc::Sender<LocalRequest>,
     /// To the nodes.
     pub nodes: LinkInlets,
     /// Files of the public keys whose firmware is trusted.
@@ -74,7 +97,7 @@ pub enum Answer {
     Status(Box<Report>),
     /// To [`Query::Trace`]; `None` for an id that is not in the journal.
     Trace(Option<Box<Trace>>),
-    /// To [`Query::Silence`] and [`Query::Update`]: the order is on its way.
+    /// To an order: it is carried out, or for [`Query::Update`] on its way.
     Ordered,
     /// The question was not understood or could not be answered.
     Error(String),
@@ -192,11 +215,13 @@ async fn answer(stream: UnixStream, sources: &Sources, inlets: &Inlets) -> std::
             Err(error) => Answer::Error(error.to_string()),
         },
         Ok(Query::Silence { dwelling, seconds }) => {
-            match inlets.decider.try_send(LocalOrder::Silence { dwelling, lasts: Duration::from_secs(seconds) }) {
-                Ok(()) => Answer::Ordered,
-                Err(error) => Answer::Error(format!("the gateway does not take the order now: {error}; try again")),
-            }
+            order(inlets, LocalOrder::Silence { dwelling, lasts: Duration::from_secs(seconds) }).await
         }
+        Ok(Query::Serve { device, service, seconds, reason, who }) => {
+            order(inlets, LocalOrder::Serve { device, service, lasts: Duration::from_secs(seconds), reason, who }).await
+        }
+        Ok(Query::GiveBack { device, who }) => order(inlets, LocalOrder::GiveBack { device, who }).await,
+        Ok(Query::Drill) => order(inlets, LocalOrder::Drill).await,
         Ok(Query::Update { node, bundle }) => match update(inlets, &node, &bundle).await {
             Ok(()) => Answer::Ordered,
             Err(why) => Answer::Error(why),
@@ -206,6 +231,19 @@ async fn answer(stream: UnixStream, sources: &Sources, inlets: &Inlets) -> std::
     let mut bytes = serde_json::to_vec(&answer)?;
     bytes.push(b'\n');
     write.write_all(&bytes).await
+}
+
+/// Hands an order to the decider; its answer comes when the order is durable.
+async fn order(inlets: &Inlets, order: LocalOrder) -> Answer {
+    let (answer, answered) = oneshot::channel();
+    if let Err(error) = inlets.decider.try_send(LocalRequest { order, answer }) {
+        return Answer::Error(format!("the gateway does not take the order now: {error}; try again"));
+    }
+    match answered.await {
+        Ok(Ok(())) => Answer::Ordered,
+        Ok(Err(why)) => Answer::Error(why.en),
+        Err(_) => Answer::Error("the gateway is stopping; try again when it runs".into()),
+    }
 }
 
 /// Checks a bundle as a release's receiver must, and hands it to the node's link.

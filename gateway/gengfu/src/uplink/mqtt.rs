@@ -20,7 +20,6 @@ use crate::config::Protocol;
 use super::advice::{Advice, Cause, text};
 use super::backoff::{Backoff, Jitter, between};
 use super::brokers::{Address, Brokers, Switch};
-use super::commands::Inbox;
 use super::connection::{Connection, Lost, Message, Refusal, Signal};
 use super::delivery::Delivery;
 use super::holds::Holds;
@@ -56,7 +55,6 @@ pub(super) struct Pump {
     pub(super) parts: UplinkParts,
     pub(super) topics: Topics,
     pub(super) delivery: Delivery,
-    pub(super) inbox: Inbox,
     pub(super) wishes: Wishes,
     pub(super) brokers: Brokers,
     pub(super) holds: Holds,
@@ -140,7 +138,6 @@ impl Pump {
             parts,
             topics,
             delivery,
-            inbox: Inbox::default(),
             wishes: Wishes::default(),
             brokers,
             holds: Holds::default(),
@@ -253,7 +250,6 @@ impl Pump {
             self.replies_ended = true;
             return;
         };
-        self.inbox.answered(&reply);
         self.queue_reply(reply);
     }
 

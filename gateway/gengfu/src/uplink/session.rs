@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use gengfu_contract::command::Reply;
+use gengfu_contract::command::{Reply, VERBS};
 use gengfu_contract::state::{DispatchStatus, Presence};
 use gengfu_outbox::ItemKey;
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use super::advice::Cause;
 use super::backoff::{between, later};
 use super::brokers::Switch;
-use super::commands::Verdict;
+use super::commands::{self, Verdict};
 use super::connection::{Arrived, Connection, Lost, Message, NotTaken, Refusal, Signal, Subscription};
 use super::copies::EvidenceFault;
 use super::delivery::{Body, Publication};
@@ -518,7 +518,8 @@ impl Session {
 
     fn route(&mut self, pump: &mut Pump, arrived: &Arrived, now: Timestamp) {
         if let Some((verb, cmd_id)) = pump.topics.parse_command(&arrived.topic) {
-            self.command(pump, verb.to_owned(), cmd_id.to_owned(), arrived, now);
+            let (verb, cmd_id) = (verb.to_owned(), cmd_id.to_owned());
+            self.command(pump, &verb, &cmd_id, arrived, now);
         } else if arrived.topic == pump.topics.event() {
             pump.receipts.echoed();
         } else if arrived.topic == pump.topics.dispatch_status() {
@@ -536,14 +537,13 @@ impl Session {
         }
     }
 
-    fn command(&mut self, pump: &mut Pump, verb: String, cmd_id: String, arrived: &Arrived, now: Timestamp) {
+    fn command(&mut self, pump: &mut Pump, verb: &str, cmd_id: &str, arrived: &Arrived, now: Timestamp) {
         let own = [pump.topics.reply(""), pump.topics.dispatch_status().trim_end_matches("status").to_owned()];
-        if let Some(topic) = pump.wishes.note(&cmd_id, arrived, &own) {
+        if let Some(topic) = pump.wishes.note(cmd_id, arrived, &own) {
             warn!(verb, cmd_id, topic, "a response topic outside this gateway's reply/ and the site's dispatch/ is not used");
         }
-        let verdict = pump.inbox.take(&verb, &cmd_id, &arrived.payload, now, pump.parts.clock.quality());
-        let known =
-            if matches!(verb.as_str(), "receipt" | "ack" | "reset") { verb.clone() } else { "unknown".to_owned() };
+        let verdict = commands::read(verb, cmd_id, &arrived.payload, arrived.retained, now);
+        let known = if VERBS.contains(&verb) { verb.to_owned() } else { "unknown".to_owned() };
         counter!("gengfu_uplink_commands_total", "verb" => known).increment(1);
         match verdict {
             Verdict::Receipt(receipt) => match pump.delivery.received(&receipt.ids, now) {
@@ -556,11 +556,11 @@ impl Session {
             },
             Verdict::Forward(request) => {
                 info!(verb, cmd_id, "command");
-                match pump.parts.commands.try_send(request) {
+                match pump.parts.commands.try_send(*request) {
                     Ok(()) => {}
                     Err(TrySendError::Full(request) | TrySendError::Closed(request)) => {
                         warn!(verb, cmd_id, "the core takes no more commands; refused");
-                        let reply = pump.inbox.not_taken(&request.cmd_id, now);
+                        let reply = commands::not_taken(&request.cmd_id, now);
                         pump.queue_reply(reply);
                     }
                 }

@@ -14,7 +14,10 @@ use gengfu_outbox::Options;
 
 use super::*;
 
+mod commands;
+mod drill;
 mod on_site;
+mod people;
 
 fn slug(name: &str) -> Slug {
     Slug::new(name).unwrap()
@@ -144,13 +147,13 @@ fn commands_are_answered_and_too_long_a_name_is_refused_before_the_journal() {
     let mut order = |operator: &str| {
         let order =
             AlarmCommand { alarm_id: alarm_id.clone(), operator: operator.into(), issued_at: at(2), expires_at: None };
-        let request = CommandRequest { cmd_id: "c".into(), command: Command::Ack(order), arrived_at: at(2) };
+        let request = commands::request(&format!("c-{}", operator.len()), Command::Ack(order), 2);
         decider.process(at(2), ClockQuality::Synced, vec![Input::Command(request)]).replies.remove(0).outcome
     };
     assert_eq!(order(&"x".repeat(200)), Outcome::Refused);
     assert_eq!(order("desk-1"), Outcome::Done);
-    let acked = events(&outbox).pop().unwrap();
-    assert_eq!(acked.event_type, EventType::AlarmAcknowledged);
+    let is_ack = |event: &Event| event.event_type == EventType::AlarmAcknowledged;
+    let acked = events(&outbox).into_iter().find(is_ack).unwrap();
     assert_eq!(acked.alarm().unwrap().unwrap().operator.as_deref(), Some("desk-1"));
 }
 
