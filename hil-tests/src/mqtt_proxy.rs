@@ -59,7 +59,7 @@ pub struct Rule {
     direction: Direction,
     kind: Kind,
     fault: Fault,
-    topic_end: Option<String>,
+    topic_has: Option<String>,
     id: Option<u16>,
     skip: u64,
     times: u64,
@@ -69,13 +69,13 @@ impl Rule {
     /// Strikes every packet of `kind` in this direction.
     #[must_use]
     pub fn new(direction: Direction, kind: Kind, fault: Fault) -> Self {
-        Self { direction, kind, fault, topic_end: None, id: None, skip: 0, times: u64::MAX }
+        Self { direction, kind, fault, topic_has: None, id: None, skip: 0, times: u64::MAX }
     }
 
-    /// Only a PUBLISH whose topic ends so, or a PUBACK that answers one.
+    /// Only a PUBLISH whose topic contains this, or a PUBACK that answers one.
     #[must_use]
-    pub fn topic_end(mut self, end: &str) -> Self {
-        self.topic_end = Some(end.to_owned());
+    pub fn topic_has(mut self, part: &str) -> Self {
+        self.topic_has = Some(part.to_owned());
         self
     }
 
@@ -104,7 +104,7 @@ impl Rule {
         self.direction == direction
             && self.kind == packet.kind()
             && self.id.is_none_or(|id| packet.id() == Some(id))
-            && self.topic_end.as_ref().is_none_or(|end| topic.is_some_and(|topic| topic.ends_with(end)))
+            && self.topic_has.as_ref().is_none_or(|part| topic.is_some_and(|topic| topic.contains(part)))
     }
 }
 

@@ -132,11 +132,11 @@ impl Way {
     }
 
     fn on_pubacks(&self, fault: Fault) -> Rule {
-        Rule::new(Direction::ToClient, Kind::PubAck, fault).topic_end("/event")
+        Rule::new(Direction::ToClient, Kind::PubAck, fault).topic_has("/event")
     }
 
     fn on_publishes(&self, fault: Fault) -> Rule {
-        Rule::new(Direction::ToServer, Kind::Publish, fault).topic_end("/event")
+        Rule::new(Direction::ToServer, Kind::Publish, fault).topic_has("/event")
     }
 }
 
