@@ -267,10 +267,11 @@ pub fn puback(version: Version, id: u16, reason: u8) -> Packet {
     whole(0x40, &body)
 }
 
-/// The broker's DISCONNECT with a reason (MQTT 5 only, 3.14.2.1).
+/// The broker's DISCONNECT with a reason (MQTT 5 only, 3.14.2.1) and no properties. Their length, 0, is written out: it may be left out, but rumqttc 0.25
+/// waits for it for ever.
 #[must_use]
 pub fn disconnect(reason: u8) -> Packet {
-    whole(0xe0, &[reason])
+    whole(0xe0, &[reason, 0])
 }
 
 /// A CONNECT without user and will, keep-alive 60 s, session kept.

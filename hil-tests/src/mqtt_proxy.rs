@@ -28,6 +28,8 @@ pub enum Fault {
     Drop,
     /// It comes this much later; others overtake it.
     Delay(Duration),
+    /// It comes this much later, and so does everything behind it.
+    Late(Duration),
     /// It comes so many times more.
     Repeat(u32),
     /// It disappears, and so does everything behind it in its direction, while the connection looks healthy.

@@ -176,8 +176,15 @@ fn pubacks(version: Version) -> Result<()> {
     let answers = (0..5).map(|_| way.client.puback()).collect::<Result<Vec<_>>>()?;
     assert!(asked_at.elapsed() >= late, "the late PUBACK came early");
     assert_eq!(answers, [31, 40, 40, 40, 30], "20 is lost, 40 comes three times, 30 is overtaken");
-    assert_eq!(way.proxy.struck(), 3);
-    for _ in 0..5 {
+    way.proxy.add(way.on_pubacks(Fault::Late(late)).id(50));
+    let asked_at = now();
+    for id in [49, 50, 51] {
+        way.client.publish(id, "x")?;
+    }
+    let answers = (0..3).map(|_| way.client.puback()).collect::<Result<Vec<_>>>()?;
+    assert!(answers == [49, 50, 51] && asked_at.elapsed() >= late, "{answers:?}: nothing overtakes what is late");
+    assert_eq!(way.proxy.struck(), 4);
+    for _ in 0..8 {
         assert_eq!(way.arrived()?, "x");
     }
     Ok(())

@@ -47,6 +47,8 @@ pub(super) struct Connection {
     /// Directions in which nothing passes any more.
     swallowing: [AtomicBool; 2],
     order: AtomicU64,
+    /// Nothing goes out in a direction before this.
+    not_before: Mutex<[Option<Instant>; 2]>,
     resetting: AtomicBool,
 }
 
@@ -70,6 +72,7 @@ pub(super) fn join(
         queues: [to_server, to_client],
         swallowing: [AtomicBool::new(false), AtomicBool::new(false)],
         order: AtomicU64::new(0),
+        not_before: Mutex::default(),
         resetting: AtomicBool::new(false),
     });
     for (direction, arrivals) in [(Direction::ToServer, server_arrivals), (Direction::ToClient, client_arrivals)] {
@@ -116,6 +119,8 @@ impl Connection {
     }
 
     fn hand(&self, direction: Direction, bytes: Vec<u8>, due_at: Instant, then: Then) {
+        let not_before = lock(&self.not_before)[direction as usize];
+        let due_at = not_before.map_or(due_at, |at| at.max(due_at));
         // The writer has ended with the connection: nobody wants these bytes any more.
         let _ = self.queues[direction as usize].send(Out { due_at, bytes, then });
     }
@@ -185,6 +190,10 @@ impl Connection {
             None => pass(&packet),
             Some(Fault::Drop) => {}
             Some(Fault::Delay(by)) => self.hand(direction, packet.bytes().to_vec(), now + by, Then::GoOn),
+            Some(Fault::Late(by)) => {
+                lock(&self.not_before)[direction as usize] = Some(now + by);
+                self.hand(direction, packet.bytes().to_vec(), now + by, Then::GoOn);
+            }
             Some(Fault::Repeat(times)) => (0..=times).for_each(|_| pass(&packet)),
             Some(Fault::Swallow) => self.swallowing[direction as usize].store(true, Ordering::SeqCst),
             Some(Fault::CutAfter(bytes)) => self.hand(direction, part(bytes), now, Then::Close),

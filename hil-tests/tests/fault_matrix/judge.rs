@@ -38,7 +38,9 @@ pub fn judge(site: &mut Site, row: &Row) -> Result<Account> {
     if let Some(way) = &site.mqtt {
         let seen = way.seen();
         faults.extend(copies(&seen));
-        faults.extend(disorder(&first_sendings(&seen)).map(|what| format!("sent out of order: {what}")));
+        if row.order != Order::Refused {
+            faults.extend(disorder(&first_sendings(&seen)).map(|what| format!("sent out of order: {what}")));
+        }
         faults.extend(row.check.and_then(|check| check(&seen).err()));
         if way.no_mqtt() > 0 {
             faults.push("the gateway sent what is no MQTT".to_owned());

@@ -73,12 +73,14 @@ fn pop(queue: &Mutex<Vec<&'static Row>>) -> Option<&'static Row> {
 }
 
 fn print_table(played: &[(&Row, Result<Outcome>)], protocol: Protocol) {
-    let line = |cells: [&str; 7]| {
-        let [name, struck, events, copies, whole, state, remedy] = cells;
-        format!("{name:<44} {struck:>6} {events:>6} {copies:>6} {whole:>6}  {state:<14} {remedy}\n")
+    let line = |cells: [&str; 8]| {
+        let [name, struck, events, copies, whole, p99, state, remedy] = cells;
+        format!("{name:<48} {struck:>6} {events:>6} {copies:>6} {whole:>6} {p99:>6}  {state:<12} {remedy}\n")
     };
-    let mut table = format!("\nfault matrix, {protocol:?}; seconds from the end of the fault until all had arrived\n");
-    table += &line(["row", "faults", "events", "copies", "s", "state shown", "remedy"]);
+    let mut table = format!(
+        "\nfault matrix, {protocol:?}; s: from the end of the fault until all had arrived; p99: from sensed to receipt, life safety, ms\n"
+    );
+    table += &line(["row", "faults", "events", "copies", "s", "p99", "state shown", "remedy"]);
     for (row, outcome) in played {
         match outcome {
             Ok(done) => {
@@ -86,11 +88,12 @@ fn print_table(played: &[(&Row, Result<Outcome>)], protocol: Protocol) {
                 let seconds = format!("{:.1}", done.whole_after.as_secs_f64());
                 let (struck, events) = (done.struck.to_string(), done.account.events.to_string());
                 let copies = done.account.duplicates.to_string();
-                table += &line([row.name, &struck, &events, &copies, &seconds, &state, &remedy]);
+                let p99 = done.life_safety_p99_ms.to_string();
+                table += &line([row.name, &struck, &events, &copies, &seconds, &p99, &state, &remedy]);
             }
             Err(error) => {
                 let first = error.to_string().lines().next().unwrap_or_default().to_owned();
-                table += &line([row.name, "", "", "", "", "FAILED", &first]);
+                table += &line([row.name, "", "", "", "", "", "FAILED", &first]);
             }
         }
     }
