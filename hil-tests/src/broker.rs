@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::ports::Port;
 use crate::process::{Process, eventually};
 use crate::skip::need::find_tool;
@@ -17,6 +19,9 @@ use crate::{Result, RigError};
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// How long a broker may take to save its state and end after SIGTERM.
 const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// What stands behind this in a configuration was put there by [`Broker::restart_with`].
+const CHANGED_LATER: &str = "# changed later\n";
 
 /// How the broker is set up.
 #[derive(Debug, Clone, Default)]
@@ -128,6 +133,33 @@ impl Broker {
         }
         self.process = launch(&self.dir, &self.config)?;
         self.wait_until_ready()
+    }
+
+    /// Starts it again with these lines at the end of its configuration, in place of those of the last call; what it had on disk is kept.
+    ///
+    /// # Errors
+    /// As [`Broker::start`], and when the configuration cannot be written.
+    pub fn restart_with(&mut self, lines: &[String]) -> Result<()> {
+        let doing = || format!("change {}", self.config.display());
+        let text = fs::read_to_string(&self.config).map_err(|e| RigError::failed(doing(), e))?;
+        let base = text.split(CHANGED_LATER).next().unwrap_or_default();
+        let text = format!("{base}{CHANGED_LATER}{}\n", lines.join("\n"));
+        fs::write(&self.config, text).map_err(|e| RigError::failed(doing(), e))?;
+        self.restart(Memory::Keep)
+    }
+
+    /// Gives it another ACL while it runs.
+    ///
+    /// # Errors
+    /// When it was started without one, or does not run.
+    pub fn set_acl(&mut self, acl: &str) -> Result<()> {
+        let file = self.dir.join("acl");
+        if !file.is_file() {
+            return Err(RigError::failed("change the broker's ACL", "it was started without one"));
+        }
+        write_private(&file, acl).map_err(|e| RigError::failed(format!("write {}", file.display()), e))?;
+        self.process.signal(Signal::HUP)?;
+        self.process.wait_for_line("Reloading config", READY_WITHIN).map(|_| ())
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {

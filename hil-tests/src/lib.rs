@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | [`broker`] | mosquitto | killed, frozen, restarted with or without its memory |
 //! | [`proxy`] | the path to the broker | cut, swallowed, delayed, refused |
+//! | [`mqtt_proxy`], [`mqtt_packet`] | the same path, packet by packet | dropped, late, repeated, cut in the middle, refused, rewritten, throttled |
 //! | [`rtsp`] | a camera: gst-rtsp-server | killed, frozen, restarted |
 //! | [`clip`] | footage | truncated, garbage |
 //! | [`disk`] | ext4 on a loop device | power cut, full |
@@ -36,6 +37,8 @@ pub mod desk;
 pub mod disk;
 pub mod fuzz;
 pub mod gateway;
+pub mod mqtt_packet;
+pub mod mqtt_proxy;
 pub mod node;
 pub mod ports;
 pub mod process;

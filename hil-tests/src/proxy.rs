@@ -1,6 +1,6 @@
 //! The network path between a client and the broker, with its faults: cut, refuse, swallow, delay, each
 //! direction by itself. It owns sockets and bytes; it refuses to understand them. Faults at an exact MQTT packet
-//! need a reader of packets between [`forward`]'s read and its queue; that is the one place where it belongs.
+//! are [`crate::mqtt_proxy`]'s.
 #![expect(clippy::disallowed_methods, reason = "delays bytes of real sockets by real time")]
 
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use crate::{Result, RigError};
 const QUEUE_CHUNKS: usize = 256;
 
 /// Which way bytes go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// From the client that connected to the proxy.
     ToServer,

@@ -19,6 +19,7 @@ use crate::bus::Bus;
 use crate::clip::repository;
 use crate::desk::{Desk, slug};
 use crate::gateway::Gateway;
+use crate::mqtt_proxy::MqttProxy;
 use crate::node::{EventName, Node};
 use crate::process::eventually;
 use crate::proxy::Proxy;
@@ -67,6 +68,18 @@ pub struct Plan {
     pub proxied: bool,
     /// Further tables of the configuration.
     pub more: &'static str,
+    /// Between gateway and broker stands an [`MqttProxy`], to break it at exact packets. (Of the two, this one if both are wanted.)
+    pub mqtt_proxied: bool,
+    /// Between desk and broker stands an [`MqttProxy`]: a centre that is slow, or gone.
+    pub desk_proxied: bool,
+    /// How the broker is set up.
+    pub broker: BrokerOptions,
+    /// The gateway reaches the broker at this port instead of its first one: that of a listener in [`BrokerOptions::extra`].
+    pub meets_port: Option<u16>,
+    /// More lines for `[uplink]`; at their end `[uplink.tls]`, if wanted.
+    pub uplink_extra: String,
+    /// Variables of the gateway's environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Plan {
@@ -85,6 +98,12 @@ impl Default for Plan {
             receipt_within: None,
             proxied: false,
             more: "",
+            mqtt_proxied: false,
+            desk_proxied: false,
+            broker: BrokerOptions { persistence: true, ..BrokerOptions::default() },
+            meets_port: None,
+            uplink_extra: String::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -165,10 +184,11 @@ protocol = "{protocol}"
 keep_alive = "5s"
 receipt_timeout_life_safety = "1s"
 receipt_timeout = "2s"
-
+{}
 [local]
 socket = "{folder}/gengfu.sock"
-"#
+"#,
+            self.uplink_extra
         );
         if let Some(port) = self.metrics {
             text.push_str(&format!("metrics = \"127.0.0.1:{port}\"\n"));
@@ -243,6 +263,10 @@ pub struct Site {
     pub bus: Option<Bus>,
     /// The path to the broker, where the plan wants to break it.
     pub proxy: Option<Proxy>,
+    /// The same, packet by packet.
+    pub mqtt: Option<MqttProxy>,
+    /// The desk's path to the broker, where the plan wants to break that.
+    pub desk_path: Option<MqttProxy>,
     /// The broker.
     pub broker: Broker,
     /// Everybody's files.
@@ -256,20 +280,27 @@ impl Site {
     /// When one of them does not start.
     pub fn prepare(plan: &Plan) -> Result<Self> {
         let dir = tempfile::tempdir().map_err(|e| RigError::failed("make a temporary folder", e))?;
-        let options = BrokerOptions { persistence: true, ..BrokerOptions::default() };
-        let broker = Broker::start(&dir.path().join("broker"), &options)?;
+        let broker = Broker::start(&dir.path().join("broker"), &plan.broker)?;
         let nodes = start_nodes(plan, dir.path())?;
         let ends: Vec<PathBuf> = (1..=plan.nodes).map(|n| dir.path().join(format!("node-{n}.tty"))).collect();
         let bus = plan.on_a_bus.then(|| Bus::lay(&dir.path().join("bus.tty"), &ends, BAUD)).transpose()?;
-        let desk = Desk::start(dir.path(), broker.port(), plan.protocol, &site()?, &gateway()?, "desk-1")?;
+        let desk_path = plan.desk_proxied.then(|| MqttProxy::start(broker.addr())).transpose()?;
+        let desk_meets = desk_path.as_ref().map_or(broker.port(), |path| path.addr().port());
+        let desk = Desk::start(dir.path(), desk_meets, plan.protocol, &site()?, &gateway()?, "desk-1")?;
         let proxy = plan.proxied.then(|| Proxy::start(broker.addr())).transpose()?;
-        let meets = proxy.as_ref().map_or(broker.port(), |proxy| proxy.addr().port());
+        let mqtt = plan.mqtt_proxied.then(|| MqttProxy::start(broker.addr())).transpose()?;
+        let proxies = [mqtt.as_ref().map(MqttProxy::addr), proxy.as_ref().map(Proxy::addr)];
+        let meets = proxies.into_iter().flatten().next().map_or(broker.port(), |addr| addr.port());
+        let meets = plan.meets_port.unwrap_or(meets);
         let config = plan.config(dir.path(), meets);
         if let Some(key) = &plan.firmware_key {
             fs::write(dir.path().join("release.pub"), key).map_err(|e| RigError::failed("write the public key", e))?;
         }
-        let gateway = Gateway::prepare(dir.path(), &config)?.with_arguments(&["--log", "json"]);
-        Ok(Self { gateway, desk, nodes, bus, proxy, broker, dir })
+        let mut gateway = Gateway::prepare(dir.path(), &config)?.with_arguments(&["--log", "json"]);
+        for (name, value) in &plan.environment {
+            gateway = gateway.with_env(name, value);
+        }
+        Ok(Self { gateway, desk, nodes, bus, proxy, mqtt, desk_path, broker, dir })
     }
 
     /// As [`Site::prepare`], then starts the gateway and waits until it hears its nodes and has reached the centre.

@@ -1,0 +1,539 @@
+//! The rows. Each is a short story: what goes wrong, what `status` must show meanwhile, and how the fault ends. What must be true afterwards is the same for
+//! all, and said in [`crate::judge`]. This file owns the stories and nothing that acts.
+
+use std::time::Duration;
+
+use gengfu::config::Protocol;
+use hil_tests::broker::Memory;
+use hil_tests::ca::Validity;
+use hil_tests::mqtt_packet::{Kind, Limit};
+use hil_tests::mqtt_proxy::{Direction, Fault, Rule, Seen};
+
+use crate::world::{ACL, ACL_WITHOUT_EVENTS};
+
+/// One row of the matrix.
+pub struct Row {
+    /// What goes wrong.
+    pub name: &'static str,
+    /// Only in this MQTT version.
+    pub on: Option<Protocol>,
+    /// How everything is set up before.
+    pub setting: Setting,
+    /// How order shows.
+    pub order: Order,
+    /// What happens, in order.
+    pub story: &'static [Step],
+    /// What else must be true of the packets that passed between gateway and broker.
+    pub check: Option<fn(&[Seen]) -> Result<(), String>>,
+}
+
+/// The surroundings before anything goes wrong.
+#[derive(Debug, Clone, Copy)]
+pub enum Setting {
+    /// Nothing special.
+    Plain,
+    /// The broker has an access list, the gateway a name.
+    Acl,
+    /// The broker has these lines more.
+    Broker(&'static [&'static str]),
+    /// Mutual TLS between gateway and broker.
+    Tls,
+    /// The gateway's clock is off by this.
+    Clock(&'static str),
+}
+
+/// Where the order within a lane must show. First sendings are in order too, unless it says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Events also arrive at the centre in order for the first time.
+    Arrival,
+    /// The fault takes single messages out of the stream, so these arrive later than their successors.
+    Sending,
+    /// Single messages are refused before they are sent, and wait: others pass them.
+    Refused,
+}
+
+/// A step of a story.
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    /// Rules between gateway and broker.
+    Strike(fn() -> Vec<Rule>),
+    /// Rules between desk and broker.
+    StrikeDesk(fn() -> Vec<Rule>),
+    /// Until rules have struck so often in all.
+    Struck(u64),
+    /// Until so many more events have happened at the nodes.
+    Live(usize),
+    /// Until `status` shows this state of the uplink, with these words in its detail and its remedy.
+    Shows { state: &'static str, detail: &'static str, remedy: &'static str },
+    /// The gateway's connection is closed.
+    Cut,
+    /// The gateway's connection is reset.
+    Reset,
+    /// Nothing more is read in this direction of the gateway's connection.
+    Stall(Direction),
+    /// The desk can read only so many bytes a second.
+    DeskRate(u32),
+    /// The desk stands still: it reads nothing and says nothing.
+    DeskStands(bool),
+    /// The desk has no connection.
+    DeskAway(bool),
+    /// SIGSTOP.
+    BrokerFreezes,
+    /// SIGKILL.
+    BrokerKilled,
+    /// It is started again.
+    BrokerBack(Memory),
+    /// It is killed and started again with these lines more.
+    BrokerWith(&'static [&'static str]),
+    /// It has this access list from now on.
+    Acl(&'static str),
+    /// It is restarted with another certificate.
+    BrokersCertificate { validity: Validity, of_a_stranger: bool },
+    /// The gateway gets another certificate, and the broker is restarted.
+    GatewaysCertificate(Validity),
+    /// The gateway's certificate is revoked, and the broker restarted.
+    RevokeGateway,
+    /// The gateway's clock is off by this from now on.
+    Clock(&'static str),
+    /// What the proxies do and a frozen broker end.
+    Heal,
+}
+
+use Direction::{ToClient, ToServer};
+use Order::{Arrival, Refused, Sending};
+use Setting::Plain;
+use Step::{
+    Acl, BrokerBack, BrokerFreezes, BrokerKilled, BrokerWith, BrokersCertificate, Clock, Cut, DeskAway, DeskRate,
+    DeskStands, GatewaysCertificate, Heal, Live, Reset, RevokeGateway, Shows, Stall, Strike, StrikeDesk, Struck,
+};
+
+const ONLINE: Step = Shows { state: "online", detail: "", remedy: "" };
+const GONE: Step = Shows { state: "offline", detail: "", remedy: "check" };
+
+const fn row(name: &'static str, order: Order, story: &'static [Step]) -> Row {
+    Row { name, on: None, setting: Plain, order, story, check: None }
+}
+
+const fn on_5(row: Row) -> Row {
+    Row { on: Some(Protocol::Mqtt5), ..row }
+}
+
+const fn on_3_1_1(row: Row) -> Row {
+    Row { on: Some(Protocol::Mqtt311), ..row }
+}
+
+const fn with(setting: Setting, row: Row) -> Row {
+    Row { setting, ..row }
+}
+
+fn puback(fault: Fault) -> Rule {
+    Rule::new(ToClient, Kind::PubAck, fault).topic_has("/event")
+}
+
+fn publish(fault: Fault) -> Rule {
+    Rule::new(ToServer, Kind::Publish, fault).topic_has("/event")
+}
+
+/// The next CONNACK is late, so that the state before it can be seen.
+fn slow_return() -> Rule {
+    Rule::new(ToClient, Kind::ConnAck, Fault::Late(Duration::from_millis(1500))).times(1)
+}
+
+/// Between gateway and broker, and behind the broker.
+pub const WAY: &[Row] = &[
+    row("PUBACK lost", Arrival, &[Strike(|| vec![puback(Fault::Drop).skip(3).times(1), slow_return()]), GONE, ONLINE]),
+    row(
+        "PUBACKs of a second lost",
+        Arrival,
+        &[Strike(|| vec![puback(Fault::Drop).times(12), slow_return()]), Struck(12), GONE, ONLINE],
+    ),
+    row(
+        "PUBACK delayed",
+        Arrival,
+        &[Strike(|| vec![puback(Fault::Delay(Duration::from_secs(3))).times(10)]), Struck(10), Live(20), ONLINE],
+    ),
+    row(
+        "PUBACK delayed beyond all patience",
+        Arrival,
+        &[Strike(|| vec![puback(Fault::Delay(Duration::from_secs(15))).skip(2).times(3), slow_return()]), GONE, ONLINE],
+    ),
+    row(
+        "PUBACK repeated",
+        Arrival,
+        &[
+            Strike(|| vec![puback(Fault::Repeat(2)).times(20)]),
+            Struck(20),
+            Live(10),
+            Shows { state: "online", detail: "", remedy: "" },
+        ],
+    ),
+    row(
+        "session lost at the broker",
+        Arrival,
+        &[
+            Strike(|| vec![Rule::new(ToServer, Kind::Connect, Fault::CleanStart).times(2), slow_return()]),
+            Live(5),
+            Cut,
+            GONE,
+            ONLINE,
+            Live(10),
+            Cut,
+            Struck(3),
+            ONLINE,
+        ],
+    ),
+    row(
+        "session said to be lost",
+        Arrival,
+        &[
+            Strike(|| vec![Rule::new(ToClient, Kind::ConnAck, Fault::NoSession).times(2)]),
+            Live(5),
+            Cut,
+            Struck(1),
+            ONLINE,
+            Live(10),
+            Cut,
+            Struck(2),
+            ONLINE,
+        ],
+    ),
+    row("broker killed", Arrival, &[Live(5), BrokerKilled, GONE, Live(30), BrokerBack(Memory::Keep), ONLINE]),
+    row(
+        "broker restarted with empty state",
+        Sending,
+        &[
+            Live(5),
+            BrokerKilled,
+            GONE,
+            Live(30),
+            BrokerBack(Memory::Empty),
+            ONLINE,
+            Live(10),
+            BrokerBack(Memory::Empty),
+        ],
+    ),
+    row("broker stalled", Arrival, &[Live(5), BrokerFreezes, GONE, Live(20), Heal, ONLINE]),
+    row(
+        "TCP reset in the middle of a PUBLISH",
+        Arrival,
+        &[
+            Strike(|| vec![publish(Fault::ResetAfter(40)).skip(3).times(1), slow_return()]),
+            GONE,
+            Strike(|| vec![publish(Fault::ResetAfter(700)).skip(8).times(1)]),
+            Struck(3),
+            Live(10),
+            ONLINE,
+        ],
+    ),
+    row(
+        "connection ended in the middle of a PUBLISH",
+        Arrival,
+        &[
+            Strike(|| vec![publish(Fault::CutAfter(1)).skip(3).times(1), slow_return()]),
+            GONE,
+            Strike(|| vec![publish(Fault::CutAfter(usize::MAX)).skip(8).times(1)]),
+            Struck(3),
+            Live(10),
+            ONLINE,
+        ],
+    ),
+    row(
+        "six resets in a row, each in a PUBLISH",
+        Sending,
+        &[Strike(|| vec![publish(Fault::ResetAfter(300)).skip(3).times(6)]), Struck(6), Live(20), ONLINE],
+    ),
+    row("TCP reset at rest", Arrival, &[Strike(|| vec![slow_return()]), Live(8), Reset, GONE, Live(8), ONLINE]),
+    row(
+        "everything swallowed both ways",
+        Arrival,
+        &[
+            Strike(|| {
+                let swallow = |direction, kind| Rule::new(direction, kind, Fault::Swallow).times(1);
+                vec![swallow(ToServer, Kind::Publish), swallow(ToClient, Kind::PubAck), slow_return()]
+            }),
+            GONE,
+            Live(10),
+            Heal,
+            ONLINE,
+        ],
+    ),
+    row("gateway cannot write", Arrival, &[Live(5), Stall(ToServer), GONE, Live(10), Heal, ONLINE]),
+    row("gateway is not answered", Arrival, &[Live(5), Stall(ToClient), GONE, Live(10), Heal, ONLINE]),
+    with(
+        Setting::Acl,
+        on_5(row(
+            "ACL refuses events",
+            Sending,
+            &[
+                Live(5),
+                Acl(ACL_WITHOUT_EVENTS),
+                Shows { state: "refused", detail: "NotAuthorized", remedy: "ACL" },
+                Live(10),
+                Acl(ACL),
+                ONLINE,
+            ],
+        )),
+    ),
+    with(
+        Setting::Acl,
+        on_3_1_1(row(
+            "ACL refuses events in silence",
+            Sending,
+            &[
+                Live(5),
+                Acl(ACL_WITHOUT_EVENTS),
+                Shows { state: "no_receipts", detail: "receipt", remedy: "ACL" },
+                Live(10),
+                Acl(ACL),
+                ONLINE,
+            ],
+        )),
+    ),
+    on_5(row(
+        "quota: PUBLISH refused with 0x97",
+        Sending,
+        &[
+            Strike(|| vec![publish(Fault::Refuse(0x97)).skip(3).times(6)]),
+            Shows { state: "refused", detail: "Quota", remedy: "broker" },
+            Struck(6),
+            ONLINE,
+        ],
+    )),
+    on_5(row(
+        "quota: taken, but said to be refused",
+        Sending,
+        &[Strike(|| vec![puback(Fault::Reason(0x97)).skip(3).times(6)]), Struck(6), Live(10), ONLINE],
+    )),
+    on_5(row(
+        "quota: DISCONNECT 0x97",
+        Arrival,
+        &[
+            Strike(|| vec![publish(Fault::Disconnect(0x97)).skip(3).times(1), slow_return()]),
+            Shows { state: "offline", detail: "Quota", remedy: "broker" },
+            ONLINE,
+        ],
+    )),
+    on_5(row(
+        "DISCONNECT 0x95, packet too large",
+        Arrival,
+        &[
+            Strike(|| vec![publish(Fault::Disconnect(0x95)).skip(3).times(1), slow_return()]),
+            Shows { state: "offline", detail: "PacketTooLarge", remedy: "broker" },
+            ONLINE,
+        ],
+    )),
+    with(
+        Setting::Broker(&["max_queued_messages 20"]),
+        row(
+            "quota: the broker's queue for the centre is full",
+            Sending,
+            &[
+                Live(5),
+                DeskAway(true),
+                Live(60),
+                Shows { state: "no_receipts", detail: "receipt", remedy: "dispatch centre" },
+                DeskAway(false),
+                ONLINE,
+            ],
+        ),
+    ),
+    Row {
+        check: Some(one_at_a_time),
+        ..on_5(row(
+            "broker takes one message at a time",
+            Arrival,
+            &[
+                Strike(|| vec![Rule::new(ToClient, Kind::ConnAck, Fault::Limit(Limit::ReceiveMaximum(1)))]),
+                Cut,
+                Struck(1),
+                Live(40),
+                ONLINE,
+            ],
+        ))
+    },
+    on_5(row(
+        "packet larger than the broker allows",
+        Refused,
+        &[
+            Live(5),
+            BrokerWith(&["max_packet_size 1100"]),
+            Shows { state: "refused", detail: "bytes", remedy: "packet size" },
+            Live(10),
+            BrokerWith(&[]),
+            ONLINE,
+        ],
+    )),
+    on_3_1_1(row(
+        "packet larger than the broker allows",
+        Refused,
+        &[
+            Live(5),
+            BrokerWith(&["max_packet_size 1100"]),
+            Shows { state: "refused", detail: "closes the connection", remedy: "packet size" },
+            Live(10),
+            BrokerWith(&[]),
+            ONLINE,
+        ],
+    )),
+    on_5(row(
+        "message larger than the broker stores",
+        Sending,
+        &[
+            Live(5),
+            BrokerWith(&["message_size_limit 900"]),
+            Shows { state: "refused", detail: "PayloadFormat", remedy: "packet size" },
+            Live(10),
+            BrokerWith(&[]),
+            ONLINE,
+        ],
+    )),
+    on_3_1_1(row(
+        "message larger than the broker stores",
+        Sending,
+        &[
+            Live(5),
+            BrokerWith(&["message_size_limit 900"]),
+            Shows { state: "no_receipts", detail: "receipt", remedy: "in silence" },
+            Live(10),
+            BrokerWith(&[]),
+            ONLINE,
+        ],
+    )),
+    row(
+        "slow centre",
+        Sending,
+        &[
+            Live(5),
+            DeskRate(6_000),
+            Live(60),
+            Shows { state: "no_receipts", detail: "receipt", remedy: "dispatch centre" },
+            Heal,
+            ONLINE,
+        ],
+    ),
+    row(
+        "centre stands still",
+        Sending,
+        &[
+            Live(5),
+            DeskStands(true),
+            Shows { state: "no_receipts", detail: "receipt", remedy: "away" },
+            Live(20),
+            DeskStands(false),
+            ONLINE,
+        ],
+    ),
+    row(
+        "receipts lost on their way",
+        Sending,
+        &[
+            StrikeDesk(|| {
+                vec![Rule::new(ToServer, Kind::Publish, Fault::Refuse(0)).topic_has("/cmd/receipt/").times(20)]
+            }),
+            Struck(20),
+            Shows { state: "no_receipts", detail: "receipt", remedy: "cmd/receipt" },
+            ONLINE,
+        ],
+    ),
+];
+
+/// Mutual TLS.
+pub const TLS: &[Row] = &[
+    with(
+        Setting::Tls,
+        row(
+            "TLS: the broker's certificate has expired",
+            Arrival,
+            &[
+                Live(5),
+                BrokersCertificate { validity: Validity::Expired, of_a_stranger: false },
+                Shows { state: "offline", detail: "xpired", remedy: "" },
+                Live(20),
+                BrokersCertificate { validity: Validity::Now, of_a_stranger: false },
+                ONLINE,
+            ],
+        ),
+    ),
+    with(
+        Setting::Tls,
+        row(
+            "TLS: the broker's certificate is of another CA",
+            Arrival,
+            &[
+                Live(5),
+                BrokersCertificate { validity: Validity::Now, of_a_stranger: true },
+                Shows { state: "offline", detail: "", remedy: "CA" },
+                Live(20),
+                BrokersCertificate { validity: Validity::Now, of_a_stranger: false },
+                ONLINE,
+            ],
+        ),
+    ),
+    with(
+        Setting::Tls,
+        row(
+            "TLS: our certificate has expired",
+            Arrival,
+            &[
+                Live(5),
+                GatewaysCertificate(Validity::Expired),
+                Shows { state: "offline", detail: "", remedy: "certificate" },
+                Live(20),
+                GatewaysCertificate(Validity::Now),
+                ONLINE,
+            ],
+        ),
+    ),
+    with(
+        Setting::Tls,
+        row(
+            "TLS: our certificate is revoked",
+            Arrival,
+            &[
+                Live(5),
+                RevokeGateway,
+                Shows { state: "offline", detail: "", remedy: "certificate" },
+                Live(20),
+                GatewaysCertificate(Validity::Now),
+                ONLINE,
+            ],
+        ),
+    ),
+];
+
+/// The gateway's clock.
+pub const CLOCK: &[Row] = &[
+    with(
+        Setting::Clock("-20000d"),
+        row("clock: unset (1971), then set", Arrival, &[Live(40), ONLINE, Clock("+0"), Live(40), ONLINE]),
+    ),
+    with(
+        Setting::Clock("+0"),
+        row("clock: set back by an hour", Arrival, &[Live(20), Clock("-3600"), Live(40), Cut, Live(20), ONLINE]),
+    ),
+    with(
+        Setting::Clock("+0"),
+        row("clock: set forward by a day", Arrival, &[Live(20), Clock("+1d"), Live(40), Cut, Live(20), ONLINE]),
+    ),
+];
+
+/// A broker that takes one message at a time was never sent a second one before its PUBACK.
+fn one_at_a_time(seen: &[Seen]) -> Result<(), String> {
+    let mut open = 0_u32;
+    let mut most = 0;
+    let limited = seen.iter().filter(|seen| seen.connection > 1);
+    let mut connection = 0;
+    for packet in limited {
+        if packet.connection != connection {
+            (connection, open) = (packet.connection, 0);
+        }
+        match (packet.direction, packet.kind) {
+            (ToServer, Kind::Publish) if packet.id.is_some() => open += 1,
+            (ToClient, Kind::PubAck) => open = open.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(open);
+    }
+    if most == 1 { Ok(()) } else { Err(format!("{most} messages were on their way to a broker that takes one")) }
+}

@@ -1,0 +1,225 @@
+//! Acts a row out: starts its site, lets the nodes live, follows the row's steps, ends every fault, and waits until all has arrived. It owns the
+//! order of these; what must be true in the end is the judge's.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the table tells how long a recovery took, in real time; nothing is judged by it"
+)]
+
+use std::time::{Duration, Instant};
+
+use gengfu::config::Protocol;
+use hil_tests::broker::Memory;
+use hil_tests::ca::Validity;
+use hil_tests::mqtt_proxy::{Direction, MqttProxy};
+use hil_tests::node::Traffic;
+use hil_tests::process::eventually;
+use hil_tests::site::{Account, SETTLED_WITHIN, Site};
+use hil_tests::{Result, RigError};
+use serde_json::Value;
+
+use crate::judge;
+use crate::rows::{Row, Step};
+use crate::world::{self, World};
+
+/// A fault must have happened, and its state be shown, within this: the longest time-out of the uplink is ten seconds, and machines are slow.
+const SHOWN_WITHIN: Duration = Duration::from_secs(60);
+/// Of the gateway's warnings, a failure tells so many.
+const WARNINGS_TOLD: usize = 30;
+
+/// How a row went.
+pub struct Outcome {
+    /// What arrived.
+    pub account: Account,
+    /// How often rules struck.
+    pub struck: u64,
+    /// States that `status` showed, with the remedy, in the order of the row's steps.
+    pub shown: Vec<(String, String)>,
+    /// From the end of the last fault until all had arrived.
+    pub whole_after: Duration,
+    /// Of 100 life-safety events 99 had the centre's receipt so soon after they were sensed, as `status` says; the fault's time is in it.
+    pub life_safety_p99_ms: u64,
+}
+
+struct Stage {
+    site: Site,
+    world: World,
+    shown: Vec<(String, String)>,
+}
+
+/// Plays a row and judges it.
+///
+/// # Errors
+/// Whatever was not as promised.
+pub fn play(row: &Row, protocol: Protocol, seed: u64) -> Result<Outcome> {
+    let world = World::prepare(row.setting, protocol)?;
+    let site = Site::start(&world.plan)?;
+    let mut stage = Stage { site, world, shown: Vec::new() };
+    stage.play(row, seed).map_err(|e| {
+        let warned = stage.site.gateway.process().map(|process| warnings(&process.output())).unwrap_or_default();
+        RigError::failed(e.to_string(), format!("the gateway warned:\n{warned}"))
+    })
+}
+
+/// The last warnings in a gateway's log.
+fn warnings(log: &str) -> String {
+    let warned: Vec<&str> =
+        log.lines().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\"")).collect();
+    warned[warned.len().saturating_sub(WARNINGS_TOLD)..].join("\n")
+}
+
+impl Stage {
+    fn play(&mut self, row: &Row, seed: u64) -> Result<Outcome> {
+        let traffic = Traffic::start(self.site.nodes.clone(), seed, 40..160)?;
+        for (step, n) in row.story.iter().zip(1..) {
+            self.act(step).map_err(|e| RigError::failed(format!("step {n}, {step:?}"), e))?;
+        }
+        let ways = [&self.site.mqtt, &self.site.desk_path];
+        let struck = ways.into_iter().flatten().map(MqttProxy::struck).sum();
+        self.heal()?;
+        traffic.stop()?;
+        let healed_at = Instant::now();
+        self.site.settle()?;
+        let whole_after = healed_at.elapsed();
+        let life_safety_p99_ms = self.site.gateway.status()?["uplink"]["latency"]["p99_ms"].as_u64().unwrap_or(0);
+        let account = judge::judge(&mut self.site, row)?;
+        Ok(Outcome { account, struck, shown: std::mem::take(&mut self.shown), whole_after, life_safety_p99_ms })
+    }
+
+    fn act(&mut self, step: &Step) -> Result<()> {
+        match *step {
+            Step::Strike(rules) => {
+                let way = self.way()?;
+                rules().into_iter().for_each(|rule| way.add(rule));
+                Ok(())
+            }
+            Step::StrikeDesk(rules) => {
+                let path = self.desk_path()?;
+                rules().into_iter().for_each(|rule| path.add(rule));
+                Ok(())
+            }
+            Step::Struck(times) => self.struck(times),
+            Step::Live(events) => self.live(events),
+            Step::Shows { state, detail, remedy } => self.shows(state, detail, remedy),
+            Step::Cut => self.way().map(MqttProxy::cut),
+            Step::Reset => self.way().map(MqttProxy::reset),
+            Step::Stall(direction) => self.way().map(|way| way.stall(direction, true)),
+            Step::DeskRate(bytes_per_s) => {
+                self.desk_path().map(|path| path.throttle(Direction::ToClient, Some(bytes_per_s)))
+            }
+            Step::DeskStands(stands) => {
+                let path = self.desk_path()?;
+                [Direction::ToClient, Direction::ToServer].into_iter().for_each(|way| path.stall(way, stands));
+                Ok(())
+            }
+            Step::DeskAway(away) => self.desk_path().map(|path| path.refuse(away)),
+            Step::BrokerFreezes => self.site.broker.freeze(),
+            Step::BrokerKilled => {
+                self.site.broker.kill();
+                Ok(())
+            }
+            Step::BrokerBack(memory) => self.site.broker.restart(memory),
+            Step::BrokerWith(lines) => {
+                let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
+                self.site.broker.restart_with(&lines)
+            }
+            Step::Acl(text) => self.site.broker.set_acl(text),
+            Step::BrokersCertificate { validity, of_a_stranger } => {
+                self.trust()?.broker_has(validity, of_a_stranger)?;
+                self.site.broker.restart(Memory::Keep)
+            }
+            Step::GatewaysCertificate(validity) => self.certify(validity),
+            Step::RevokeGateway => {
+                let trust = self.trust()?;
+                trust.revoke_gateway()?;
+                // A listener's options cannot be given twice: the last line of a listener is its list.
+                let list = trust.listener(true).last().cloned().unwrap_or_default();
+                self.site.broker.restart_with(&[list])
+            }
+            Step::Clock(offset) => {
+                let file = self.world.clock.as_ref().ok_or_else(|| RigError::failed("set the clock", "no clock"))?;
+                world::set_clock(file, offset)
+            }
+            Step::Heal => self.heal(),
+        }
+    }
+
+    /// Ends what the proxies and a frozen broker do; the rest a story ends itself.
+    fn heal(&mut self) -> Result<()> {
+        if self.site.broker.process().is_running() {
+            self.site.broker.thaw()?;
+        }
+        [&self.site.mqtt, &self.site.desk_path].into_iter().flatten().for_each(MqttProxy::heal);
+        Ok(())
+    }
+
+    fn certify(&mut self, validity: Validity) -> Result<()> {
+        let trust = self.world.trust.as_mut().ok_or_else(|| RigError::failed("make a certificate", "no authority"))?;
+        trust.gateway_has(validity)?;
+        // A connection that stands does not ask again: the broker's restart ends it.
+        self.site.broker.restart(Memory::Keep)
+    }
+
+    /// Until rules have struck so often since the start.
+    fn struck(&self, times: u64) -> Result<()> {
+        eventually(&format!("{times} faults have happened"), SHOWN_WITHIN, || {
+            let ways = [&self.site.mqtt, &self.site.desk_path];
+            let struck: u64 = ways.into_iter().flatten().map(MqttProxy::struck).sum();
+            if struck >= times { Ok(()) } else { Err(format!("{struck} faults")) }
+        })
+    }
+
+    /// Until so many more events have happened at the nodes.
+    fn live(&self, events: usize) -> Result<()> {
+        let happened = || self.site.nodes.iter().map(|node| node.accepted().len()).sum::<usize>();
+        let before = happened();
+        eventually(&format!("{events} more events"), SHOWN_WITHIN, || match happened() - before {
+            more if more >= events => Ok(()),
+            more => Err(format!("{more} events")),
+        })
+    }
+
+    /// Until `status` shows this state of the uplink with these words, and the remedy is also among its findings.
+    fn shows(&mut self, state: &str, detail: &str, remedy: &str) -> Result<()> {
+        let what = format!("`status` shows {state}, {detail:?}, {remedy:?}");
+        let status = self.site.gateway.wait_until(&what, SHOWN_WITHIN, |status| {
+            let uplink = &status["uplink"];
+            let says = |key: &str, words: &str| uplink[key].as_str().unwrap_or_default().contains(words);
+            uplink["state"] == state && says("detail", detail) && says("remedy", remedy)
+        })?;
+        if state == "online" {
+            return Ok(());
+        }
+        let remedy = status["uplink"]["remedy"].as_str().unwrap_or_default();
+        let findings = status["findings"].as_array().cloned().unwrap_or_default();
+        let found = |finding: &Value| finding["remedy"] == remedy && finding["problem"].to_string().contains("uplink");
+        if remedy.is_empty() || !findings.iter().any(found) {
+            return Err(RigError::failed(what, format!("the remedy is not among the findings: {findings:#?}")));
+        }
+        self.shown.push((state.to_owned(), remedy.to_owned()));
+        Ok(())
+    }
+
+    fn way(&self) -> Result<&MqttProxy> {
+        self.site.mqtt.as_ref().ok_or_else(|| RigError::failed("break the way to the broker", "this row has no proxy"))
+    }
+
+    fn desk_path(&self) -> Result<&MqttProxy> {
+        self.site.desk_path.as_ref().ok_or_else(|| RigError::failed("break the desk's way", "this row has no proxy"))
+    }
+
+    fn trust(&self) -> Result<&world::Trust> {
+        self.world.trust.as_ref().ok_or_else(|| RigError::failed("make a certificate", "this row has no authority"))
+    }
+}
+
+/// After a row the gateway says by itself that all is well.
+///
+/// # Errors
+/// What it says instead.
+pub fn is_well(site: &mut Site) -> Result<Value> {
+    site.gateway.wait_until("the uplink is well again", SETTLED_WITHIN, |status| {
+        let findings = status["findings"].as_array();
+        let about = |finding: &Value| finding["problem"].as_str().unwrap_or_default().starts_with("uplink");
+        status["uplink"]["state"] == "online" && findings.is_some_and(|all| !all.iter().any(about))
+    })
+}
