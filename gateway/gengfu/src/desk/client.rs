@@ -1,26 +1,29 @@
-//! The desk's connection: subscribe, take, store, receipt, acknowledge.
+//! The desk's connection: subscribe, take, store, receipt, order.
 //!
 //! Owns the order that makes a receipt true: the event is taken, journaled and synced (when there is a journal), the picture is on
 //! disk; only then the receipt is published. It reconnects for ever. What it cannot store it does not receive, and the gateway
-//! sends it again.
+//! sends it again. What goes out is in [`super::outgoing`].
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gengfu_contract::command::{AlarmCommand, Receipt};
+use futures_util::FutureExt;
 use gengfu_contract::slug::Slug;
 use gengfu_contract::state::{DispatchStatus, Presence};
-use gengfu_contract::topic::{ROOT, Topics, dispatch_status, parse_up};
+use gengfu_contract::topic::{ROOT, dispatch_status};
 use gengfu_contract::words::Condition;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::journal::{Journal, JournalError, Line};
-use super::model::{DeskEvent, DeskModel, Picture, Taken};
+use super::evidence;
+use super::journal::{FILE_BYTES, Journal, JournalError, Record, What};
+use super::model::{DeskEvent, DeskModel, Taken};
+pub use super::orders::{AlarmOrder, Order};
+use super::outgoing::{json, no_place};
 use super::receipts::Receipts;
 use crate::clock::Clock;
 use crate::uplink::backoff::{Backoff, Jitter, between, later};
@@ -32,15 +35,19 @@ use crate::uplink::{BrokerConfig, OpenError};
 /// Waits between attempts to connect.
 const RECONNECT: Backoff = Backoff { base: Duration::from_millis(200), ceiling: Duration::from_secs(5) };
 /// Messages on the wire; above it receipts gather.
-const ON_WIRE_MAX: usize = 64;
+pub(super) const ON_WIRE_MAX: usize = 64;
 /// A message without PUBACK for this long: the connection is dead.
 const PUBACK_WITHIN: Duration = Duration::from_secs(10);
 /// Largest picture taken.
 const INCOMING_BYTES_MAX: u32 = 16 << 20;
 /// The broker keeps events for the desk this long while it is away. (The gateway would send them again anyway.)
 const SESSION_EXPIRY: Duration = Duration::from_secs(3600);
-/// How long the broker may take to see us go.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+/// What has already arrived is taken before anything is sent, up to so many messages: one sync then stands for all of them.
+const BURST_MAX: usize = 256;
+/// How often it is looked what time alone changes.
+const TICK: Duration = Duration::from_secs(1);
+/// Orders that wait for their time.
+pub(super) const PLANNED_MAX: usize = 4096;
 
 /// Settings of the desk.
 #[derive(Debug, Clone)]
@@ -59,6 +66,31 @@ pub struct DeskConfig {
     pub evidence_dir: PathBuf,
     /// Keep every event in this file before receiving it.
     pub journal: Option<PathBuf>,
+    /// Set the journal's file aside when it is larger, in bytes.
+    pub journal_file_bytes: u64,
+    /// Share events and pictures with other desks of this group (MQTT shared subscription). Each then has only a part of the proof.
+    pub share: Option<Slug>,
+    /// Do not send receipts until a person orders it. For trials of what a gateway does without them.
+    pub holds_receipts: bool,
+}
+
+impl DeskConfig {
+    /// A desk that receives by itself, acknowledges on orders only, writes pictures here and keeps no journal.
+    #[must_use]
+    pub fn new(broker: BrokerConfig, site: Slug, name: Slug, evidence_dir: PathBuf) -> Self {
+        Self {
+            broker,
+            site,
+            name,
+            auto_ack_after: None,
+            auto_reset_after: None,
+            evidence_dir,
+            journal: None,
+            journal_file_bytes: FILE_BYTES,
+            share: None,
+            holds_receipts: false,
+        }
+    }
 }
 
 /// What the desk is joined to.
@@ -73,35 +105,6 @@ pub struct DeskParts {
     pub clock: Arc<dyn Clock>,
     /// Ends [`run`].
     pub shutdown: CancellationToken,
-}
-
-/// What a person at the desk orders.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Order {
-    /// I have seen this alarm.
-    Ack(AlarmOrder),
-    /// End this latched alarm; its cause is gone.
-    Reset(AlarmOrder),
-}
-
-/// About which alarm, and by whom.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AlarmOrder {
-    /// Whose alarm.
-    pub gateway: Slug,
-    /// Which.
-    pub alarm_id: String,
-    /// Who orders it.
-    pub operator: String,
-}
-
-impl Order {
-    fn parts(&self) -> (&'static str, &AlarmOrder) {
-        match self {
-            Order::Ack(order) => ("ack", order),
-            Order::Reset(order) => ("reset", order),
-        }
-    }
 }
 
 /// Why the desk cannot run.
@@ -140,7 +143,9 @@ pub async fn run(config: DeskConfig, parts: DeskParts) -> Result<(), DeskError> 
                 failures = if desk.connects > connects { 1 } else { failures + 1 };
                 let wait = jitter.stretch(RECONNECT.wait(failures));
                 debug!(reason = %lost.reason, wait_ms = wait.as_millis(), "the desk is offline");
+                desk.model().connection(None);
                 desk.tell(DeskEvent::Disconnected { reason: lost.reason, remedy: lost.remedy });
+                desk.tick();
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
                     () = desk.parts.shutdown.cancelled() => {}
@@ -148,21 +153,24 @@ pub async fn run(config: DeskConfig, parts: DeskParts) -> Result<(), DeskError> 
             }
         }
     }
+    desk.sync_journal();
     Ok(())
 }
 
-struct Desk {
-    config: DeskConfig,
-    parts: DeskParts,
-    journal: Option<Journal>,
-    receipts: Receipts,
-    /// Orders the timers will give.
-    planned: BTreeSet<(Timestamp, Order)>,
-    started_ms: i64,
-    commands: u64,
+pub(super) struct Desk {
+    pub(super) config: DeskConfig,
+    pub(super) parts: DeskParts,
+    pub(super) journal: Option<Journal>,
+    pub(super) receipts: Receipts,
+    /// Orders the timers and people gave, in the order of their time.
+    pub(super) planned: BTreeMap<(Timestamp, u64), Order>,
+    pub(super) plans: u64,
+    pub(super) started_ms: i64,
+    pub(super) commands: u64,
     connects: u64,
     untold: u64,
     orders_ended: bool,
+    tick_at: Timestamp,
 }
 
 impl Desk {
@@ -170,35 +178,37 @@ impl Desk {
         std::fs::create_dir_all(&config.evidence_dir)
             .map_err(|source| DeskError::Folder { path: config.evidence_dir.clone(), source })?;
         let model = parts.model.clone();
+        if config.share.is_some() {
+            lock(&model).share();
+        }
         let journal = match &config.journal {
             None => None,
             Some(path) => {
                 let mut model = lock(&model);
-                let site = config.site.clone();
-                let replay = |line: Line| {
-                    let topic = Topics::new(&site, &line.gateway).event();
-                    let body = serde_json::to_vec(&line.event).unwrap_or_default();
-                    model.take(&topic, &body, line.received_at);
-                };
-                let (journal, unread) = Journal::open(path, replay)?;
+                let (journal, unread) =
+                    Journal::open(path, config.journal_file_bytes, |record| model.restore(record))?;
                 if unread > 0 {
                     warn!(unread, path = %path.display(), "the end of the desk's journal was torn; it was not received for");
                 }
                 Some(journal)
             }
         };
-        let started_ms = parts.clock.now().as_millisecond();
+        let now = parts.clock.now();
+        let mut receipts = Receipts::default();
+        receipts.hold(config.holds_receipts);
         Ok(Self {
             config,
             parts,
             journal,
-            receipts: Receipts::default(),
-            planned: BTreeSet::new(),
-            started_ms,
+            receipts,
+            planned: BTreeMap::new(),
+            plans: 0,
+            started_ms: now.as_millisecond(),
             commands: 0,
             connects: 0,
             untold: 0,
             orders_ended: false,
+            tick_at: now,
         })
     }
 
@@ -212,16 +222,21 @@ impl Desk {
         }
     }
 
-    fn presence(&self, state: Presence) -> Message {
+    pub(super) fn presence(&self, state: Presence) -> Message {
         let status = DispatchStatus { state, at: self.parts.clock.now() };
         Message { retain: true, ..json(dispatch_status(&self.config.site), &status) }
     }
 
-    /// Everything gateways publish; not our own commands.
+    /// Everything gateways publish; not our own commands. What only one desk needs is shared, but for pictures in parts, which only
+    /// a desk that gets all of them can put together.
     fn subscriptions(&self) -> Vec<Subscription> {
-        ["status", "event", "statement", "alarm/+", "device/+", "evidence/+/+", "reply/+"]
-            .map(|below| Subscription { filter: format!("{ROOT}/{}/+/{below}", self.config.site), not_own: false })
-            .to_vec()
+        let shared = ["event", "evidence/+/+"];
+        let every = ["status", "statement", "alarm/+", "device/+", "evidence/+/+/+/+", "reply/+"];
+        let share = self.config.share.as_ref().map(|group| format!("$share/{group}/")).unwrap_or_default();
+        let filter = |share: &str, below: &str| format!("{share}{ROOT}/{}/+/{below}", self.config.site);
+        let shared = shared.into_iter().map(|below| filter(&share, below));
+        let every = every.into_iter().map(|below| filter("", below));
+        shared.chain(every).map(|filter| Subscription { filter, not_own: false }).collect()
     }
 
     /// One connection, until it is lost or shutdown.
@@ -240,18 +255,27 @@ impl Desk {
             if online {
                 self.send_due(&connection, &mut ledger, now)?;
             }
-            let planned = self.planned.first().map(|(at, _)| *at);
+            if self.tick_at <= now {
+                self.tick();
+            }
+            let planned = self.planned.first_key_value().map(|((at, _), _)| *at);
             let due = [self.receipts.deadline(), planned].into_iter().flatten().filter(|_| online);
-            let deadline = due.chain(ledger.deadline(PUBACK_WITHIN));
+            let deadline = due.chain(ledger.deadline(PUBACK_WITHIN)).fold(self.tick_at, Timestamp::min);
             // A full wire is not emptied by waiting for the clock.
-            let wait = deadline.min().map(|at| between(now, at).max(Duration::from_millis(1)));
+            let wait = between(now, deadline).max(Duration::from_millis(1));
             tokio::select! {
-                signal = connection.next() => self.handle(&mut connection, &mut ledger, signal?).await?,
+                signal = connection.next() => {
+                    self.handle(&mut connection, &mut ledger, signal?).await?;
+                    for _ in 1..BURST_MAX {
+                        let Some(signal) = connection.next().now_or_never() else { break };
+                        self.handle(&mut connection, &mut ledger, signal?).await?;
+                    }
+                },
                 order = self.parts.orders.recv(), if !self.orders_ended => match order {
-                    Some(order) => { self.planned.insert((now, order)); }
+                    Some(order) => self.order(order, now),
                     None => self.orders_ended = true,
                 },
-                () = async { tokio::time::sleep(wait.unwrap_or_default()).await }, if wait.is_some() => {}
+                () = tokio::time::sleep(wait) => {}
                 () = self.parts.shutdown.cancelled() => {
                     self.goodbye(&mut connection, &mut ledger).await;
                     return Ok(());
@@ -272,6 +296,7 @@ impl Desk {
                 self.connects += 1;
                 let broker = format!("{}:{}", self.config.broker.host, self.config.broker.port);
                 info!(%broker, session_present, "the desk is online");
+                self.model().connection(Some(now));
                 connection.subscribe(&self.subscriptions()).map_err(no_place)?;
                 self.publish(connection, ledger, self.presence(Presence::Online), now)?;
                 self.tell(DeskEvent::Connected { broker });
@@ -297,8 +322,8 @@ impl Desk {
                 }
             }
             Signal::Message(arrived) => {
-                let taken = self.model().take(&arrived.topic, &arrived.payload, now);
-                self.store(&arrived.topic, taken, &arrived.payload, now).await;
+                let taken = self.model().take_message(&arrived.topic, &arrived.payload, arrived.retained, now);
+                self.store(&arrived.topic, taken, now).await;
             }
             Signal::Disconnected | Signal::Other => {}
         }
@@ -306,21 +331,21 @@ impl Desk {
     }
 
     /// Stores what came; then, and only then, a receipt is owed.
-    async fn store(&mut self, topic: &str, taken: Taken, body: &[u8], now: Timestamp) {
-        let Taken { events, receipt, journal, picture } = taken;
-        if let (Some(file), Some(event), Some((gateway, _))) =
-            (&mut self.journal, journal, parse_up(&self.config.site, topic))
-        {
-            file.append(&Line { gateway, received_at: now, event });
-        }
+    async fn store(&mut self, topic: &str, taken: Taken, now: Timestamp) {
+        let Taken { events, receipts, journal, picture } = taken;
+        journal.into_iter().for_each(|record| self.append(&record));
         for event in events {
             self.plan(&event, now);
             self.tell(event);
         }
         if let Some(picture) = picture {
-            match self.write(&picture, body).await {
+            match evidence::write(&self.config.evidence_dir, &picture).await {
                 Ok(path) => {
-                    let event = self.model().picture_written(picture, path);
+                    let (alarm_id, n, sha256) = (picture.alarm_id.clone(), picture.n, picture.sha256.clone());
+                    let bytes = picture.bytes.len() as u64;
+                    let what = What::Picture { alarm_id, n, sha256, bytes, path: path.clone() };
+                    self.append(&Record { gateway: picture.gateway.clone(), received_at: now, what });
+                    let event = self.model().picture_written(&picture, path);
                     self.tell(event);
                 }
                 Err(fault) => {
@@ -331,20 +356,40 @@ impl Desk {
                 }
             }
         }
-        if let Some(receipt) = receipt {
-            self.receipts.add(receipt, now);
+        receipts.into_iter().for_each(|receipt| self.receipts.add(receipt, now));
+    }
+
+    fn append(&mut self, record: &Record) {
+        if let Some(journal) = &mut self.journal {
+            journal.append(record);
         }
     }
 
-    async fn write(&self, picture: &Picture, body: &[u8]) -> std::io::Result<String> {
-        use tokio::io::AsyncWriteExt;
-        let path = self.config.evidence_dir.join(picture.file_name());
-        let unfinished = path.with_extension("part");
-        let mut file = tokio::fs::File::create(&unfinished).await?;
-        file.write_all(body).await?;
-        file.sync_all().await?;
-        tokio::fs::rename(&unfinished, &path).await?;
-        Ok(path.display().to_string())
+    /// Writes what is due to the journal; false when the disk refuses.
+    pub(super) fn sync_journal(&mut self) -> bool {
+        let Some(journal) = &mut self.journal else { return true };
+        let mut synced = journal.sync();
+        if synced.is_ok() && journal.is_full() {
+            let model = lock(&self.parts.model);
+            let what = What::Checkpoint(Box::new(model.checkpoint()));
+            drop(model);
+            let received_at = self.parts.clock.now();
+            synced = journal.rotate(&Record { gateway: self.config.site.clone(), received_at, what });
+        }
+        let Err(fault) = synced else { return true };
+        let place = self.config.journal.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+        let reason = format!("{fault}; nothing is received until the disk takes it: make room, or check the disk");
+        self.tell(DeskEvent::Fault { place, reason });
+        false
+    }
+
+    /// What time alone changes.
+    fn tick(&mut self) {
+        let now = self.parts.clock.now();
+        self.tick_at = later(now, TICK);
+        let told = self.model().tick(now);
+        told.into_iter().for_each(|event| self.tell(event));
+        self.sync_journal();
     }
 
     /// Plans what a person would do about an alarm.
@@ -363,138 +408,13 @@ impl Desk {
         };
         // The earliest plan for an alarm stands.
         if let Some((at, order)) = planned
-            && !self.planned.iter().any(|(_, known)| *known == order)
+            && !self.planned.values().any(|known| *known == order)
         {
-            self.planned.insert((at, order));
+            self.order(order, at);
         }
     }
 
-    fn send_due(&mut self, connection: &Connection, ledger: &mut Ledger<()>, now: Timestamp) -> Result<(), Lost> {
-        if ledger.outstanding() >= ON_WIRE_MAX {
-            return Ok(());
-        }
-        self.send_receipts(connection, ledger, now)?;
-        while let Some((_, order)) = self.planned.first().filter(|(at, _)| *at <= now).cloned() {
-            if ledger.outstanding() >= ON_WIRE_MAX {
-                break;
-            }
-            self.planned.pop_first();
-            if self.still_wanted(&order) {
-                self.send_order(connection, ledger, &order, now)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn send_receipts(&mut self, connection: &Connection, ledger: &mut Ledger<()>, now: Timestamp) -> Result<(), Lost> {
-        if self.receipts.deadline().is_none_or(|at| now < at) {
-            return Ok(());
-        }
-        if let Some(Err(fault)) = self.journal.as_mut().map(Journal::sync) {
-            let place = self.config.journal.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
-            self.tell(DeskEvent::Fault {
-                place,
-                reason: format!("{fault}; nothing is received until the disk takes it"),
-            });
-            // The events are not ours yet. The gateway sends them again.
-            self.receipts = Receipts::default();
-            return Ok(());
-        }
-        for (gateway, ids) in self.receipts.take(now) {
-            let count = ids.len();
-            let message = self.command(&gateway, "receipt", &Receipt { ids, received_at: now });
-            self.publish(connection, ledger, message, now)?;
-            self.model().receipts_sent(count);
-            let about = format!("{count} ids");
-            self.tell(DeskEvent::Sent { gateway, verb: "receipt".into(), about });
-        }
-        Ok(())
-    }
-
-    fn send_order(
-        &mut self,
-        connection: &Connection,
-        ledger: &mut Ledger<()>,
-        order: &Order,
-        now: Timestamp,
-    ) -> Result<(), Lost> {
-        let (verb, AlarmOrder { gateway, alarm_id, operator }) = order.parts();
-        let body = AlarmCommand {
-            alarm_id: alarm_id.clone(),
-            operator: operator.clone(),
-            issued_at: now,
-            expires_at: Some(later(now, Duration::from_secs(3600))),
-        };
-        let message = self.command(gateway, verb, &body);
-        self.publish(connection, ledger, message, now)?;
-        self.tell(DeskEvent::Sent { gateway: gateway.clone(), verb: verb.to_owned(), about: alarm_id.clone() });
-        Ok(())
-    }
-
-    /// The alarm is still in the condition the order is about.
-    fn still_wanted(&self, order: &Order) -> bool {
-        let (_, about) = order.parts();
-        let model = self.model();
-        let alarm = model.gateways().get(&about.gateway).and_then(|view| view.alarms.get(&about.alarm_id));
-        // What a person orders about an alarm this desk does not know is the gateway's to judge.
-        let Some(alarm) = alarm else { return true };
-        match order {
-            Order::Ack(_) => {
-                matches!(alarm.alarm.condition, Condition::ActiveUnack | Condition::ClearedUnack | Condition::Unknown)
-            }
-            Order::Reset(_) => alarm.alarm.condition.is_open(),
-        }
-    }
-
-    fn command(&mut self, gateway: &Slug, verb: &str, body: &impl serde::Serialize) -> Message {
-        self.commands += 1;
-        let cmd_id = format!("{}-{:x}-{}", self.config.name, self.started_ms, self.commands);
-        let topics = Topics::new(&self.config.site, gateway);
-        let response_topic = (verb != "receipt").then(|| topics.reply(&cmd_id));
-        Message { response_topic, ..json(topics.command(verb, &cmd_id), body) }
-    }
-
-    fn publish(
-        &self,
-        connection: &Connection,
-        ledger: &mut Ledger<()>,
-        message: Message,
-        now: Timestamp,
-    ) -> Result<(), Lost> {
-        connection.publish(message).map_err(no_place)?;
-        ledger.handed((), now);
-        Ok(())
-    }
-
-    /// Says that we go, and goes.
-    async fn goodbye(&mut self, connection: &mut Connection, ledger: &mut Ledger<()>) {
-        let now = self.parts.clock.now();
-        let farewell = self.presence(Presence::Offline);
-        let leave = async {
-            // What is owed and stored may still be said.
-            self.send_receipts(connection, ledger, later(now, GOODBYE_WITHIN))?;
-            self.publish(connection, ledger, farewell, now)?;
-            while ledger.outstanding() > 0 {
-                match connection.next().await? {
-                    Signal::Published(packet_id) => {
-                        let _known = ledger.published(packet_id, now);
-                    }
-                    Signal::Acked { packet_id, .. } => {
-                        ledger.acked(packet_id);
-                    }
-                    _ => {}
-                }
-            }
-            connection.disconnect().map_err(no_place)?;
-            while connection.next().await? != Signal::Disconnected {}
-            Ok::<(), Lost>(())
-        };
-        if !matches!(tokio::time::timeout(GOODBYE_WITHIN, leave).await, Ok(Ok(()))) {
-            debug!("the broker did not see the desk go; it publishes the desk's will, which says the same");
-        }
-    }
-
-    fn tell(&mut self, event: DeskEvent) {
+    pub(super) fn tell(&mut self, event: DeskEvent) {
         if self.untold > 0 {
             let reason = format!("{} lines were not shown, the reader was too slow", self.untold);
             if self.parts.events.try_send(DeskEvent::Fault { place: "desk".into(), reason }).is_ok() {
@@ -506,20 +426,11 @@ impl Desk {
         }
     }
 
-    fn model(&self) -> MutexGuard<'_, DeskModel> {
+    pub(super) fn model(&self) -> MutexGuard<'_, DeskModel> {
         lock(&self.parts.model)
     }
 }
 
 fn lock(model: &Mutex<DeskModel>) -> MutexGuard<'_, DeskModel> {
     model.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn json(topic: String, body: &impl serde::Serialize) -> Message {
-    let payload = serde_json::to_vec(body).expect("the contract's bodies have only string keys and finite numbers");
-    Message { topic, payload, content_type: Some("application/json"), ..Message::default() }
-}
-
-fn no_place(_: crate::uplink::connection::NotTaken) -> Lost {
-    Lost::new("the MQTT client takes no more messages", "the desk connects anew")
 }

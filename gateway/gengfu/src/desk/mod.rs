@@ -5,16 +5,31 @@
 //! gateway's insides, so it doubles as the example for a centre's developer. It refuses to be a centre: no cases, no
 //! people, no database.
 
+pub mod act;
 pub mod client;
+mod evidence;
+pub mod findings;
+mod gateway;
 pub mod journal;
+pub mod journals;
 pub mod model;
+pub mod orders;
+mod outgoing;
 pub mod plain;
+pub mod presence;
 pub mod receipts;
+pub mod report;
 pub mod sequence;
 #[cfg(test)]
 mod testing;
+pub mod told;
 pub mod view;
 
-pub use client::{DeskConfig, DeskError, DeskParts, Order, run};
-pub use model::{AlarmView, DeskEvent, DeskModel, GatewayView};
-pub use sequence::{Arrival, Proof};
+pub use client::{DeskConfig, DeskError, DeskParts, run};
+pub use findings::{Fate, Finding};
+pub use gateway::{AlarmView, GatewayView};
+pub use journals::Proof;
+pub use model::DeskModel;
+pub use orders::{Action, AlarmOrder, CaseOrder, GatewayOrder, Order};
+pub use sequence::Arrival;
+pub use told::DeskEvent;
