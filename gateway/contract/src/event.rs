@@ -25,6 +25,7 @@ use crate::words::{AlarmKind, Cap, Condition, Lane, Text, Unknown, open_words, w
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// CloudEvents version: "1.0".
+    #[schemars(extend("const" = "1.0"))]
     pub specversion: String,
     /// Unique per source; duplicates of one event carry the same id.
     pub id: String,
@@ -41,11 +42,12 @@ pub struct Event {
     pub datacontenttype: String,
     /// Gapless number of the event in its gateway's journal, from 1; 20 digits, so that text order is number order.
     #[serde(with = "sequence_text")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", regex(pattern = "^[0-9]{20}$"))]
     pub sequence: u64,
     /// When the gateway journaled it.
     pub recordedtime: Timestamp,
     /// SHA-256 of the event before it, in hex; 64 zeros before the first.
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     pub prevhash: String,
     /// The road it travels.
     pub lane: Lane,

@@ -11,6 +11,8 @@ pub mod chain;
 pub mod command;
 pub mod event;
 pub mod evidence;
+pub mod export;
+pub mod publish;
 pub mod query;
 pub mod slug;
 pub mod state;
