@@ -72,6 +72,8 @@ install_packages() {
   local missing=() p
   for p in "${packages[@]}"; do installed "$p" || missing+=("$p"); done
   python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+  # Node.js where no other one is installed: it judges the AsyncAPI document.
+  [ "$set_name" != test ] || command -v npm >/dev/null || missing+=(nodejs npm)
   if [ ${#missing[@]} -eq 0 ]; then say "packages: nothing missing ($set_name)"; return; fi
   say "packages missing: ${missing[*]}"
   if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
@@ -126,13 +128,36 @@ fetch_pymodbus() {
   "$python/bin/pip" -q --disable-pip-version-check install pymodbus==3.16.1 pyserial || die "pip cannot install pymodbus"
 }
 
+# The contract's Python example, with exactly what it asks for.
+subscriber=target/gengfu/subscriber
+fetch_subscriber() {
+  local wants=gateway/contract/examples/python-subscriber/requirements.txt
+  if cmp -s "$wants" "$subscriber/requirements.txt"; then say "Python example: $subscriber"; return; fi
+  say "Python example: into $subscriber"
+  /usr/bin/python3 -m venv --clear "$subscriber" || die "cannot make a Python environment in $subscriber"
+  "$subscriber/bin/pip" -q --disable-pip-version-check install -r "$wants" || die "pip cannot install $wants"
+  cp "$wants" "$subscriber/requirements.txt"
+}
+
+# AsyncAPI's official parser: judges docs/contract/asyncapi.json.
+asyncapi=target/gengfu/asyncapi
+asyncapi_version=3.6.3
+fetch_asyncapi() {
+  local installed=$asyncapi/node_modules/@asyncapi/parser/package.json
+  if grep -qs "\"version\": \"$asyncapi_version\"" "$installed"; then say "AsyncAPI parser: $asyncapi"; return; fi
+  say "AsyncAPI parser: into $asyncapi"
+  mkdir -p "$asyncapi"
+  npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$asyncapi" "@asyncapi/parser@$asyncapi_version" >/dev/null ||
+    die "npm cannot install @asyncapi/parser"
+}
+
 command -v dpkg-query >/dev/null || die "this script knows Debian (12 or later) only. Elsewhere install the
 equivalents of: ${packages[*]}
 and put OpenCV's vtest.avi at $footage"
 command -v cargo >/dev/null || die "no cargo: install Rust first (1.95 or later)"
 install_packages
 fetch_footage
-[ "$set_name" != test ] || fetch_pymodbus
+[ "$set_name" != test ] || { fetch_pymodbus; fetch_subscriber; fetch_asyncapi; }
 say "models"
 scripts/fetch-models.sh target/gengfu
 say "setup done ($set_name)"

@@ -87,6 +87,7 @@ fn from_gateway() -> Vec<Example> {
         troubles: Vec::new(),
         supervision: Some("S1".into()),
         coverage_percent: None,
+        side: None,
     };
     let statement = Statement {
         sequence: 1042,

@@ -6,13 +6,16 @@
 mod check;
 mod desk;
 mod drill;
+mod export;
 mod firmware;
 mod node;
 mod run;
 mod service;
+mod signature;
 mod silence;
 mod status;
 mod trace;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +43,10 @@ enum Command {
     Status(status::Args),
     /// Print the journey of one event or picture with its times.
     Trace(trace::Args),
+    /// Write the journal to a file that proves itself.
+    Export(export::Args),
+    /// Check offline that an exported journal is whole; name what was removed, changed, reordered or repeated.
+    Verify(verify::Args),
     /// Silence the sounders on site while somebody is there.
     Silence(silence::Args),
     /// Take a device out of service, test it, give it back.
@@ -99,6 +106,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => ("check the configuration", check::check(&args)),
         Command::Status(args) => ("ask the gateway", status::status(&args)),
         Command::Trace(args) => ("ask the gateway", trace::trace(&args)),
+        Command::Export(args) => ("export the journal", export::export(&args)),
+        Command::Verify(args) => ("verify the export", verify::verify(&args)),
         Command::Silence(args) => ("silence the sounders", silence::silence(&args)),
         Command::Service(args) => ("order the gateway", service::service(&args)),
         Command::Drill(args) => ("ask the gateway", drill::drill(&args)),

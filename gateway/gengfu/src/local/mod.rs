@@ -4,6 +4,7 @@
 //! device out of service or test it, hold a drill, update a node. It listens on a Unix
 //! socket (0660) and on loopback, never on the network unless the installer's configuration says so.
 
+pub mod journal;
 pub mod metrics;
 pub mod on_site;
 pub mod outputs;

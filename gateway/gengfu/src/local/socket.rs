@@ -40,6 +40,13 @@ pub enum Query {
         /// Its id.
         id: String,
     },
+    /// A page of the journal, for `gengfu export`.
+    Journal {
+        /// From this sequence on.
+        from: u64,
+        /// At most so many events.
+        limit: usize,
+    },
     /// Silence the sounders on site.
     Silence {
         /// Of this dwelling only.
@@ -97,6 +104,8 @@ pub enum Answer {
     Status(Box<Report>),
     /// To [`Query::Trace`]; `None` for an id that is not in the journal.
     Trace(Option<Box<Trace>>),
+    /// To [`Query::Journal`].
+    Journal(Box<super::journal::JournalPage>),
     /// To an order: it is carried out, or for [`Query::Update`] on its way.
     Ordered,
     /// The question was not understood or could not be answered.
@@ -212,6 +221,10 @@ async fn answer(stream: UnixStream, sources: &Sources, inlets: &Inlets) -> std::
         Ok(Query::Status) => Answer::Status(Box::new(sources.report())),
         Ok(Query::Trace { id }) => match sources.outbox.trace(&id) {
             Ok(trace) => Answer::Trace(trace.map(|record| Box::new(trace_of(id, record)))),
+            Err(error) => Answer::Error(error.to_string()),
+        },
+        Ok(Query::Journal { from, limit }) => match super::journal::page(&sources.outbox, from, limit) {
+            Ok(page) => Answer::Journal(Box::new(page)),
             Err(error) => Answer::Error(error.to_string()),
         },
         Ok(Query::Silence { dwelling, seconds }) => {

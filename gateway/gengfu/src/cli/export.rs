@@ -1,0 +1,142 @@
+//! `gengfu export`: the journal as a file that proves itself.
+//!
+//! Owns how the journal is fetched: page by page from the running gateway, or from a stopped one's disk. The file's form is the contract's
+//! ([`gengfu_contract::export`]). It changes nothing on the gateway.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail, ensure};
+use gengfu_contract::export::{Closing, ClosingStatement, Header};
+use gengfu_outbox::Outbox;
+
+use super::SocketArgs;
+use super::signature;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::local::journal::{JournalPage, PAGE_EVENTS, page};
+use crate::local::socket::{Answer, Query, SocketError, ask};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    socket: SocketArgs,
+    /// Where to write it; standard output when it is not given.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// From this sequence; the first that is still kept when it is not given.
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 1)]
+    from: u64,
+    /// Sign with this certificate (PEM) instead of the one in the configuration's `[uplink.tls]`.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+}
+
+/// Where the journal is read.
+enum Source {
+    Running(PathBuf),
+    Stopped(Box<Outbox>),
+}
+
+impl Source {
+    /// The running gateway when one answers, else its disk.
+    fn open(args: &SocketArgs) -> anyhow::Result<Self> {
+        let path = args.path()?;
+        match super::block_on(ask(&path, &Query::Journal { from: 1, limit: 0 }))? {
+            Ok(_) => Ok(Source::Running(path)),
+            Err(error @ SocketError::Connect { .. }) if args.socket.is_none() => {
+                let config = Config::load(&args.config)?;
+                let folder = config.gateway.data_dir.join("outbox");
+                ensure!(folder.is_dir(), "{error}; and there is no stopped gateway's journal in {}", folder.display());
+                let outbox = Outbox::open(crate::setup::outbox_options(&config))
+                    .with_context(|| format!("{error}; open the journal in {}", folder.display()))?;
+                Ok(Source::Stopped(Box::new(outbox)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn page(&self, from: u64) -> anyhow::Result<JournalPage> {
+        match self {
+            Source::Stopped(outbox) => Ok(page(outbox, from, PAGE_EVENTS)?),
+            Source::Running(path) => {
+                match super::block_on(ask(path, &Query::Journal { from, limit: PAGE_EVENTS }))?? {
+                    Answer::Journal(page) => Ok(*page),
+                    _ => bail!("the gateway answered something else; is it another version?"),
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn export(args: &Args) -> anyhow::Result<ExitCode> {
+    let source = Source::open(&args.socket)?;
+    let mut out: Box<dyn Write> = match &args.output {
+        Some(path) => Box::new(File::create(path).with_context(|| format!("write {}", path.display()))?),
+        None => Box::new(std::io::stdout().lock()),
+    };
+    let mut out = BufWriter::new(&mut out);
+    let mut page = source.page(args.from)?;
+    let (last, head) = (page.sequence, page.head.clone());
+    let header = header(&page, args)?;
+    serde_json::to_writer(&mut out, &header)?;
+    writeln!(out)?;
+    let mut next = header.first;
+    while next <= last {
+        let Some(furthest) = page.events.last().map(|event| event.sequence) else { break };
+        for event in page.events.iter().filter(|event| event.sequence <= last) {
+            writeln!(out, "{}", event.body)?;
+        }
+        next = furthest.saturating_add(1);
+        if next <= last {
+            page = source.page(next)?;
+        }
+    }
+    let statement = ClosingStatement { header, sequence: last, head, at: SystemClock.now() };
+    let signature = sign(args, &statement)?;
+    let signed = if signature.is_some() { "signed" } else { "not signed: no key is configured" };
+    serde_json::to_writer(&mut out, &Closing::new(statement, signature))?;
+    writeln!(out)?;
+    out.flush()?;
+    eprintln!("gengfu: exported up to sequence {last}, {signed}; check it with `gengfu verify FILE`");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first event tells whose journal it is and what it must carry; an empty journal is told by the configuration.
+fn header(page: &JournalPage, args: &Args) -> anyhow::Result<Header> {
+    let contract = gengfu_contract::CONTRACT_VERSION.to_owned();
+    let Some(first) = page.events.first() else {
+        ensure!(args.from > page.sequence, "the journal's events from {} on cannot be read", args.from);
+        let config = Config::load(&args.socket.config)?;
+        let source = format!("/gengfu/{}/{}", config.gateway.site, config.gateway.name);
+        let first = page.sequence.saturating_add(1);
+        return Ok(Header { gengfu_export: 1, source, contract, first, anchor: page.head.clone() });
+    };
+    let event: serde_json::Value = serde_json::from_str(&first.body).context("read the first event")?;
+    let source = event["source"].as_str().context("the first event has no source")?.to_owned();
+    Ok(Header { gengfu_export: 1, source, contract, first: first.sequence, anchor: first.prev_hash.clone() })
+}
+
+/// With the key that is given, or with the one the uplink uses, where it can be read.
+fn sign(args: &Args, statement: &ClosingStatement) -> anyhow::Result<Option<gengfu_contract::export::Signature>> {
+    let bytes = statement.signed_bytes();
+    if let (Some(certificate), Some(key)) = (&args.certificate, &args.key) {
+        return Ok(Some(signature::sign(&bytes, certificate, key)?));
+    }
+    let tls = Config::load(&args.socket.config).ok().and_then(|config| config.uplink.tls);
+    let Some((certificate, key)) = tls.and_then(|tls| Some((tls.cert_file?, tls.key_file?))) else {
+        return Ok(None);
+    };
+    match signature::sign(&bytes, &certificate, &key) {
+        Ok(signature) => Ok(Some(signature)),
+        Err(error) => {
+            eprintln!("gengfu: not signed: {error:#}");
+            Ok(None)
+        }
+    }
+}
