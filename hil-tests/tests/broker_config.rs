@@ -132,7 +132,16 @@ fn make_keys(dir: &Path) -> Result<()> {
 
 fn writing() -> Result<()> {
     let broker = Shipped::start()?;
-    let own = ["status", "event", "alarm/01J", "device/door-1", "evidence/01J/1", "statement", "reply/c-1"];
+    let own = [
+        "status",
+        "event",
+        "alarm/01J",
+        "device/door-1",
+        "evidence/01J/1",
+        "evidence/01J/1/2/3",
+        "statement",
+        "reply/c-1",
+    ];
     for topic in own {
         let (mine, others) = (format!("{SITE}/gw-01/{topic}"), format!("{SITE}/gw-02/{topic}"));
         assert!(broker.publishes(GATEWAY, &mine)?, "the gateway may not write {mine}");

@@ -18,7 +18,7 @@ use hil_tests::broker::Memory;
 use hil_tests::clip::repository;
 use hil_tests::gateway::binary;
 use hil_tests::process::{Process, eventually};
-use hil_tests::site::{Plan, SITE, SETTLED_WITHIN, Site};
+use hil_tests::site::{Plan, SETTLED_WITHIN, SITE, Site};
 use hil_tests::skip::{self, need};
 use hil_tests::{Result, RigError};
 use serde_json::Value;
@@ -31,7 +31,9 @@ fn main() -> ExitCode {
     let parts = || need::all([need::tool("mosquitto"), need::tool("mosquitto_sub"), need::file(&python())]);
     let parser = || need::all([need::tool("node"), need::file(&parser_folder().join("package.json"))]);
     skip::main(vec![
-        skip::test("python_mosquitto_sub_and_the_desk_show_one_stream_on_mqtt_5", parts(), || one_stream(Protocol::Mqtt5)),
+        skip::test("python_mosquitto_sub_and_the_desk_show_one_stream_on_mqtt_5", parts(), || {
+            one_stream(Protocol::Mqtt5)
+        }),
         skip::test("python_mosquitto_sub_and_the_desk_show_one_stream_on_mqtt_3_1_1", parts(), || {
             one_stream(Protocol::Mqtt311)
         }),
@@ -108,7 +110,8 @@ fn one_stream(protocol: Protocol) -> Result<()> {
     })?;
     eventually("mosquitto_sub has what the desk has", SOON, || all_here(told_by_mosquitto(&other.output())))?;
     // What it stored before its receipts is the same once more.
-    let stored = fs::read_to_string(site.dir.path().join("python.jsonl")).map_err(failed("read the example's store"))?;
+    let stored =
+        fs::read_to_string(site.dir.path().join("python.jsonl")).map_err(failed("read the example's store"))?;
     let stored: Stream = stored.lines().map(|line| hash_of(line.as_bytes())).collect();
     assert_eq!(stored, desk);
     let last = eventually("the Python example proves it against a statement", Duration::from_secs(90), || {
@@ -132,7 +135,8 @@ fn hashed(event: &Event) -> Result<(u64, String)> {
 
 /// Sequence and hash of an event's bytes; (0, the fault) for what is none, so that a comparison shows it.
 fn hash_of(body: &[u8]) -> (u64, String) {
-    let sequence = serde_json::from_slice::<Value>(body).ok().and_then(|event| event["sequence"].as_str()?.parse().ok());
+    let sequence =
+        serde_json::from_slice::<Value>(body).ok().and_then(|event| event["sequence"].as_str()?.parse().ok());
     match (sequence, chain::hash_of_body(body)) {
         (Some(sequence), Ok(hash)) => (sequence, hex::encode(hash)),
         _ => (0, format!("no event: {}", String::from_utf8_lossy(body))),
@@ -142,7 +146,9 @@ fn hash_of(body: &[u8]) -> (u64, String) {
 fn told_by_python(output: &str) -> Stream {
     let lines = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let events = lines.filter(|line| line["what"] == "event" || line["what"] == "malformed");
-    events.map(|line| (line["sequence"].as_u64().unwrap_or(0), line["hash"].as_str().unwrap_or("none").to_owned())).collect()
+    events
+        .map(|line| (line["sequence"].as_u64().unwrap_or(0), line["hash"].as_str().unwrap_or("none").to_owned()))
+        .collect()
 }
 
 fn told_by_mosquitto(output: &str) -> Stream {

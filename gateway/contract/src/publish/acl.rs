@@ -108,8 +108,12 @@ pub fn nats(gateways: &[Party]) -> String {
          authorization {\n  users: [\n",
     );
     let list = |filters: &[String]| {
-        let quoted: Vec<String> = filters.iter().map(|filter| format!("\"{}\"", subject(filter))).collect();
-        quoted.join(", ")
+        let subjects = filters.iter().flat_map(|filter| {
+            // "a/#" is "a" and all below; a server asks for both.
+            let parent = filter.strip_suffix("/#").map(subject);
+            parent.into_iter().chain([subject(filter)])
+        });
+        subjects.map(|subject| format!("\"{subject}\"")).collect::<Vec<_>>().join(", ")
     };
     let mut user = |name: &str, writes: &[String], reads: &[String]| {
         let _ = writeln!(
@@ -144,14 +148,15 @@ fn routing_keys(filters: &[String]) -> String {
 /// RabbitMQ: a definitions file with users that log in by certificate, and their topic permissions.
 ///
 /// Source: RabbitMQ documentation, "Access Control: Topic Authorisation" and "MQTT Plugin" (topics become routing keys on `amq.topic`; a
-/// client's queue is called `mqtt-subscription-<client id>qos<n>`).
+/// client's queue is called `mqtt-subscription-<client id>qos<n>`). What is refused closes the connection there.
 #[must_use]
 pub fn rabbitmq(gateways: &[Party]) -> Value {
     let (mut users, mut permissions, mut topics) = (Vec::new(), Vec::new(), Vec::new());
-    let mut user = |name: &str, writes: &[String], reads: &[String]| {
+    let mut user = |name: &str, clients: &str, writes: &[String], reads: &[String]| {
         // No password: none is ever right, only the certificate is.
         users.push(json!({ "name": name, "password_hash": "", "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": "" }));
-        let queues = r"mqtt-subscription-.*qos[01]";
+        // Whoever may read another's queue reads another's commands: a gateway has its own only, named by the default client id.
+        let queues = format!("mqtt-subscription-{clients}qos[01]");
         permissions.push(json!({
             "user": name, "vhost": "/",
             "configure": format!("^{queues}$"),
@@ -163,9 +168,10 @@ pub fn rabbitmq(gateways: &[Party]) -> Value {
         }));
     };
     // A subscription's filter is judged as it stands, so the centre's own wildcards are routing keys too.
-    user(CENTRE, &centre_writes(), &[format!("{ROOT}/#")]);
+    user(CENTRE, ".*", &centre_writes(), &[format!("{ROOT}/#")]);
     for party in gateways {
-        user(&party.user(), &party.writes(), &party.reads());
+        let client = format!("gengfu-{}-{}", party.site, party.gateway);
+        user(&party.user(), &client, &party.writes(), &party.reads());
     }
     json!({
         "vhosts": [{ "name": "/" }],
