@@ -44,8 +44,12 @@ fn main() -> ExitCode {
 struct Running {
     dir: tempfile::TempDir,
     port: Port,
-    _processes: Vec<Process>,
+    processes: Vec<Process>,
+    _ports: Vec<Port>,
 }
+
+/// A broker's processes, and further ports that are theirs.
+type Parts = (Vec<Process>, Vec<Port>);
 
 fn failed(what: &str) -> impl Fn(std::io::Error) -> RigError {
     let what = what.to_owned();
@@ -66,7 +70,7 @@ fn make_keys(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn nats_broker(dir: &Path, port: &Port) -> Result<Vec<Process>> {
+fn nats_broker(dir: &Path, port: &Port) -> Result<Parts> {
     let (place, mqtt, clients) = (dir.display(), port.addr(), Port::reserve()?);
     let config = format!(
         "server_name: n1\nlisten: {}\njetstream {{ store_dir: \"{place}/js\" }}\nmqtt {{ listen: {mqtt}, tls {{ cert_file: \
@@ -79,10 +83,10 @@ fn nats_broker(dir: &Path, port: &Port) -> Result<Vec<Process>> {
         .map_err(failed("write the rules"))?;
     let mut command = Command::new(nats_server());
     command.arg("-c").arg(dir.join("nats.conf"));
-    Ok(vec![Process::spawn("nats", command, dir)?])
+    Ok((vec![Process::spawn("nats", command, dir)?], vec![clients]))
 }
 
-fn rabbit_broker(dir: &Path, port: &Port) -> Result<Vec<Process>> {
+fn rabbit_broker(dir: &Path, port: &Port) -> Result<Parts> {
     let (place, mqtt) = (dir.display(), port.addr());
     let (mapper, amqp, distribution) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
     let config = format!(
@@ -117,20 +121,20 @@ fn rabbit_broker(dir: &Path, port: &Port) -> Result<Vec<Process>> {
         // As under systemd, the script becomes the Erlang machine: what is killed is the node, not a shell around it.
         .env("NOTIFY_SOCKET", dir.join("nobody"));
     // The node ends before the mapper of its ports.
-    Ok(vec![Process::spawn("rabbit", command, dir)?, mapping])
+    Ok((vec![Process::spawn("rabbit", command, dir)?, mapping], vec![mapper, amqp, distribution]))
 }
 
 impl Running {
-    fn start(broker: impl Fn(&Path, &Port) -> Result<Vec<Process>>) -> Result<Self> {
+    fn start(broker: impl Fn(&Path, &Port) -> Result<Parts>) -> Result<Self> {
         let dir = tempfile::tempdir().map_err(failed("make a temporary folder"))?;
         make_keys(dir.path())?;
         let port = Port::reserve()?;
-        let processes = broker(dir.path(), &port)?;
-        let running = Self { dir, port, _processes: processes };
+        let (processes, ports) = broker(dir.path(), &port)?;
+        let running = Self { dir, port, processes, _ports: ports };
         eventually("the broker takes the centre's message", READY_WITHIN, || {
             match running.publish(CENTRE, &format!("{SITE}/dispatch/status"), "hello") {
                 true => Ok(()),
-                false => Err(running._processes.iter().map(Process::tail).collect::<String>()),
+                false => Err(running.processes.iter().map(Process::tail).collect::<String>()),
             }
         })?;
         Ok(running)
@@ -172,7 +176,7 @@ fn seen(process: &Process, payload: &str) -> Vec<String> {
     topics
 }
 
-fn everybody_tries_everything(broker: impl Fn(&Path, &Port) -> Result<Vec<Process>>) -> Result<()> {
+fn everybody_tries_everything(broker: impl Fn(&Path, &Port) -> Result<Parts>) -> Result<()> {
     let broker = Running::start(broker)?;
     let of = |gateway: &str, rest: &str| format!("{SITE}/{gateway}/{rest}");
     let own = [
@@ -187,12 +191,11 @@ fn everybody_tries_everything(broker: impl Fn(&Path, &Port) -> Result<Vec<Proces
     ];
     let presence = format!("{SITE}/dispatch/status");
     let mut centre = broker.listen("centre", CENTRE, "centre", &["gengfu/v1/#".to_owned()])?;
+    centre.wait_for_line("Subscribed", SOON)?;
+    spying(&broker, &centre, &of("gw-02", "cmd/+/+"), &of("gw-02", "cmd/ack/secret"))?;
     let reads = [of("gw-01", "cmd/+/+"), of("gw-01", "alarm/+"), presence.clone()];
     let mut gateway = broker.listen("gateway", GATEWAY, "gengfu-spring-street-gw-01", &reads)?;
-    for process in [&mut centre, &mut gateway] {
-        process.wait_for_line("Subscribed", SOON)?;
-    }
-    let spy = broker.listen("spy", GATEWAY, "gengfu-spring-street-gw-01-spy", &[of("gw-02", "cmd/+/+")])?;
+    gateway.wait_for_line("Subscribed", SOON)?;
     let (mut allowed, mut commands) = (Vec::new(), Vec::new());
     for rest in own {
         allowed.push(of("gw-01", rest));
@@ -217,9 +220,27 @@ fn everybody_tries_everything(broker: impl Fn(&Path, &Port) -> Result<Vec<Proces
         let told = seen(&gateway, "allowed");
         if told == meant { Ok(()) } else { Err(format!("{told:#?}\n{}", gateway.tail())) }
     })?;
-    for (who, process) in [("the centre", &centre), ("the gateway", &gateway), ("the spy", &spy)] {
+    for (who, process) in [("the centre", &centre), ("the gateway", &gateway)] {
         assert_eq!(seen(process, "forbidden"), Vec::<String>::new(), "{who}");
     }
-    assert_eq!(seen(&spy, "allowed"), Vec::<String>::new(), "another gateway's commands are read");
+    Ok(())
+}
+
+/// A gateway asks for another's commands, under its own client id: it sees none.
+fn spying(broker: &Running, centre: &Process, filter: &str, topic: &str) -> Result<()> {
+    let mut spy = broker.listen("spy", GATEWAY, "gengfu-spring-street-gw-01", &[filter.to_owned()])?;
+    // A broker answers with a refusal, or drops the connection.
+    eventually("the spy is answered", SOON, || {
+        let output = spy.output();
+        let answered =
+            ["Subscribed", "denied", "lost", "SUBACK", "DISCONNECT"].iter().any(|word| output.contains(word));
+        if answered { Ok(()) } else { Err(spy.tail()) }
+    })?;
+    assert!(broker.publish(CENTRE, topic, "secret"));
+    eventually("the centre sees the command", SOON, || {
+        if seen(centre, "secret").is_empty() { Err(centre.tail()) } else { Ok(()) }
+    })?;
+    assert_eq!(seen(&spy, "secret"), Vec::<String>::new(), "another gateway's commands are read");
+    spy.kill();
     Ok(())
 }

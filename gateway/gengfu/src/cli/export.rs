@@ -64,12 +64,10 @@ impl Source {
     fn page(&self, from: u64) -> anyhow::Result<JournalPage> {
         match self {
             Source::Stopped(outbox) => Ok(page(outbox, from, PAGE_EVENTS)?),
-            Source::Running(path) => {
-                match super::block_on(ask(path, &Query::Journal { from, limit: PAGE_EVENTS }))?? {
-                    Answer::Journal(page) => Ok(*page),
-                    _ => bail!("the gateway answered something else; is it another version?"),
-                }
-            }
+            Source::Running(path) => match super::block_on(ask(path, &Query::Journal { from, limit: PAGE_EVENTS }))?? {
+                Answer::Journal(page) => Ok(*page),
+                _ => bail!("the gateway answered something else; is it another version?"),
+            },
         }
     }
 }

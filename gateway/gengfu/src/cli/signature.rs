@@ -46,7 +46,8 @@ pub(super) fn check(
     signature: &Signature,
     expected: Option<&Path>,
 ) -> anyhow::Result<Result<String, String>> {
-    let (Ok(certificate), Ok(value)) = (STANDARD.decode(&signature.certificate), STANDARD.decode(&signature.value)) else {
+    let (Ok(certificate), Ok(value)) = (STANDARD.decode(&signature.certificate), STANDARD.decode(&signature.value))
+    else {
         return Ok(Err("it is not base64".into()));
     };
     if let Some(path) = expected
@@ -64,7 +65,8 @@ pub(super) fn check(
         Err(error) => return Ok(Err(format!("its certificate cannot be read: {error}"))),
     };
     let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-    let mut fitting = algorithms.mapping.iter().filter(|(one, _)| one == scheme).flat_map(|(_, several)| several.iter());
+    let mut fitting =
+        algorithms.mapping.iter().filter(|(one, _)| one == scheme).flat_map(|(_, several)| several.iter());
     if fitting.any(|algorithm| parsed.verify_signature(*algorithm, bytes, &value).is_ok()) {
         return Ok(Ok(format!("signed by the certificate with SHA-256 {fingerprint}")));
     }

@@ -74,7 +74,8 @@ fn print(out: &mut impl Write, verdict: &Verdict, signature: &str) -> std::io::R
         (Some(first), Some(last)) => format!("sequence {first} to {last}"),
         _ => "an unknown range".to_owned(),
     };
-    let result = if verdict.faults.is_empty() { "whole: nothing removed, changed, reordered or repeated" } else { "NOT WHOLE" };
+    let result =
+        if verdict.faults.is_empty() { "whole: nothing removed, changed, reordered or repeated" } else { "NOT WHOLE" };
     writeln!(out, "{source}, {range}, {} events read: {result}; {signature}", verdict.events)
 }
 
