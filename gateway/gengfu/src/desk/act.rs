@@ -216,7 +216,7 @@ impl Doing<'_> {
                     }
                     self.send(&connection);
                 }
-                Signal::Acked { refusal: Some(reason), .. } => return Err(ActError::Refused(reason)),
+                Signal::Acked { refusal: Some(reason), .. } => return Err(ActError::Refused(reason.text)),
                 Signal::Message(arrived) => {
                     self.take(&arrived).await?;
                     self.send(&connection);
