@@ -2,7 +2,6 @@
 //! desk's life and gives what it took for judging; it refuses to judge. It lives in the test's process, so it survives every fault
 //! that a scenario makes, and what stands in its journal did arrive.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -11,8 +10,8 @@ use std::time::Duration;
 use gengfu::clock::SystemClock;
 use gengfu::config::Protocol;
 use gengfu::desk::client::AlarmOrder;
-use gengfu::desk::journal::Line;
-use gengfu::desk::{self, DeskConfig, DeskEvent, DeskModel, DeskParts, Order};
+use gengfu::desk::journal::{Line, Reader};
+use gengfu::desk::{self, Action, DeskConfig, DeskEvent, DeskModel, DeskParts, GatewayOrder, Order};
 use gengfu::uplink::BrokerConfig;
 use gengfu_contract::slug::Slug;
 use tokio::sync::mpsc;
@@ -51,13 +50,8 @@ impl Desk {
         let mut broker = BrokerConfig::new("127.0.0.1", port, protocol, format!("hil-{name}"));
         broker.keep_alive = Duration::from_secs(5);
         let config = DeskConfig {
-            broker,
-            site: site.clone(),
-            name: slug(name)?,
-            auto_ack_after: None,
-            auto_reset_after: None,
-            evidence_dir: dir.join(format!("{name}-pictures")),
             journal: Some(journal.clone()),
+            ..DeskConfig::new(broker, site.clone(), slug(name)?, dir.join(format!("{name}-pictures")))
         };
         let parts = DeskParts {
             model: model.clone(),
@@ -102,13 +96,31 @@ impl Desk {
     /// The desk's journal: every event once, in the order of arrival.
     ///
     /// # Errors
-    /// When it cannot be read, or a whole line of it is no line of a journal.
+    /// When it cannot be read.
     pub fn journal(&self) -> Result<Vec<Line>> {
-        let doing = || format!("read {}", self.journal.display());
-        let text = fs::read_to_string(&self.journal).map_err(|e| RigError::failed(doing(), e))?;
+        let failed = |why: &dyn std::fmt::Display| RigError::failed(format!("read {}", self.journal.display()), why);
+        let mut reader = Reader::open(&self.journal).map_err(|e| failed(&e))?;
+        let mut lines = Vec::new();
         // The last line may be half written at this moment.
-        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        whole.map(|line| serde_json::from_str(line).map_err(|e| RigError::failed(doing(), e))).collect()
+        while let Some(record) = reader.next_record().map_err(|e| failed(&e))? {
+            lines.extend(record.into_line());
+        }
+        Ok(lines)
+    }
+
+    /// Where the journal is, for `gengfu desk report`.
+    #[must_use]
+    pub fn journal_path(&self) -> &Path {
+        &self.journal
+    }
+
+    /// A person orders something of the gateway.
+    ///
+    /// # Errors
+    /// When the desk has ended.
+    pub fn give(&self, operator: &str, action: Action) -> Result<()> {
+        let order = GatewayOrder { gateway: self.gateway.clone(), operator: operator.to_owned(), action };
+        self.order(Order::Give(order))
     }
 
     /// A person acknowledges an alarm.

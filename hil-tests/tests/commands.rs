@@ -158,7 +158,12 @@ fn every_verb() -> Result<()> {
         ("snapshot", "v-snapshot", json!({"camera": "cam-9"}), "refused"),
         ("config", "v-config", json!({"bundle": "AAAA"}), "refused"),
         ("explode", "v-explode", json!({}), "refused"),
-        ("ack", "v-expired", json!({"alarm_id": smoke, "expires_at": later(1)}), "refused"),
+        (
+            "shelve",
+            "v-expired",
+            json!({"device": "door-1", "kind": "door_left_open", "until": until, "reason": "works", "expires_at": later(1)}),
+            "refused",
+        ),
     ];
     // Another gateway's subtree is not ours.
     centre.send("gw-2", "ack", "v-foreign", &given(&site, json!({"alarm_id": smoke}))?)?;
@@ -299,7 +304,7 @@ fn out_of_service() -> Result<()> {
 
 fn drilled() -> Result<()> {
     let plan =
-        Plan { nodes: 1, receipt_within: Some("2s"), more: "\n[drill]\nreceipt_within = \"2s\"\n", ..Plan::default() };
+        Plan { nodes: 1, receipt_within: Some("2s"), more: "\n[drill]\nreceipt_within = \"8s\"\n", ..Plan::default() };
     let mut site = Site::start(&plan)?;
     let held = |site: &Site, what: &str, wanted: &dyn Fn(&Value) -> bool| {
         eventually(what, SETTLED_WITHIN, || {
@@ -310,7 +315,7 @@ fn drilled() -> Result<()> {
     };
     assert_eq!(site.gateway.command_output(&["drill", "now"])?.0, Some(0));
     let good = held(&site, "the drill's receipt", &|drills| drills["history"][0]["result"] == "received")?;
-    assert!(good["history"][0]["latency_ms"].as_i64().is_some_and(|ms| (0..2_000).contains(&ms)), "{good}");
+    assert!(good["history"][0]["latency_ms"].as_i64().is_some_and(|ms| (0..=8_000).contains(&ms)), "{good}");
     site.broker.kill();
     assert_eq!(site.gateway.command_output(&["drill", "now"])?.0, Some(0));
     held(&site, "a drill without the centre fails", &|drills| {

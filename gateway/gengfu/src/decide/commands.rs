@@ -202,7 +202,7 @@ impl Decider {
         if request.retained {
             return Some(refused(
                 "不接受保留（retain）的指令",
-                "retained commands are not taken: publish it without the retain flag",
+                "retained commands are not taken: publish it with a new id and without the retain flag",
             ));
         }
         let (operator, alarm_id) = (given.operator, alarm_id(&request.command));

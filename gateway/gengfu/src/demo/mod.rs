@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Protocol};
-use crate::desk::{self, DeskConfig, DeskEvent, DeskModel, DeskParts, Order, plain, view};
+use crate::desk::view::state::State;
+use crate::desk::{self, DeskConfig, DeskEvent, DeskModel, DeskParts, Finding, Order, plain, view};
 use crate::uplink::BrokerConfig;
 use stage::Stage;
 use story::Story;
@@ -203,22 +204,21 @@ fn desk_config(config: &Config, folder: &Path) -> anyhow::Result<DeskConfig> {
         }
         _ => {}
     }
+    let broker =
+        BrokerConfig::new(&config.uplink.host, config.uplink.port, config.uplink.protocol, "gengfu-demo-desk");
     Ok(DeskConfig {
-        broker: BrokerConfig::new(&config.uplink.host, config.uplink.port, config.uplink.protocol, "gengfu-demo-desk"),
-        site: config.gateway.site.clone(),
-        name: Slug::new("demo-desk")?,
         auto_ack_after: Some(ACK_AFTER),
         auto_reset_after: Some(RESET_AFTER),
-        evidence_dir,
         journal: Some(journal),
+        ..DeskConfig::new(broker, config.gateway.site.clone(), Slug::new("demo-desk")?, evidence_dir)
     })
 }
 
-/// Runs a desk by itself until Ctrl-C, with the live view or as lines. True when nothing that a gateway stated was missing at the end.
+/// Runs a desk by itself until Ctrl-C, with the live view (as `view` says) or as lines. True when nothing that a gateway stated was missing at the end.
 ///
 /// # Errors
 /// When the desk cannot start or the terminal cannot be used.
-pub fn watch_desk(config: DeskConfig, shows_view: bool, as_json: bool) -> anyhow::Result<bool> {
+pub fn watch_desk(config: DeskConfig, view: Option<State>, as_json: bool) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let model = Arc::new(Mutex::new(DeskModel::new(config.site.clone())));
@@ -230,9 +230,10 @@ pub fn watch_desk(config: DeskConfig, shows_view: bool, as_json: bool) -> anyhow
             DeskParts { model: model.clone(), events: events_in, orders, clock: clock.clone(), shutdown: shutdown.clone() };
         let mut desk = tokio::spawn(desk::run(config, parts));
         let show = async {
-            if shows_view {
+            if let Some(state) = view {
+                let clock = clock.clone();
                 let parts = view::ViewParts { model: model.clone(), events, orders: orders_in, clock, shutdown: shutdown.clone() };
-                view::run(parts).await
+                view::run_as(parts, state).await
             } else {
                 plain::follow(events, as_json, std::io::stdout()).await
             }
@@ -246,6 +247,7 @@ pub fn watch_desk(config: DeskConfig, shows_view: bool, as_json: bool) -> anyhow
         desk.await?.context("the desk")?;
         ended?;
         let model = model.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(model.gateways().keys().all(|gateway| model.proof(gateway).is_none_or(|proof| proof.holds())))
+        let now = clock.now();
+        Ok(model.gateways().keys().all(|gateway| !model.findings(gateway, now).iter().any(Finding::is_fault)))
     })
 }

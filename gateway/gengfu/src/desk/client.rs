@@ -317,7 +317,7 @@ impl Desk {
             Signal::Acked { packet_id, refusal } => {
                 ledger.acked(packet_id);
                 if let Some(reason) = refusal {
-                    let reason = format!("the broker refused a command ({reason}); allow this user to write cmd/#");
+                    let reason = format!("the broker refused a command ({}); allow this user to write cmd/#", reason.text);
                     self.tell(DeskEvent::Fault { place: "publish".into(), reason });
                 }
             }

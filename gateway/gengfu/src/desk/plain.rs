@@ -6,8 +6,8 @@ use std::io::Write;
 
 use tokio::sync::mpsc;
 
-use super::model::DeskEvent;
 use super::sequence::Arrival;
+use super::told::DeskEvent;
 
 /// The line for people; `None` for what only repeats or confirms.
 #[must_use]
@@ -18,10 +18,21 @@ pub fn line(event: &DeskEvent) -> Option<String> {
         DeskEvent::Gateway { gateway, status } => {
             format!("网关 gateway {gateway} {:?} (boot {})", status.state, status.boot)
         }
-        DeskEvent::Alarm { arrival: Arrival::Duplicate, .. }
-        | DeskEvent::Observed { arrival: Arrival::Duplicate, .. } => {
-            return None;
+        DeskEvent::Alarm { arrival: Arrival::Duplicate | Arrival::Again, .. }
+        | DeskEvent::Observed { arrival: Arrival::Duplicate | Arrival::Again, .. }
+        | DeskEvent::Statement { .. } => return None,
+        DeskEvent::Presence { gateway, there, since } => {
+            let (word, since) = (there.text(), since.map(|at| format!(" since {}", at.strftime("%H:%M:%SZ"))));
+            format!("网关 gateway {gateway} {} {}{}", word.zh, word.en, since.unwrap_or_default())
         }
+        DeskEvent::Proof { gateway, last, findings, .. } => match findings.first() {
+            None => format!("证明 proof of {gateway}: 完整 whole, 1…{}", last.unwrap_or(0)),
+            Some(first) => {
+                let (text, more) = (first.text(), findings.len() - 1);
+                let more = if more > 0 { format!(" (+{more})") } else { String::new() };
+                format!("证明 proof of {gateway}: {} {}{more}", text.zh, text.en)
+            }
+        },
         DeskEvent::Alarm { gateway, sequence, alarm, latency_ms, historical, arrival, .. } => {
             let title = &alarm.title;
             let place = alarm.location.as_ref().and_then(|l| l.text.as_deref()).unwrap_or("-");
@@ -45,9 +56,11 @@ pub fn line(event: &DeskEvent) -> Option<String> {
             };
             format!("图片 picture {n} of {gateway}/{alarm_id}: {path} ({word})")
         }
-        DeskEvent::Reply { gateway, reply } => {
+        DeskEvent::Reply { gateway, reply, verb, about } => {
             let reason = reply.reason.as_ref().map(|r| format!(": {} {}", r.zh, r.en)).unwrap_or_default();
-            format!("答复 reply of {gateway} to {}: {:?}{reason}", reply.cmd_id, reply.outcome)
+            let to = verb.as_ref().map(|verb| format!("{verb} {}", about.as_deref().unwrap_or_default()));
+            let to = to.unwrap_or_else(|| reply.cmd_id.clone());
+            format!("答复 reply of {gateway} to {to}: {:?}{reason}", reply.outcome)
         }
         DeskEvent::Sent { verb, .. } if verb == "receipt" => return None,
         DeskEvent::Sent { gateway, verb, about } => format!("已发 sent {verb} {about} to {gateway}"),

@@ -79,7 +79,8 @@ impl Receipts {
         }
         while taken.len() < messages_max {
             let Some(mut entry) = self.owed.first_entry() else { break };
-            let rest = entry.get_mut().split_off(entry.get().len().min(IDS_MAX));
+            let count = entry.get().len().min(IDS_MAX);
+            let rest = entry.get_mut().split_off(count);
             let ids = std::mem::replace(entry.get_mut(), rest);
             taken.push((entry.key().clone(), ids));
             if entry.get().is_empty() {

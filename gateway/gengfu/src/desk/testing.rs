@@ -13,15 +13,28 @@ pub(crate) fn at(second: i64) -> Timestamp {
 
 /// Events 1 to `count`, chained.
 pub(crate) fn chain_of(count: u64) -> Vec<Event> {
-    let mut prev = chain::GENESIS;
-    (1..=count)
+    chain_after(0, chain::GENESIS, count, "e")
+}
+
+/// `count` events after number `after` whose hash is `prev`; their ids begin with `name`. Each is journaled a second after the one
+/// before, those of another name than "e" a day later.
+pub(crate) fn chain_after(after: u64, mut prev: [u8; 32], count: u64, name: &str) -> Vec<Event> {
+    let day = if name == "e" { 0 } else { 86_400 };
+    (after + 1..=after + count)
         .map(|sequence| {
             let mut event = observed(sequence);
+            event.id = format!("{name}{sequence}");
+            event.recordedtime = at(day + i64::try_from(sequence).unwrap());
             event.prevhash = hex::encode(prev);
             prev = chain::hash(&chain::canonical(&event).unwrap());
             event
         })
         .collect()
+}
+
+/// Hash of the last of these, as a statement says it.
+pub(crate) fn head_of(events: &[Event]) -> String {
+    hex::encode(chain::hash(&chain::canonical(events.last().unwrap()).unwrap()))
 }
 
 /// A door that opened.
@@ -94,5 +107,17 @@ pub(crate) fn alarm(sequence: u64, rev: u32, kind: AlarmKind, condition: Conditi
         lane: kind.lane(),
         data: serde_json::to_value(data).unwrap(),
         ..observed(sequence)
+    }
+}
+
+/// A statement of `sequence` events of which `pending` of the city lane wait, a head that is checked nowhere.
+pub(crate) fn statement(sequence: u64, pending: u64) -> gengfu_contract::state::Statement {
+    gengfu_contract::state::Statement {
+        sequence,
+        head: String::new(),
+        pending: [(Lane::City, pending)].into(),
+        oldest_pending_at: None,
+        dropped: std::collections::BTreeMap::new(),
+        at: at(i64::try_from(sequence).unwrap()),
     }
 }

@@ -157,7 +157,8 @@ pub(super) fn v4(
     check(broker, session)?;
     let mut options = four::MqttOptions::new(&broker.client_id, &broker.host, broker.port);
     options.set_keep_alive(broker.keep_alive);
-    options.set_clean_session(false);
+    // Who wants nothing kept says so; a broker of this version has no other measure.
+    options.set_clean_session(session.session_expiry.is_zero());
     let incoming = usize::try_from(session.incoming_bytes_max).unwrap_or(usize::MAX);
     options.set_max_packet_size(incoming, OUTGOING_BYTES_MAX);
     options.set_inflight(session.on_wire_max);

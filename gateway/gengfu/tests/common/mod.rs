@@ -328,13 +328,9 @@ pub struct Desk {
 impl Desk {
     pub fn start(dir: &Path, broker: BrokerConfig, auto_ack_after: Option<Duration>, journal: bool) -> Self {
         let config = DeskConfig {
-            broker,
-            site: slug("s"),
-            name: slug("desk"),
             auto_ack_after,
-            auto_reset_after: None,
-            evidence_dir: dir.join("pictures"),
             journal: journal.then(|| dir.join("desk.jsonl")),
+            ..DeskConfig::new(broker, slug("s"), slug("desk"), dir.join("pictures"))
         };
         let model = Arc::new(Mutex::new(DeskModel::new(slug("s"))));
         let (events_in, events) = mpsc::channel(65_536);
