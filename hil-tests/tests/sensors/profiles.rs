@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use gengfu::sensors::Moment;
+use gengfu::sensors::handover::Source;
 use gengfu::sensors::modbus::decode::{Data, decode};
 use gengfu::sensors::mqtt::inbox::Inbox;
 use gengfu::sensors::plan::shelf;
