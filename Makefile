@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 # The steps of a verb follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
-.PHONY: district-year fuzz link-lives help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-power-cut test-soak
+.PHONY: district-year fuzz link-lives help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-matrix test-power-cut test-soak
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
@@ -76,7 +76,7 @@ link-lives: ## simulated lives of nodes, wires, gateway and disk, SEEDS of them 
 fuzz: setup-test ## fuzz every decoder for FUZZ_SECONDS each (not in CI; `make test` runs a short share)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
-# The three long runs repeat a scenario of hil-tests/tests more often than `make test` does.
+# The four long runs repeat a scenario of hil-tests/tests more often than `make test` does.
 test-kill: setup-test ## kill -9 the gateway ROUNDS times while events flow
 	@$(CARGO) build --locked --workspace --bins
 	@GENGFU_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p hil-tests --test kill -- --nocapture
@@ -84,6 +84,10 @@ test-kill: setup-test ## kill -9 the gateway ROUNDS times while events flow
 test-power-cut: setup-test ## cut the gateway's disk ROUNDS times (needs root)
 	@$(CARGO) build --locked --workspace --bins
 	@GENGFU_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p hil-tests --test power_cut -- --nocapture
+
+test-matrix: setup-test ## every fault between gateway and centre, ROUNDS times (3 unless said)
+	@$(CARGO) build --locked --workspace --bins
+	@GENGFU_ROUNDS=$(if $(filter-out file,$(origin ROUNDS)),$(ROUNDS),3) $(CARGO) test --locked -p hil-tests --test fault_matrix -- --nocapture --test-threads 1
 
 test-soak: setup-test ## events, outages and camera faults for ROUNDS rounds
 	@$(CARGO) build --locked --workspace --bins

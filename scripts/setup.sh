@@ -23,6 +23,7 @@ test_packages=(
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
   ffmpeg                                                             # makes the clips
   e2fsprogs mount util-linux iproute2                                # power cuts on loop-mounted ext4
+  libfaketime                                                        # a gateway whose clock is wrong
   qemu-system-arm                                                    # the node's image in an emulator
 )
 case $set_name in

@@ -36,6 +36,8 @@ const BAUD: u32 = 115_200;
 /// the rest is room for a loaded machine.
 pub const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 
+/// A gateway that is told to end does so within this.
+const ENDED_WITHIN: Duration = Duration::from_secs(30);
 /// An event that is on the gateway's disk is at the desk within this, receipts that time out included.
 const ON_ITS_WAY: Duration = Duration::from_secs(20);
 
@@ -269,6 +271,7 @@ pub struct Site {
     pub desk_path: Option<MqttProxy>,
     /// The broker.
     pub broker: Broker,
+    data_dir: PathBuf,
     /// Everybody's files.
     pub dir: TempDir,
 }
@@ -300,7 +303,8 @@ impl Site {
         for (name, value) in &plan.environment {
             gateway = gateway.with_env(name, value);
         }
-        Ok(Self { gateway, desk, nodes, bus, proxy, mqtt, desk_path, broker, dir })
+        let data_dir = plan.data_dir.clone().unwrap_or_else(|| dir.path().join("data"));
+        Ok(Self { gateway, desk, nodes, bus, proxy, mqtt, desk_path, broker, data_dir, dir })
     }
 
     /// As [`Site::prepare`], then starts the gateway and waits until it hears its nodes and has reached the centre.
@@ -334,6 +338,28 @@ impl Site {
     #[must_use]
     pub fn is_settled(&self, status: &serde_json::Value) -> bool {
         is_settled(status, &self.desk, &self.nodes)
+    }
+
+    /// Ends the gateway in order and checks its own journal, offline: every record up to the head is there, and the chain holds. Gives its last
+    /// sequence.
+    ///
+    /// # Errors
+    /// When the gateway does not end in order, the store does not open, or the journal is not whole; every place is named.
+    pub fn own_journal(&mut self) -> Result<u64> {
+        let doing = "check the gateway's own journal";
+        let ended = self.gateway.stop(ENDED_WITHIN)?;
+        if ended != Some(0) {
+            return Err(RigError::failed(doing, format!("the gateway did not end in order: {ended:?}")));
+        }
+        let options = gengfu_outbox::Options::new(self.data_dir.join("outbox"));
+        let outbox = gengfu_outbox::Outbox::open(options).map_err(|e| RigError::failed(doing, e))?;
+        let report = outbox.verify().map_err(|e| RigError::failed(doing, e))?;
+        let damaged = outbox.stats().damaged;
+        let kept = (report.last_sequence + 1).saturating_sub(report.first_sequence);
+        if !report.faults.is_empty() || report.records != kept || damaged > 0 {
+            return Err(RigError::failed(doing, format!("{report:?}, {damaged} damaged")));
+        }
+        Ok(report.last_sequence)
     }
 
     /// Judges what arrived. Call it after [`Site::settle`].

@@ -75,7 +75,7 @@ fn pop(queue: &Mutex<Vec<&'static Row>>) -> Option<&'static Row> {
 fn print_table(played: &[(&Row, Result<Outcome>)], protocol: Protocol) {
     let line = |cells: [&str; 8]| {
         let [name, struck, events, copies, whole, p99, state, remedy] = cells;
-        format!("{name:<48} {struck:>6} {events:>6} {copies:>6} {whole:>6} {p99:>6}  {state:<12} {remedy}\n")
+        format!("{name:<48} {struck:>6} {events:>6} {copies:>6} {whole:>6} {p99:>6}  {state:<32} {remedy}\n")
     };
     let mut table = format!(
         "\nfault matrix, {protocol:?}; s: from the end of the fault until all had arrived; p99: from sensed to receipt, life safety, ms\n"

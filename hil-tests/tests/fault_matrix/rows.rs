@@ -64,8 +64,8 @@ pub enum Step {
     Struck(u64),
     /// Until so many more events have happened at the nodes.
     Live(usize),
-    /// Until `status` shows this state of the uplink, with these words in its detail and its remedy.
-    Shows { state: &'static str, detail: &'static str, remedy: &'static str },
+    /// Until `status` shows this state of the uplink, for this cause (any, where it is empty), with its remedy in both languages.
+    Shows { state: &'static str, cause: &'static str },
     /// The gateway's connection is closed.
     Cut,
     /// The gateway's connection is reset.
@@ -108,8 +108,8 @@ use Step::{
     DeskStands, GatewaysCertificate, Heal, Live, Reset, RevokeGateway, Shows, Stall, Strike, StrikeDesk, Struck,
 };
 
-const ONLINE: Step = Shows { state: "online", detail: "", remedy: "" };
-const GONE: Step = Shows { state: "offline", detail: "", remedy: "check" };
+const ONLINE: Step = Shows { state: "online", cause: "" };
+const GONE: Step = Shows { state: "offline", cause: "" };
 
 const fn row(name: &'static str, order: Order, story: &'static [Step]) -> Row {
     Row { name, on: None, setting: Plain, order, story, check: None }
@@ -165,7 +165,7 @@ pub const WAY: &[Row] = &[
             Strike(|| vec![puback(Fault::Repeat(2)).times(20)]),
             Struck(20),
             Live(10),
-            Shows { state: "online", detail: "", remedy: "" },
+            Shows { state: "online", cause: "" },
         ],
     ),
     row(
@@ -268,7 +268,7 @@ pub const WAY: &[Row] = &[
             &[
                 Live(5),
                 Acl(ACL_WITHOUT_EVENTS),
-                Shows { state: "refused", detail: "NotAuthorized", remedy: "ACL" },
+                Shows { state: "refused", cause: "not_authorized" },
                 Live(10),
                 Acl(ACL),
                 ONLINE,
@@ -283,7 +283,7 @@ pub const WAY: &[Row] = &[
             &[
                 Live(5),
                 Acl(ACL_WITHOUT_EVENTS),
-                Shows { state: "no_receipts", detail: "receipt", remedy: "ACL" },
+                Shows { state: "no_receipts", cause: "dropped_in_silence" },
                 Live(10),
                 Acl(ACL),
                 ONLINE,
@@ -295,7 +295,7 @@ pub const WAY: &[Row] = &[
         Sending,
         &[
             Strike(|| vec![publish(Fault::Refuse(0x97)).skip(3).times(6)]),
-            Shows { state: "refused", detail: "Quota", remedy: "broker" },
+            Shows { state: "refused", cause: "quota_exceeded" },
             Struck(6),
             ONLINE,
         ],
@@ -310,7 +310,7 @@ pub const WAY: &[Row] = &[
         Arrival,
         &[
             Strike(|| vec![publish(Fault::Disconnect(0x97)).skip(3).times(1), slow_return()]),
-            Shows { state: "offline", detail: "Quota", remedy: "broker" },
+            Shows { state: "offline", cause: "quota_exceeded" },
             ONLINE,
         ],
     )),
@@ -319,7 +319,7 @@ pub const WAY: &[Row] = &[
         Arrival,
         &[
             Strike(|| vec![publish(Fault::Disconnect(0x95)).skip(3).times(1), slow_return()]),
-            Shows { state: "offline", detail: "PacketTooLarge", remedy: "broker" },
+            Shows { state: "offline", cause: "packet_too_large" },
             ONLINE,
         ],
     )),
@@ -332,7 +332,7 @@ pub const WAY: &[Row] = &[
                 Live(5),
                 DeskAway(true),
                 Live(60),
-                Shows { state: "no_receipts", detail: "receipt", remedy: "dispatch centre" },
+                Shows { state: "no_receipts", cause: "centre_away" },
                 DeskAway(false),
                 ONLINE,
             ],
@@ -358,7 +358,7 @@ pub const WAY: &[Row] = &[
         &[
             Live(5),
             BrokerWith(&["max_packet_size 1100"]),
-            Shows { state: "refused", detail: "bytes", remedy: "packet size" },
+            Shows { state: "refused", cause: "packet_too_large" },
             Live(10),
             BrokerWith(&[]),
             ONLINE,
@@ -370,7 +370,7 @@ pub const WAY: &[Row] = &[
         &[
             Live(5),
             BrokerWith(&["max_packet_size 1100"]),
-            Shows { state: "refused", detail: "closes the connection", remedy: "packet size" },
+            Shows { state: "refused", cause: "broker_hangs_up" },
             Live(10),
             BrokerWith(&[]),
             ONLINE,
@@ -382,7 +382,7 @@ pub const WAY: &[Row] = &[
         &[
             Live(5),
             BrokerWith(&["message_size_limit 900"]),
-            Shows { state: "refused", detail: "PayloadFormat", remedy: "packet size" },
+            Shows { state: "refused", cause: "" },
             Live(10),
             BrokerWith(&[]),
             ONLINE,
@@ -394,7 +394,7 @@ pub const WAY: &[Row] = &[
         &[
             Live(5),
             BrokerWith(&["message_size_limit 900"]),
-            Shows { state: "no_receipts", detail: "receipt", remedy: "in silence" },
+            Shows { state: "no_receipts", cause: "dropped_in_silence" },
             Live(10),
             BrokerWith(&[]),
             ONLINE,
@@ -403,14 +403,7 @@ pub const WAY: &[Row] = &[
     row(
         "slow centre",
         Sending,
-        &[
-            Live(5),
-            DeskRate(6_000),
-            Live(60),
-            Shows { state: "no_receipts", detail: "receipt", remedy: "dispatch centre" },
-            Heal,
-            ONLINE,
-        ],
+        &[Live(5), DeskRate(6_000), Live(60), Shows { state: "no_receipts", cause: "" }, Heal, ONLINE],
     ),
     row(
         "centre stands still",
@@ -418,7 +411,7 @@ pub const WAY: &[Row] = &[
         &[
             Live(5),
             DeskStands(true),
-            Shows { state: "no_receipts", detail: "receipt", remedy: "away" },
+            Shows { state: "no_receipts", cause: "centre_away" },
             Live(20),
             DeskStands(false),
             ONLINE,
@@ -432,7 +425,7 @@ pub const WAY: &[Row] = &[
                 vec![Rule::new(ToServer, Kind::Publish, Fault::Refuse(0)).topic_has("/cmd/receipt/").times(20)]
             }),
             Struck(20),
-            Shows { state: "no_receipts", detail: "receipt", remedy: "cmd/receipt" },
+            Shows { state: "no_receipts", cause: "" },
             ONLINE,
         ],
     ),
@@ -448,7 +441,7 @@ pub const TLS: &[Row] = &[
             &[
                 Live(5),
                 BrokersCertificate { validity: Validity::Expired, of_a_stranger: false },
-                Shows { state: "offline", detail: "xpired", remedy: "" },
+                Shows { state: "offline", cause: "tls_failed" },
                 Live(20),
                 BrokersCertificate { validity: Validity::Now, of_a_stranger: false },
                 ONLINE,
@@ -463,7 +456,7 @@ pub const TLS: &[Row] = &[
             &[
                 Live(5),
                 BrokersCertificate { validity: Validity::Now, of_a_stranger: true },
-                Shows { state: "offline", detail: "", remedy: "CA" },
+                Shows { state: "offline", cause: "tls_failed" },
                 Live(20),
                 BrokersCertificate { validity: Validity::Now, of_a_stranger: false },
                 ONLINE,
@@ -478,7 +471,7 @@ pub const TLS: &[Row] = &[
             &[
                 Live(5),
                 GatewaysCertificate(Validity::Expired),
-                Shows { state: "offline", detail: "", remedy: "certificate" },
+                Shows { state: "offline", cause: "" },
                 Live(20),
                 GatewaysCertificate(Validity::Now),
                 ONLINE,
@@ -493,7 +486,7 @@ pub const TLS: &[Row] = &[
             &[
                 Live(5),
                 RevokeGateway,
-                Shows { state: "offline", detail: "", remedy: "certificate" },
+                Shows { state: "offline", cause: "" },
                 Live(20),
                 GatewaysCertificate(Validity::Now),
                 ONLINE,

@@ -99,7 +99,7 @@ impl Stage {
             }
             Step::Struck(times) => self.struck(times),
             Step::Live(events) => self.live(events),
-            Step::Shows { state, detail, remedy } => self.shows(state, detail, remedy),
+            Step::Shows { state, cause } => self.shows(state, cause),
             Step::Cut => self.way().map(MqttProxy::cut),
             Step::Reset => self.way().map(MqttProxy::reset),
             Step::Stall(direction) => self.way().map(|way| way.stall(direction, true)),
@@ -178,24 +178,24 @@ impl Stage {
         })
     }
 
-    /// Until `status` shows this state of the uplink with these words, and the remedy is also among its findings.
-    fn shows(&mut self, state: &str, detail: &str, remedy: &str) -> Result<()> {
-        let what = format!("`status` shows {state}, {detail:?}, {remedy:?}");
+    /// Until `status` shows this state of the uplink for this cause; the remedy must be there in both languages, and among the findings.
+    fn shows(&mut self, state: &str, cause: &str) -> Result<()> {
+        let what = format!("`status` shows {state} {cause}");
         let status = self.site.gateway.wait_until(&what, SHOWN_WITHIN, |status| {
             let uplink = &status["uplink"];
-            let says = |key: &str, words: &str| uplink[key].as_str().unwrap_or_default().contains(words);
-            uplink["state"] == state && says("detail", detail) && says("remedy", remedy)
+            uplink["state"] == state && (cause.is_empty() || uplink["cause"] == cause)
         })?;
         if state == "online" {
             return Ok(());
         }
-        let remedy = status["uplink"]["remedy"].as_str().unwrap_or_default();
+        let word = |key: &str| status["uplink"][key].as_str().unwrap_or_default().to_owned();
         let findings = status["findings"].as_array().cloned().unwrap_or_default();
-        let found = |finding: &Value| finding["remedy"] == remedy && finding["problem"].to_string().contains("uplink");
-        if remedy.is_empty() || !findings.iter().any(found) {
-            return Err(RigError::failed(what, format!("the remedy is not among the findings: {findings:#?}")));
+        let about = |finding: &Value| finding["problem"].as_str().is_some_and(|text| text.contains("uplink"));
+        let found = |finding: &Value| about(finding) && finding["remedy"].as_str().is_some_and(|text| !text.is_empty());
+        if word("remedy").is_empty() || word("remedy_zh").is_empty() || !findings.iter().any(found) {
+            return Err(RigError::failed(what, format!("the remedy is missing: {:#}", status["uplink"])));
         }
-        self.shown.push((state.to_owned(), remedy.to_owned()));
+        self.shown.push((format!("{state}: {}", word("cause")), word("remedy")));
         Ok(())
     }
 

@@ -9,12 +9,13 @@
 //! | [`profile`] | a model's file, checked |
 //! | [`config`], [`plan`] | the gateway's keys; these and the profiles, joined |
 //! | [`levels`] | what a device has said, and what of it was told |
-//! | [`outgoing`] | observations until they are durable |
+//! | [`outgoing`], [`handover`] | observations until they are durable; their way to the decider |
 //! | [`stats`] | what a technician sees |
 //! | [`modbus`] | polling a line |
 //! | [`mqtt`] | listening to a broker |
 
 pub mod config;
+pub mod handover;
 pub mod levels;
 pub mod modbus;
 pub mod mqtt;

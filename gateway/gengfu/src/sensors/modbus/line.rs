@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_modbus::client::{Client, Context};
 use tokio_modbus::slave::{Slave, SlaveContext};
@@ -22,10 +22,11 @@ use super::poller::{Answer, Next, Poller, Request};
 use super::port;
 use crate::clock::Clock;
 use crate::link::LinkBatch;
+use crate::sensors::handover::{Handover, show};
 use crate::sensors::plan::LinePlan;
 use crate::sensors::profile::Function;
 use crate::sensors::stats::Problem;
-use crate::sensors::{Moment, SensorStats, config::Way, cursor_key};
+use crate::sensors::{Moment, SensorStats, config::Way};
 
 /// First and longest wait before a line is opened again.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -42,9 +43,8 @@ enum Done {
 }
 
 type Step = Pin<Box<dyn Future<Output = Done> + Send>>;
-type Pending = oneshot::Receiver<Result<(), String>>;
 
-/// Serves one line until `stop`. `saved` is the value stored under [`cursor_key`] of the line's name. When `observed` is full it keeps its observations
+/// Serves one line until `stop`. `saved` is the value stored under [`crate::sensors::cursor_key`] of the line's name. When `observed` is full it keeps its observations
 /// and goes on polling; when it is closed nobody judges any more, and it ends.
 pub async fn run(
     plan: LinePlan,
@@ -60,27 +60,27 @@ pub async fn run(
         clock,
         context: None,
         step: None,
-        pending: None,
+        handover: Handover::default(),
         wake_at: Instant::now(),
         retry: RETRY_FIRST,
         is_lost: true,
     };
     loop {
         line.begin();
-        line.publish(&status);
-        let has_batch = line.pending.is_none() && line.poller.has_batch();
+        show(&mut line.poller, &status);
+        let has_batch = line.handover.is_due(&line.poller);
         tokio::select! {
             () = stop.cancelled() => break,
             done = step(&mut line.step) => line.on_done(done),
-            stored = answer(&mut line.pending) => line.on_stored(stored),
+            stored = line.handover.answered() => line.handover.settle(&mut line.poller, stored),
             permit = observed.reserve(), if has_batch => match permit {
-                Ok(permit) => line.hand_over(permit),
+                Ok(permit) => line.handover.give(&mut line.poller, permit),
                 Err(_) => break,
             },
             () = sleep_until(line.wake_at), if line.step.is_none() => {}
         }
     }
-    line.publish(&status);
+    show(&mut line.poller, &status);
 }
 
 struct Line {
@@ -89,7 +89,7 @@ struct Line {
     /// The open line, while nobody asks.
     context: Option<Context>,
     step: Option<Step>,
-    pending: Option<Pending>,
+    handover: Handover,
     wake_at: Instant,
     retry: Duration,
     /// Not open since it was lost, or since the start. A line that is only opened anew after a bad answer was never away.
@@ -103,25 +103,7 @@ async fn step(step: &mut Option<Step>) -> Done {
     }
 }
 
-async fn answer(pending: &mut Option<Pending>) -> Result<(), String> {
-    match pending {
-        Some(done) => done.await.unwrap_or_else(|_| Err("the decider gave no answer".into())),
-        None => std::future::pending().await,
-    }
-}
-
 impl Line {
-    fn publish(&mut self, status: &watch::Sender<SensorStats>) {
-        let stats = self.poller.stats();
-        status.send_if_modified(|shown| {
-            let is_news = shown != stats;
-            if is_news {
-                shown.clone_from(stats);
-            }
-            is_news
-        });
-    }
-
     /// Starts what is due, if nothing is under way.
     fn begin(&mut self) {
         if self.step.is_some() {
@@ -178,26 +160,6 @@ impl Line {
         self.poller.line_lost(at, problem);
         self.wake_at = Instant::now() + self.retry.mul_f64(rand::rng().random_range(0.75..1.25));
         self.retry = (self.retry * 2).min(RETRY_MAX);
-    }
-
-    fn hand_over(&mut self, permit: mpsc::Permit<'_, LinkBatch>) {
-        let key = cursor_key(&self.poller.plan().name);
-        if let Some((observations, told)) = self.poller.take_batch() {
-            let (done, pending) = oneshot::channel();
-            self.pending = Some(pending);
-            permit.send(LinkBatch { observations, cursor: (key, told), done });
-        }
-    }
-
-    fn on_stored(&mut self, stored: Result<(), String>) {
-        self.pending = None;
-        match stored {
-            Ok(()) => self.poller.committed(),
-            Err(why) => {
-                tracing::error!(line = %self.poller.plan().name, %why, "not stored; it is handed over again");
-                self.poller.failed();
-            }
-        }
     }
 }
 

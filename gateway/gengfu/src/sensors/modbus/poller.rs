@@ -6,10 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gengfu_alarm::observation::{Link, Observation, What};
+use gengfu_contract::slug::Slug;
 use jiff::SignedDuration;
 
 use super::decode::{Data, decode};
 use crate::config::DeviceClass;
+use crate::sensors::handover::Source;
 use crate::sensors::levels::{How, LIVE, Levels};
 use crate::sensors::outgoing::Outgoing;
 use crate::sensors::plan::{LinePlan, UnitPlan};
@@ -271,14 +273,23 @@ impl Poller {
         }
     }
 
-    /// Whether a batch can be taken.
+    /// The line's device name.
     #[must_use]
-    pub fn has_batch(&self) -> bool {
+    pub fn plan(&self) -> &LinePlan {
+        &self.plan
+    }
+}
+
+impl Source for Poller {
+    fn name(&self) -> &Slug {
+        &self.plan.name
+    }
+
+    fn has_batch(&self) -> bool {
         self.out.has_batch()
     }
 
-    /// The next observations, and what is to be stored with them under [`crate::sensors::cursor_key`].
-    pub fn take_batch(&mut self) -> Option<(Vec<Observation>, Vec<u8>)> {
+    fn take_batch(&mut self) -> Option<(Vec<Observation>, Vec<u8>)> {
         let (observations, is_all) = self.out.take()?;
         if is_all {
             let of_unit = |(plan, unit): (&'_ UnitPlan, &'_ Unit)| -> Vec<_> {
@@ -291,27 +302,18 @@ impl Poller {
         Some((observations, self.cursor.clone()))
     }
 
-    /// The batch is durable.
-    pub fn committed(&mut self) {
+    fn committed(&mut self) {
         self.out.committed();
     }
 
-    /// The disk refused the batch; it is handed over again.
-    pub fn failed(&mut self) {
+    fn failed(&mut self) {
         self.out.failed();
         self.stats.refused += 1;
     }
 
-    /// What a technician sees.
-    pub fn stats(&mut self) -> &SensorStats {
+    fn stats(&mut self) -> &SensorStats {
         self.stats.merged = self.out.merged();
         &self.stats
-    }
-
-    /// The line's device name.
-    #[must_use]
-    pub fn plan(&self) -> &LinePlan {
-        &self.plan
     }
 }
 

@@ -15,16 +15,17 @@ use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, Publish,
     QoS, SubscribeFilter, SubscribeReasonCode,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::Inbox;
 use crate::clock::Clock;
 use crate::link::LinkBatch;
+use crate::sensors::handover::{Handover, show};
 use crate::sensors::plan::BrokerPlan;
 use crate::sensors::stats::Problem;
-use crate::sensors::{Moment, SensorStats, cursor_key};
+use crate::sensors::{Moment, SensorStats};
 
 /// First and longest wait before the broker is tried again.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -39,9 +40,8 @@ const FILTERS_PER_PACKET: usize = 100;
 const CHANNEL: usize = 512;
 
 type Poll = Pin<Box<dyn Future<Output = (Box<EventLoop>, Result<Event, ConnectionError>)> + Send>>;
-type Pending = oneshot::Receiver<Result<(), String>>;
 
-/// Serves one broker until `stop`. `saved` is the value stored under [`cursor_key`] of the broker's name. When `observed` is full nothing is acknowledged and
+/// Serves one broker until `stop`. `saved` is the value stored under [`crate::sensors::cursor_key`] of the broker's name. When `observed` is full nothing is acknowledged and
 /// the broker waits; when it is closed nobody judges any more, and it ends.
 pub async fn run(
     plan: BrokerPlan,
@@ -52,30 +52,37 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let inbox = Inbox::new(plan, saved.as_deref(), Moment::of(clock.as_ref()));
-    let mut task = Task { inbox, clock, connection: None, pending: None, retry_at: Instant::now(), retry: RETRY_FIRST };
+    let mut task = Task {
+        inbox,
+        clock,
+        connection: None,
+        handover: Handover::default(),
+        retry_at: Instant::now(),
+        retry: RETRY_FIRST,
+    };
     loop {
         task.acknowledge();
-        task.publish(&status);
-        let has_batch = task.pending.is_none() && task.inbox.has_batch();
+        show(&mut task.inbox, &status);
+        let has_batch = task.handover.is_due(&task.inbox);
         tokio::select! {
             () = stop.cancelled() => break,
             event = next(&mut task.connection) => task.on_event(event),
-            stored = answer(&mut task.pending) => task.on_stored(stored),
+            stored = task.handover.answered() => task.handover.settle(&mut task.inbox, stored),
             permit = observed.reserve(), if has_batch => match permit {
-                Ok(permit) => task.hand_over(permit),
+                Ok(permit) => task.handover.give(&mut task.inbox, permit),
                 Err(_) => break,
             },
             () = sleep_until(task.retry_at), if task.connection.is_none() => task.connect(),
         }
     }
-    task.publish(&status);
+    show(&mut task.inbox, &status);
 }
 
 struct Task {
     inbox: Inbox,
     clock: Arc<dyn Clock>,
     connection: Option<Connection>,
-    pending: Option<Pending>,
+    handover: Handover,
     retry_at: Instant,
     retry: Duration,
 }
@@ -107,27 +114,9 @@ async fn poll_once(mut event_loop: Box<EventLoop>) -> (Box<EventLoop>, Result<Ev
     (event_loop, event)
 }
 
-async fn answer(pending: &mut Option<Pending>) -> Result<(), String> {
-    match pending {
-        Some(done) => done.await.unwrap_or_else(|_| Err("the decider gave no answer".into())),
-        None => std::future::pending().await,
-    }
-}
-
 impl Task {
     fn at(&self) -> Moment {
         Moment::of(self.clock.as_ref())
-    }
-
-    fn publish(&mut self, status: &watch::Sender<SensorStats>) {
-        let stats = self.inbox.stats();
-        status.send_if_modified(|shown| {
-            let is_news = shown != stats;
-            if is_news {
-                shown.clone_from(stats);
-            }
-            is_news
-        });
     }
 
     fn connect(&mut self) {
@@ -213,26 +202,6 @@ impl Task {
         self.inbox.lost(at, problem);
         self.retry_at = Instant::now() + self.retry.mul_f64(rand::rng().random_range(0.75..1.25));
         self.retry = (self.retry * 2).min(RETRY_MAX);
-    }
-
-    fn hand_over(&mut self, permit: mpsc::Permit<'_, LinkBatch>) {
-        let key = cursor_key(&self.inbox.plan().config.name);
-        if let Some((observations, told)) = self.inbox.take_batch() {
-            let (done, pending) = oneshot::channel();
-            self.pending = Some(pending);
-            permit.send(LinkBatch { observations, cursor: (key, told), done });
-        }
-    }
-
-    fn on_stored(&mut self, stored: Result<(), String>) {
-        self.pending = None;
-        match stored {
-            Ok(()) => self.inbox.committed(),
-            Err(why) => {
-                tracing::error!(broker = %self.inbox.plan().config.name, %why, "not stored, so not acknowledged; it is handed over again");
-                self.inbox.failed();
-            }
-        }
     }
 }
 

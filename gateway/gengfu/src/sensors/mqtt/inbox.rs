@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::decode::{Decoded, Malformed, decode};
 use super::topic;
+use crate::sensors::handover::Source;
 use crate::sensors::levels::{How, Levels};
 use crate::sensors::outgoing::Outgoing;
 use crate::sensors::plan::{BrokerPlan, DevicePlan};
@@ -247,14 +248,23 @@ impl Inbox {
         self.out.is_settled(number)
     }
 
-    /// Whether a batch can be taken.
+    /// What it runs by.
     #[must_use]
-    pub fn has_batch(&self) -> bool {
+    pub fn plan(&self) -> &BrokerPlan {
+        &self.plan
+    }
+}
+
+impl Source for Inbox {
+    fn name(&self) -> &Slug {
+        &self.plan.config.name
+    }
+
+    fn has_batch(&self) -> bool {
         self.out.has_batch()
     }
 
-    /// The next observations, and what is to be stored with them under [`crate::sensors::cursor_key`].
-    pub fn take_batch(&mut self) -> Option<(Vec<Observation>, Vec<u8>)> {
+    fn take_batch(&mut self) -> Option<(Vec<Observation>, Vec<u8>)> {
         let (observations, is_all) = self.out.take()?;
         if is_all {
             let devices = self.plan.devices.iter().zip(&self.devices).map(|(plan, d)| (&plan.device.name, &d.levels));
@@ -265,27 +275,18 @@ impl Inbox {
         Some((observations, self.cursor.clone()))
     }
 
-    /// The batch is durable.
-    pub fn committed(&mut self) {
+    fn committed(&mut self) {
         self.out.committed();
     }
 
-    /// The disk refused the batch; it is handed over again.
-    pub fn failed(&mut self) {
+    fn failed(&mut self) {
         self.out.failed();
         self.stats.refused += 1;
     }
 
-    /// What a technician sees.
-    pub fn stats(&mut self) -> &SensorStats {
+    fn stats(&mut self) -> &SensorStats {
         self.stats.merged = self.out.merged();
         &self.stats
-    }
-
-    /// What it runs by.
-    #[must_use]
-    pub fn plan(&self) -> &BrokerPlan {
-        &self.plan
     }
 }
 

@@ -1,6 +1,6 @@
 //! Modbus units (pymodbus) on a pseudo-terminal or TCP, and a sensor task with this test as its decider. Owns the rig of these tests; the
 //! assertions are theirs.
-#![allow(clippy::unwrap_used, dead_code)]
+#![allow(clippy::unwrap_used)]
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,6 +16,7 @@ use gengfu::link::LinkBatch;
 use gengfu::sensors::plan::{Plan, resolve};
 use gengfu::sensors::{SensorStats, config, modbus, mqtt};
 use gengfu_alarm::observation::What;
+use hil_tests::clip::repository;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
@@ -28,13 +29,22 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The repository's folder of profiles.
 pub fn profiles() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/profiles").canonicalize().unwrap()
+    repository().join("config/profiles").canonicalize().unwrap()
 }
 
-/// A Python that has pymodbus: `GENGFU_PYTHON`, the one that `make setup` makes, or the system's. Says so when there is none; with `GENGFU_NO_SKIP`
-/// that is a failure.
-pub fn pymodbus() -> Option<PathBuf> {
-    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/gengfu/python/bin/python3");
+/// What a device says, as its project documents it.
+pub fn payload(file: &str) -> Vec<u8> {
+    std::fs::read(here().join("payloads").join(file)).unwrap()
+}
+
+/// The folder of these tests.
+fn here() -> PathBuf {
+    repository().join("hil-tests/tests/sensors")
+}
+
+/// A Python that has pymodbus: `GENGFU_PYTHON`, the one that `make setup` makes, or the system's.
+pub fn pymodbus() -> Result<PathBuf, String> {
+    let made = repository().join("target/gengfu/python/bin/python3");
     let candidates = [std::env::var_os("GENGFU_PYTHON").map(PathBuf::from), Some(made), Some("python3".into())];
     let has_it = |python: &PathBuf| {
         let probe = "import pymodbus.simulator, serial; assert pymodbus.__version__ >= '3.16'";
@@ -42,12 +52,7 @@ pub fn pymodbus() -> Option<PathBuf> {
         run.is_ok_and(|status| status.success())
     };
     let found = candidates.into_iter().flatten().find(has_it);
-    if found.is_none() {
-        let forbidden = std::env::var_os("GENGFU_NO_SKIP").is_some_and(|v| v != "0" && !v.is_empty());
-        assert!(!forbidden, "pymodbus is not installed (make setup installs it), and GENGFU_NO_SKIP forbids skipping");
-        println!("skipped, because pymodbus is not installed (make setup installs it)");
-    }
-    found
+    found.ok_or_else(|| "pymodbus is not installed (make setup installs it)".to_owned())
 }
 
 /// pymodbus with some units; see `modbus_server.py`.
@@ -59,7 +64,7 @@ pub struct ModbusServer {
 
 impl ModbusServer {
     pub fn start(python: &Path, kind: &str, place: &str, units: &str) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/modbus_server.py");
+        let script = here().join("modbus_server.py");
         let mut command = Command::new(python);
         command.arg(script).args([kind, place, units]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();

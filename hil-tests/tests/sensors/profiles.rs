@@ -1,14 +1,11 @@
 //! Every shipped profile. Goal: each one loads, and says of the payloads and registers that its source documents what they mean. Method: the
-//! files of `tests/payloads` through the inbox, register images through the decoder. A profile without a case here is a failure.
+//! files of `payloads` through the inbox, register images through the decoder. A profile without a case here is a failure.
 #![allow(clippy::unwrap_used)]
 
-#[path = "common/sensors.rs"]
-mod rig;
-
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use gengfu::sensors::Moment;
+use gengfu::sensors::handover::Source;
 use gengfu::sensors::modbus::decode::{Data, decode};
 use gengfu::sensors::mqtt::inbox::Inbox;
 use gengfu::sensors::plan::shelf;
@@ -16,15 +13,35 @@ use gengfu::sensors::profile::{Map, Profile};
 use gengfu::sensors::words::{Facet, Fact};
 use gengfu_alarm::observation::{Link, Smoke, What};
 use gengfu_contract::event::ClockQuality;
+use hil_tests::skip::{self, need};
 use jiff::{SignedDuration, Timestamp};
-use rig::{plan, profiles};
+use libtest_mimic::Trial;
+
+use crate::rig::{payload, plan, profiles};
+
+/// The tests of this file; they need nothing.
+pub fn tests() -> Vec<Trial> {
+    let all: [(&str, fn()); 11] = [
+        (
+            "every_profile_loads_names_its_source_and_has_a_case_here",
+            every_profile_loads_names_its_source_and_has_a_case_here,
+        ),
+        ("aqara_door_over_zigbee2mqtt", aqara_door_over_zigbee2mqtt),
+        ("tuya_door_over_zigbee2mqtt", tuya_door_over_zigbee2mqtt),
+        ("heiman_smoke_over_zigbee2mqtt", heiman_smoke_over_zigbee2mqtt),
+        ("aqara_smoke_over_zigbee2mqtt", aqara_smoke_over_zigbee2mqtt),
+        ("milesight_door_over_chirpstack", milesight_door_over_chirpstack),
+        ("milesight_smoke_over_chirpstack", milesight_smoke_over_chirpstack),
+        ("dragino_door_over_chirpstack", dragino_door_over_chirpstack),
+        ("esphome_binary_sensors", esphome_binary_sensors),
+        ("tasmota_switch", tasmota_switch),
+        ("input_modules_and_a_smoke_detector_over_modbus", input_modules_and_a_smoke_detector_over_modbus),
+    ];
+    all.into_iter().map(|(name, body)| skip::test(name, need::nothing(), body)).collect()
+}
 
 fn profile(name: &str) -> Profile {
     gengfu::sensors::profile::load(&profiles().join(format!("{name}.toml"))).unwrap()
-}
-
-fn payload(file: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/payloads").join(file)).unwrap()
 }
 
 fn moment(s: i64) -> Moment {
@@ -83,7 +100,6 @@ fn battery(millivolts: u32, low: bool) -> What {
     What::Battery { millivolts, low }
 }
 
-#[test]
 fn every_profile_loads_names_its_source_and_has_a_case_here() {
     let found = shelf(&profiles()).unwrap();
     for (path, profile) in &found {
@@ -103,7 +119,6 @@ fn every_profile_loads_names_its_source_and_has_a_case_here() {
     }
 }
 
-#[test]
 fn aqara_door_over_zigbee2mqtt() {
     let mut it = Told::new("zigbee2mqtt-mccgq11lm", "0x00158d0001234567", "");
     let topic = "zigbee2mqtt/0x00158d0001234567";
@@ -118,14 +133,12 @@ fn aqara_door_over_zigbee2mqtt() {
     assert_eq!(it.hears(&availability, "zigbee2mqtt/availability-online.json"), [What::Link(Link::Up)]);
 }
 
-#[test]
 fn tuya_door_over_zigbee2mqtt() {
     let mut it = Told::new("zigbee2mqtt-ts0203", "hall/door", "");
     let seen = it.hears("zigbee2mqtt/hall/door", "zigbee2mqtt/ts0203-tamper-low.json");
     assert_eq!(seen, [door(false, true), What::Tamper(true), battery(2454, true)]);
 }
 
-#[test]
 fn heiman_smoke_over_zigbee2mqtt() {
     let mut it = Told::new("zigbee2mqtt-hs1sa", "kitchen", "");
     let seen = it.hears("zigbee2mqtt/kitchen", "zigbee2mqtt/hs1sa-smoke.json");
@@ -133,7 +146,6 @@ fn heiman_smoke_over_zigbee2mqtt() {
     assert_eq!(it.hears("zigbee2mqtt/kitchen", "zigbee2mqtt/hs1sa-clear.json"), [What::Smoke(Smoke::Clear)]);
 }
 
-#[test]
 fn aqara_smoke_over_zigbee2mqtt() {
     let mut it = Told::new("zigbee2mqtt-jy-gz-01aq", "kitchen", "");
     let seen = it.hears("zigbee2mqtt/kitchen", "zigbee2mqtt/jy-gz-01aq-test.json");
@@ -141,7 +153,6 @@ fn aqara_smoke_over_zigbee2mqtt() {
     assert_eq!(it.hears("zigbee2mqtt/kitchen", "zigbee2mqtt/jy-gz-01aq-hushed.json"), [What::Smoke(Smoke::Hushed)]);
 }
 
-#[test]
 fn milesight_door_over_chirpstack() {
     let mut it = Told::new("chirpstack-milesight-ws301", "24e124141d000001", "");
     let topic = "application/17c82e96-be03-4f38-aef3-f83d48582d97/device/24e124141d000001/event/up";
@@ -161,7 +172,6 @@ fn milesight_door_over_chirpstack() {
     assert!(stats.warnings[0].remedy.contains("codec"), "{:?}", stats.warnings);
 }
 
-#[test]
 fn milesight_smoke_over_chirpstack() {
     let mut it = Told::new("chirpstack-milesight-gs524n", "24e124538c000002", "");
     let topic = "application/1/device/24e124538c000002/event/up";
@@ -172,14 +182,12 @@ fn milesight_smoke_over_chirpstack() {
     assert_eq!(it.hears(topic, "chirpstack/gs524n-removed.json"), [What::Tamper(true)]);
 }
 
-#[test]
 fn dragino_door_over_chirpstack() {
     let mut it = Told::new("chirpstack-dragino-lds02", "a84041000181aaaa", "");
     let seen = it.hears("application/1/device/a84041000181aaaa/event/up", "chirpstack/lds02-open.json");
     assert_eq!(seen, [door(true, true), battery(3012, false)]);
 }
 
-#[test]
 fn esphome_binary_sensors() {
     let smoke = |smoke| What::Smoke(if smoke { Smoke::Alarm } else { Smoke::Clear });
     let cases = [
@@ -197,7 +205,6 @@ fn esphome_binary_sensors() {
     }
 }
 
-#[test]
 fn tasmota_switch() {
     let mut it = Told::new("tasmota-door", "hall", "part = \"Switch1\"\n");
     assert_eq!(it.hears("tele/hall/SENSOR", "tasmota/sensor-on.json"), [door(false, true)]);
@@ -207,7 +214,6 @@ fn tasmota_switch() {
     assert_eq!(it.hears("tele/hall/LWT", "tasmota/lwt-online.txt"), [What::Link(Link::Up)]);
 }
 
-#[test]
 fn input_modules_and_a_smoke_detector_over_modbus() {
     for (name, inputs) in [("waveshare-modbus-rtu-io-8ch", 8_u8), ("advantech-adam-4051", 16)] {
         let Map::Modbus(map) = profile(name).map else { panic!("{name}") };

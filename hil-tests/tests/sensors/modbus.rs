@@ -2,11 +2,31 @@
 //! the units, on a pseudo-terminal pair and on TCP; the real task; this test as the decider, which waits for what must happen.
 #![allow(clippy::unwrap_used)]
 
-#[path = "common/sensors.rs"]
-mod rig;
-
 use gengfu_alarm::observation::{Link, Smoke, What};
-use rig::{ModbusServer, NullModem, Sensors, plan, pymodbus};
+use hil_tests::ports::Port;
+use hil_tests::skip::Need;
+use libtest_mimic::Trial;
+
+use crate::at_work;
+use crate::rig::{ModbusServer, NullModem, Sensors, plan, pymodbus};
+
+/// The tests of this file, run if `units` are there.
+pub fn tests(units: &Need) -> Vec<Trial> {
+    vec![
+        at_work("a_line_of_rs485_tells_its_whole_story", units.clone(), a_line_of_rs485_tells_its_whole_story),
+        at_work("modbus_tcp_tells_its_whole_story", units.clone(), modbus_tcp_tells_its_whole_story),
+        at_work(
+            "a_device_that_is_away_or_not_the_right_one_is_told_with_its_remedy",
+            units.clone(),
+            a_device_that_is_away_or_not_the_right_one_is_told_with_its_remedy,
+        ),
+        at_work(
+            "a_port_that_is_not_there_or_taken_is_told_with_its_remedy",
+            Ok(()),
+            a_port_that_is_not_there_or_taken_is_told_with_its_remedy,
+        ),
+    ]
+}
 
 /// An input module with a door and a smoke relay, and a smoke detector.
 fn line(way: &str) -> String {
@@ -111,30 +131,25 @@ async fn the_whole_line(way: &str, server: &mut ModbusServer) {
     sensors.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_of_rs485_tells_its_whole_story() {
-    let Some(python) = pymodbus() else { return };
+    let python = pymodbus().unwrap();
     let cable = NullModem::new();
     let mut server = ModbusServer::start(&python, "rtu", cable.theirs.to_str().unwrap(), UNITS);
     the_whole_line(&format!("port = {:?}\nbaud = 115200", cable.ours), &mut server).await;
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn modbus_tcp_tells_its_whole_story() {
-    let Some(python) = pymodbus() else { return };
-    let port = free_port();
+    let python = pymodbus().unwrap();
+    let held = Port::reserve().unwrap();
+    let port = held.number();
     let mut server = ModbusServer::start(&python, "tcp", &port.to_string(), UNITS);
     the_whole_line(&format!("host = \"127.0.0.1:{port}\""), &mut server).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_that_is_away_or_not_the_right_one_is_told_with_its_remedy() {
-    let Some(python) = pymodbus() else { return };
-    let port = free_port();
+    let python = pymodbus().unwrap();
+    let held = Port::reserve().unwrap();
+    let port = held.number();
     let plan = plan(&line(&format!("host = \"127.0.0.1:{port}\"")));
     let mut sensors = Sensors::start(&plan, None);
     sensors.until("rs485-1", |what| is_down(what, "no connection")).await;
@@ -146,7 +161,6 @@ async fn a_device_that_is_away_or_not_the_right_one_is_told_with_its_remedy() {
     sensors.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_that_is_not_there_or_taken_is_told_with_its_remedy() {
     let mut sensors = Sensors::start(&plan(&line("port = \"/dev/nowhere\"")), None);
     sensors.until("rs485-1", |what| is_down(what, "does not exist")).await;

@@ -2,21 +2,37 @@
 //! is away is one trouble. Method: mosquitto with users, rumqttc as the devices, payloads of `tests/payloads`; this test as the decider.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-#[path = "common/sensors.rs"]
-mod rig;
-
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use common::{Mosquitto, have_mosquitto};
 use gengfu_alarm::observation::{Link, Smoke, What};
-use rig::{PATIENCE, Sensors, plan};
+use hil_tests::broker::{Broker, BrokerOptions, Memory};
+use hil_tests::skip::Need;
+use libtest_mimic::Trial;
 use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, Packet, QoS};
 
-fn payload(file: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/payloads").join(file)).unwrap()
+use crate::at_work;
+use crate::rig::{PATIENCE, Sensors, payload, plan};
+
+/// The tests of this file, run if there is a broker.
+pub fn tests(broker: &Need) -> Vec<Trial> {
+    vec![
+        at_work("devices_of_three_projects_are_told", broker.clone(), devices_of_three_projects_are_told),
+        at_work(
+            "what_is_not_durable_is_not_acknowledged_and_comes_again_to_the_next_start",
+            broker.clone(),
+            what_is_not_durable_is_not_acknowledged_and_comes_again_to_the_next_start,
+        ),
+        at_work(
+            "a_broker_that_is_away_is_one_trouble_and_comes_back",
+            broker.clone(),
+            a_broker_that_is_away_is_one_trouble_and_comes_back,
+        ),
+        at_work(
+            "the_broker_knows_the_gateway_by_its_own_password",
+            broker.clone(),
+            the_broker_knows_the_gateway_by_its_own_password,
+        ),
+    ]
 }
 
 /// A site with a Zigbee bridge, a LoRaWAN server and a node of ESPHome.
@@ -82,20 +98,16 @@ async fn publish(port: u16, user: Option<(&str, &str)>, messages: &[(&str, Vec<u
 
 const UPLINK: &str = "application/17c82e96-be03-4f38-aef3-f83d48582d97/device/24e124141d000001/event/up";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_of_three_projects_are_told() {
-    if !have_mosquitto() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
-    let broker = Mosquitto::start(dir.path(), None);
+    let broker = Broker::start(dir.path(), &BrokerOptions::default()).unwrap();
     // Retained before the gateway comes.
     let retained = [
         ("zigbee2mqtt/bridge/state", payload("zigbee2mqtt/availability-online.json"), true),
         ("zigbee2mqtt/kitchen", payload("zigbee2mqtt/hs1sa-smoke.json"), true),
     ];
-    publish(broker.port, None, &retained).await;
-    let mut sensors = Sensors::start(&plan(&site(broker.port, "")), None);
+    publish(broker.port(), None, &retained).await;
+    let mut sensors = Sensors::start(&plan(&site(broker.port(), "")), None);
     sensors.until("devices", |what| *what == What::Link(Link::Up)).await;
     let before = sensors.until("smoke-301", |what| *what == What::Smoke(Smoke::Alarm)).await;
     assert!(!before.iter().any(|(name, what)| name == "smoke-301" && *what == What::Heartbeat));
@@ -105,7 +117,7 @@ async fn devices_of_three_projects_are_told() {
         ("node-303/binary_sensor/call/state", payload("esphome/binary_sensor-on.txt"), false),
         ("zigbee2mqtt/door-301", b"\xff{".to_vec(), false),
     ];
-    publish(broker.port, None, &live).await;
+    publish(broker.port(), None, &live).await;
     sensors.until("door-301", |what| *what == What::Door { open: true, repaired: true }).await;
     sensors.until("door-302", |what| *what == What::Door { open: true, repaired: true }).await;
     sensors.until("sos-303", |what| *what == What::SosPressed).await;
@@ -114,17 +126,13 @@ async fn devices_of_three_projects_are_told() {
     sensors.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_durable_is_not_acknowledged_and_comes_again_to_the_next_start() {
-    if !have_mosquitto() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
-    let broker = Mosquitto::start(dir.path(), None);
-    let site = plan(&site(broker.port, ""));
+    let broker = Broker::start(dir.path(), &BrokerOptions::default()).unwrap();
+    let site = plan(&site(broker.port(), ""));
     let mut sensors = Sensors::start(&site, None);
     sensors.until("devices", |what| *what == What::Link(Link::Up)).await;
-    publish(broker.port, None, &[("zigbee2mqtt/kitchen", payload("zigbee2mqtt/hs1sa-smoke.json"), false)]).await;
+    publish(broker.port(), None, &[("zigbee2mqtt/kitchen", payload("zigbee2mqtt/hs1sa-smoke.json"), false)]).await;
     // The disk refuses, and the gateway is killed before it could be handed over again.
     let batch = sensors.batch().await;
     assert!(batch.observations.iter().any(|seen| seen.what == What::Smoke(Smoke::Alarm)), "{batch:?}");
@@ -132,7 +140,7 @@ async fn what_is_not_durable_is_not_acknowledged_and_comes_again_to_the_next_sta
     let saved = sensors.saved.clone();
     sensors.stop().await;
     // Published while nobody was there.
-    publish(broker.port, None, &[("zigbee2mqtt/door-301", payload("zigbee2mqtt/mccgq11lm-open.json"), false)]).await;
+    publish(broker.port(), None, &[("zigbee2mqtt/door-301", payload("zigbee2mqtt/mccgq11lm-open.json"), false)]).await;
     let mut sensors = Sensors::start(&site, saved);
     sensors.until("smoke-301", |what| *what == What::Smoke(Smoke::Alarm)).await;
     sensors.until("door-301", |what| matches!(what, What::Door { open: true, .. })).await;
@@ -141,52 +149,33 @@ async fn what_is_not_durable_is_not_acknowledged_and_comes_again_to_the_next_sta
     sensors.stop().await;
     // Now it is acknowledged: the next start hears nothing of it.
     let mut sensors = Sensors::start(&site, saved);
-    publish(broker.port, None, &[("zigbee2mqtt/kitchen", payload("zigbee2mqtt/hs1sa-clear.json"), false)]).await;
+    publish(broker.port(), None, &[("zigbee2mqtt/kitchen", payload("zigbee2mqtt/hs1sa-clear.json"), false)]).await;
     let before = sensors.until("smoke-301", |what| *what == What::Smoke(Smoke::Clear)).await;
     assert!(!before.iter().any(|(_, what)| matches!(what, What::Smoke(_) | What::Door { .. })), "{before:?}");
     sensors.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_away_is_one_trouble_and_comes_back() {
-    if !have_mosquitto() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
-    let mut broker = Mosquitto::start(dir.path(), None);
-    let mut sensors = Sensors::start(&plan(&site(broker.port, "")), None);
+    let mut broker = Broker::start(dir.path(), &BrokerOptions::default()).unwrap();
+    let mut sensors = Sensors::start(&plan(&site(broker.port(), "")), None);
     sensors.until("devices", |what| *what == What::Link(Link::Up)).await;
     broker.kill();
     let before =
         sensors.until("devices", |what| matches!(what, What::Link(Link::Down(t)) if t.contains("broker runs"))).await;
     assert!(before.is_empty(), "{before:?}");
-    broker.restart();
+    broker.restart(Memory::Empty).unwrap();
     sensors.until("devices", |what| *what == What::Link(Link::Up)).await;
-    publish(broker.port, None, &[("zigbee2mqtt/door-301", payload("zigbee2mqtt/mccgq11lm-open.json"), false)]).await;
+    publish(broker.port(), None, &[("zigbee2mqtt/door-301", payload("zigbee2mqtt/mccgq11lm-open.json"), false)]).await;
     sensors.until("door-301", |what| *what == What::Door { open: true, repaired: true }).await;
     sensors.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_broker_knows_the_gateway_by_its_own_password() {
-    if !have_mosquitto() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
-    let users = dir.path().join("users");
-    for (flags, user, password) in [(&["-c", "-b"][..], "gengfu", "right"), (&["-b"][..], "zigbee", "bridge")] {
-        // It comes with mosquitto, which is here.
-        let made = Command::new("mosquitto_passwd").args(flags).arg(&users).args([user, password]).output().unwrap();
-        assert!(made.status.success(), "{made:?}");
-    }
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config = dir.path().join("mosquitto.conf");
-    let text = format!(
-        "listener {port} 127.0.0.1\nuser root\nallow_anonymous false\npassword_file {}\nlog_dest none\n",
-        users.display()
-    );
-    std::fs::write(&config, text).unwrap();
-    let mut broker = Command::new("mosquitto").arg("-c").arg(&config).spawn().unwrap();
+    let users = [("gengfu", "right"), ("zigbee", "bridge")].map(|(user, word)| (user.to_owned(), word.to_owned()));
+    let broker = Broker::start(dir.path(), &BrokerOptions { users: users.into(), ..BrokerOptions::default() }).unwrap();
+    let port = broker.port();
     let secret = dir.path().join("password");
     std::fs::write(&secret, "wrong\n").unwrap();
     let extra = format!("username = \"gengfu\"\npassword_file = {:?}", secret.display().to_string());
@@ -200,6 +189,4 @@ async fn the_broker_knows_the_gateway_by_its_own_password() {
     publish(port, zigbee, &[("zigbee2mqtt/kitchen", payload("zigbee2mqtt/hs1sa-smoke.json"), false)]).await;
     sensors.until("smoke-301", |what| *what == What::Smoke(Smoke::Alarm)).await;
     tokio::time::timeout(Duration::from_secs(30), sensors.stop()).await.unwrap();
-    broker.kill().unwrap();
-    broker.wait().unwrap();
 }
