@@ -219,9 +219,8 @@ fn group(strands: &[Strand]) -> Vec<Vec<&Strand>> {
     for strand in by_arrival {
         let free = |journal: &Vec<&Strand>| journal.iter().all(|s| s.last < strand.first || strand.last < s.first);
         // The journal that was written to last before this strand is the one it goes on.
-        let alive = |journal: &Vec<&Strand>| {
-            journal.iter().filter(|s| s.last < strand.first).map(|s| s.last_recorded_at).max()
-        };
+        let alive =
+            |journal: &Vec<&Strand>| journal.iter().filter(|s| s.last < strand.first).map(|s| s.last_recorded_at).max();
         let home = (0..journals.len()).filter(|&at| free(&journals[at])).max_by_key(|&at| (alive(&journals[at]), at));
         match home {
             Some(at) => journals[at].push(strand),

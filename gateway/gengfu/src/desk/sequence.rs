@@ -246,7 +246,11 @@ impl SequenceLedger {
             holes: 0,
         };
         if event.sequence == 1 {
-            if prev == Hash(chain::GENESIS) { self.chain_links += 1 } else { self.false_births += 1 }
+            if prev == Hash(chain::GENESIS) {
+                self.chain_links += 1
+            } else {
+                self.false_births += 1
+            }
             if self.births.len() < TOLD_MAX {
                 self.births.push(hash);
             }

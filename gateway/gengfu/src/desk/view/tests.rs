@@ -96,8 +96,7 @@ fn details_show_the_three_states_apart_the_reason_the_stages_the_picture_and_the
     let mut model = model_with(&[alarm(1, 1, AlarmKind::IllegalParking, Condition::ActiveUnack, Some(b"p"))]);
     let gateway = Slug::new("g").unwrap();
     let sha256 = hex::encode(gengfu_contract::chain::hash(b"p"));
-    let picture =
-        Picture { gateway: gateway.clone(), alarm_id: "01ALARM".into(), n: 1, sha256, bytes: b"p".to_vec() };
+    let picture = Picture { gateway: gateway.clone(), alarm_id: "01ALARM".into(), n: 1, sha256, bytes: b"p".to_vec() };
     model.picture_written(&picture, "pictures/g-01ALARM-1.jpg".into());
     model.receipted(&gateway, &["a1".to_owned()], at(2));
     let ordered = Ordered {
@@ -153,8 +152,12 @@ fn every_key_orders_what_its_line_says() {
         assert_eq!(ordered(press(&mut state, &model, key)), Action::Case(CaseOrder::next("01ALARM", None, stage)));
     }
     assert!(matches!(ordered(press(&mut state, &model, 'n')), Action::Case(case) if case.stage == CaseStage::Filed));
-    assert!(matches!(ordered(press(&mut state, &model, 'u')), Action::Unshelve { device, .. } if device.as_str() == "device-1"));
-    assert!(matches!(ordered(press(&mut state, &model, 'p')), Action::Snapshot { camera } if camera.as_str() == "device-1"));
+    assert!(
+        matches!(ordered(press(&mut state, &model, 'u')), Action::Unshelve { device, .. } if device.as_str() == "device-1")
+    );
+    assert!(
+        matches!(ordered(press(&mut state, &model, 'p')), Action::Snapshot { camera } if camera.as_str() == "device-1")
+    );
     assert_eq!(press(&mut state, &model, 'm'), Reaction::Order(Order::HoldReceipts(true)));
     assert_eq!(press(&mut state, &model, 'e'), Reaction::Order(Order::SendReceipts));
     assert_eq!(press(&mut state, &model, 'Q'), Reaction::Leave);
