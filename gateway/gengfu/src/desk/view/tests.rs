@@ -113,10 +113,10 @@ fn details_show_the_three_states_apart_the_reason_the_stages_the_picture_and_the
     let told = model.take("gengfu/v1/s/g/reply/c1", &serde_json::to_vec(&reply).unwrap(), at(4)).events;
     let mut state = State { is_detail: true, ..state() };
     told.iter().for_each(|event| state.note_of(event));
-    let screen = screen_of(&model, &state, 170, 40);
+    let screen = screen_of(&model, &state, 280, 40);
     for part in [
         "conditionACTIVE_UNACK",
-        "casenone",
+        "case未立案none",
         "deliveryRECEIVED1000ms",
         "[test]",
         "感知sensed",
@@ -136,7 +136,7 @@ fn a_gap_is_shown_with_its_number_its_time_and_what_became_of_it() {
     let mut model = model_with(&[alarm(1, 1, AlarmKind::Smoke, Condition::ActiveUnack, None)]);
     model.take("gengfu/v1/s/g/statement", &serde_json::to_vec(&statement(3, 0)).unwrap(), at(5));
     model.tick(at(6));
-    let screen = screen_of(&model, &state(), 200, 40);
+    let screen = screen_of(&model, &state(), 280, 40);
     let since = at(5).strftime("%H:%M:%SZ").to_string();
     for part in ["missing2…3", &format!("missing#2…3since{since};LOST"), "withfindings1"] {
         assert!(screen.contains(part), "{part} in {screen}");
