@@ -195,8 +195,9 @@ fn names(findings: &[Finding]) -> Vec<String> {
 
 #[test]
 fn whatever_an_adversary_does_to_the_stream_the_desk_names_exactly_that() {
-    let seeds: u64 = std::env::var("DESK_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
-    for seed in 0..seeds {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = number("GENGFU_SEED").map_or(0..number("GENGFU_SEEDS").unwrap_or(2000), |seed| seed..seed + 1);
+    for seed in seeds {
         let mut random = StdRng::seed_from_u64(seed);
         let (deed, stream, now) = deed(&mut random);
         let mut ledger = SequenceLedger::default();
