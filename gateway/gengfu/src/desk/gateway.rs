@@ -18,7 +18,7 @@ use super::sequence::SequenceLedger;
 use crate::uplink::backoff::later;
 
 /// Alarms that are over and still shown, per gateway.
-pub(super) const OVER_KEPT: usize = 200;
+pub(super) const OVER_KEPT: usize = 50;
 /// Open alarms shown, per gateway. More are journaled and received for, and not shown.
 const OPEN_MAX: usize = 2000;
 /// Devices shown, per gateway.
