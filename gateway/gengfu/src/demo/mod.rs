@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use gengfu_contract::slug::Slug;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -204,8 +205,7 @@ fn desk_config(config: &Config, folder: &Path) -> anyhow::Result<DeskConfig> {
         }
         _ => {}
     }
-    let broker =
-        BrokerConfig::new(&config.uplink.host, config.uplink.port, config.uplink.protocol, "gengfu-demo-desk");
+    let broker = BrokerConfig::new(&config.uplink.host, config.uplink.port, config.uplink.protocol, "gengfu-demo-desk");
     Ok(DeskConfig {
         auto_ack_after: Some(ACK_AFTER),
         auto_reset_after: Some(RESET_AFTER),
@@ -214,13 +214,14 @@ fn desk_config(config: &Config, folder: &Path) -> anyhow::Result<DeskConfig> {
     })
 }
 
-/// Runs a desk by itself until Ctrl-C, with the live view (as `view` says) or as lines. True when nothing that a gateway stated was missing at the end.
+/// Runs a desk by itself until Ctrl-C or SIGTERM, with the live view (as `view` says) or as lines. True when nothing that a gateway stated was missing at the end.
 ///
 /// # Errors
 /// When the desk cannot start or the terminal cannot be used.
 pub fn watch_desk(config: DeskConfig, view: Option<State>, as_json: bool) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate()).context("catch SIGTERM")?;
         let model = Arc::new(Mutex::new(DeskModel::new(config.site.clone())));
         let shutdown = CancellationToken::new();
         let (events_in, events) = mpsc::channel(EVENTS);
@@ -241,6 +242,7 @@ pub fn watch_desk(config: DeskConfig, view: Option<State>, as_json: bool) -> any
         let ended = tokio::select! {
             shown = show => shown.map_err(anyhow::Error::from),
             signal = tokio::signal::ctrl_c() => signal.map_err(anyhow::Error::from),
+            _ = terminated.recv() => Ok(()),
             ended = &mut desk => return Err(anyhow::anyhow!("the desk ended: {:#}", ended?.err().map_or_else(|| anyhow::anyhow!("by itself"), Into::into))),
         };
         shutdown.cancel();

@@ -89,7 +89,9 @@ pub enum ActError {
     #[error("no gateway of this site has {0}; name the gateway with --gateway, or check the name with `gengfu desk`")]
     Unknown(String),
     /// Nothing came.
-    #[error("gateway {gateway} did not answer within {within_s} s; it may still do it until the command expires. Is it online? {last}")]
+    #[error(
+        "gateway {gateway} did not answer within {within_s} s; it may still do it until the command expires. Is it online? {last}"
+    )]
     NoAnswer {
         /// Who.
         gateway: Slug,
@@ -170,7 +172,16 @@ pub async fn act(act: &Act, clock: &dyn Clock) -> Result<Answer, ActError> {
     let (picture, hash) = picture.unzip();
     let is_genuine = named.zip(hash).map(|(named, hash)| named.sha256.eq_ignore_ascii_case(&hash));
     let verb = act.action.command(&act.operator, Timestamp::UNIX_EPOCH).verb();
-    Ok(Answer { gateway, cmd_id: act.cmd_id.clone(), verb, outcome: reply.outcome, reply, items: all, picture, is_genuine })
+    Ok(Answer {
+        gateway,
+        cmd_id: act.cmd_id.clone(),
+        verb,
+        outcome: reply.outcome,
+        reply,
+        items: all,
+        picture,
+        is_genuine,
+    })
 }
 
 fn session() -> SessionOptions {

@@ -185,8 +185,7 @@ impl Desk {
             None => None,
             Some(path) => {
                 let mut model = lock(&model);
-                let (journal, unread) =
-                    Journal::open(path, config.journal_file_bytes, |record| model.restore(record))?;
+                let (journal, unread) = Journal::open(path, config.journal_file_bytes, |record| model.restore(record))?;
                 if unread > 0 {
                     warn!(unread, path = %path.display(), "the end of the desk's journal was torn; it was not received for");
                 }
@@ -317,7 +316,8 @@ impl Desk {
             Signal::Acked { packet_id, refusal } => {
                 ledger.acked(packet_id);
                 if let Some(reason) = refusal {
-                    let reason = format!("the broker refused a command ({}); allow this user to write cmd/#", reason.text);
+                    let reason =
+                        format!("the broker refused a command ({}); allow this user to write cmd/#", reason.text);
                     self.tell(DeskEvent::Fault { place: "publish".into(), reason });
                 }
             }

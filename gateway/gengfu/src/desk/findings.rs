@@ -107,9 +107,10 @@ impl Finding {
     pub fn text(&self) -> Text {
         let (zh, en) = match self {
             Finding::Missing { first, last, since, fate } => missing(*first, *last, *since, *fate),
-            Finding::Changed { sequence } => {
-                (format!("#{sequence} 离开网关后被改动"), format!("#{sequence} was changed after the gateway hashed it"))
-            }
+            Finding::Changed { sequence } => (
+                format!("#{sequence} 离开网关后被改动"),
+                format!("#{sequence} was changed after the gateway hashed it"),
+            ),
             Finding::Broken { at } => (
                 format!("#{at} 与前一条不衔接，两条之一被改动"),
                 format!("#{at} does not follow the one before it; one of the two was changed"),

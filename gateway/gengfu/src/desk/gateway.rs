@@ -18,7 +18,7 @@ use super::sequence::SequenceLedger;
 use crate::uplink::backoff::later;
 
 /// Alarms that are over and still shown, per gateway.
-pub(super) const OVER_KEPT: usize = 200;
+pub(super) const OVER_KEPT: usize = 50;
 /// Open alarms shown, per gateway. More are journaled and received for, and not shown.
 const OPEN_MAX: usize = 2000;
 /// Devices shown, per gateway.
@@ -172,11 +172,7 @@ impl GatewayView {
     }
 
     /// Since when a gateway that is online has not stated its journal, when that is too long.
-    pub(super) fn statement_overdue_since(
-        &self,
-        connected_at: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
+    pub(super) fn statement_overdue_since(&self, connected_at: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
         // Retained statements come again at each connection; before it, silence was not the gateway's.
         let since = self.stated.as_ref().map(|stated| stated.received_at).max(connected_at);
         let overdue = since.filter(|since| later(*since, NO_STATEMENT_AFTER) <= now)?;

@@ -90,6 +90,8 @@ pub struct Proof {
     pub chain_links: u64,
     /// Events whose `prevhash` is not the hash of their predecessor.
     pub chain_breaks: Vec<u64>,
+    /// The last event whose hash the gateway's statement confirmed.
+    pub confirmed: Option<u64>,
     /// Statements whose hash is not that of the event received.
     pub wrong_heads: Vec<u64>,
     /// The gateway's journals, oldest first; more than one is a finding.
@@ -139,6 +141,7 @@ impl Proof {
             missing_events,
             chain_links: ledger.chain_links(),
             chain_breaks,
+            confirmed: ledger.confirmed(),
             wrong_heads: ledger.wrong_heads().iter().map(|wrong| wrong.sequence).collect(),
             journals: views(ledger, &journals),
         }
@@ -156,13 +159,14 @@ impl Proof {
 
     /// What the breaks tell: events that were changed after the gateway hashed them, and breaks of which it cannot be told on which side
     /// the change is. An event that fits neither neighbour was changed together with its link; one whose link holds and to which
-    /// the next does not fit was changed itself.
+    /// the next does not fit was changed itself, unless that next one is the last and nothing vouches for it.
     #[must_use]
     pub fn changed(&self) -> (Vec<u64>, Vec<u64>) {
         let (mut changed, mut either): (Vec<u64>, Vec<u64>) = Default::default();
         for &at in self.chain_breaks.iter().filter(|&&at| at > 1) {
             let next = at.saturating_add(1);
-            let is_end = self.last == Some(at) || self.missing.iter().any(|(first, _)| next == *first);
+            let is_end = self.last == Some(at) && self.confirmed != Some(at)
+                || self.missing.iter().any(|(first, _)| next == *first);
             if self.chain_breaks.contains(&next) {
                 changed.push(at);
             } else if changed.last() == Some(&(at - 1)) {
@@ -219,9 +223,8 @@ fn group(strands: &[Strand]) -> Vec<Vec<&Strand>> {
     for strand in by_arrival {
         let free = |journal: &Vec<&Strand>| journal.iter().all(|s| s.last < strand.first || strand.last < s.first);
         // The journal that was written to last before this strand is the one it goes on.
-        let alive = |journal: &Vec<&Strand>| {
-            journal.iter().filter(|s| s.last < strand.first).map(|s| s.last_recorded_at).max()
-        };
+        let alive =
+            |journal: &Vec<&Strand>| journal.iter().filter(|s| s.last < strand.first).map(|s| s.last_recorded_at).max();
         let home = (0..journals.len()).filter(|&at| free(&journals[at])).max_by_key(|&at| (alive(&journals[at]), at));
         match home {
             Some(at) => journals[at].push(strand),

@@ -209,7 +209,9 @@ impl DeskModel {
             }
         }
         if let Some(reason) = unread {
-            events.extend(self.fault(topic, format!("event {} is kept, its data is not understood: {reason}", event.id)).events);
+            events.extend(
+                self.fault(topic, format!("event {} is kept, its data is not understood: {reason}", event.id)).events,
+            );
         }
         // A copy that contradicts an earlier one is not what we have: no receipt, so that the gateway keeps it.
         let receipt = (arrival != Arrival::Conflict).then(|| ReceiptDue {

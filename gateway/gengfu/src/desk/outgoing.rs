@@ -33,7 +33,8 @@ impl Desk {
                 self.plans += 1;
                 self.planned.insert((at, self.plans), order);
             }
-            _ => self.tell(DeskEvent::Fault { place: "desk".into(), reason: "too many orders wait; give it again".into() }),
+            _ => self
+                .tell(DeskEvent::Fault { place: "desk".into(), reason: "too many orders wait; give it again".into() }),
         }
     }
 

@@ -87,10 +87,7 @@ mod tests {
 
     #[test]
     fn a_will_is_believed_at_once() {
-        assert_eq!(
-            judge(&signs(Some(Presence::Offline), Some(9), Some(0)), at(10)),
-            (There::Offline, Some(at(10)))
-        );
+        assert_eq!(judge(&signs(Some(Presence::Offline), Some(9), Some(0)), at(10)), (There::Offline, Some(at(10))));
     }
 
     #[test]

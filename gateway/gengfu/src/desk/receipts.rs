@@ -134,7 +134,10 @@ mod tests {
     fn a_thousand_gateways_are_served_in_turns_of_what_the_wire_takes() {
         let mut receipts = Receipts::default();
         for n in 0..1000 {
-            receipts.add(ReceiptDue { gateway: Slug::new(format!("g-{n}")).unwrap(), id: "1".into(), at_once: true }, at(0));
+            receipts.add(
+                ReceiptDue { gateway: Slug::new(format!("g-{n}")).unwrap(), id: "1".into(), at_once: true },
+                at(0),
+            );
         }
         let mut served = std::collections::BTreeSet::new();
         while receipts.deadline().is_some() {

@@ -102,7 +102,9 @@ pub enum ReportError {
     #[error("cannot read the journal {0}: {1}")]
     Read(PathBuf, std::io::Error),
     /// Two journals that both begin with a checkpoint.
-    #[error("{0} begins with a checkpoint, its older files were archived; bring them back, or report on each journal alone")]
+    #[error(
+        "{0} begins with a checkpoint, its older files were archived; bring them back, or report on each journal alone"
+    )]
     Checkpoint(PathBuf),
 }
 
@@ -238,7 +240,11 @@ impl GatewayReport {
 /// The picture lies where the journal says, or under its name in `folder`, and hashes to what the event named.
 fn is_genuine(path: &Path, folder: Option<&Path>, named: &str) -> bool {
     let moved = folder.zip(path.file_name()).map(|(folder, name)| folder.join(name));
-    moved.as_deref().into_iter().chain([path]).any(|path| hash_of(path).is_ok_and(|hash| hash.eq_ignore_ascii_case(named)))
+    moved
+        .as_deref()
+        .into_iter()
+        .chain([path])
+        .any(|path| hash_of(path).is_ok_and(|hash| hash.eq_ignore_ascii_case(named)))
 }
 
 fn hash_of(path: &Path) -> std::io::Result<String> {
@@ -295,12 +301,17 @@ impl std::fmt::Display for Report {
                 writeln!(f, "  {mark} {}\n    {}", text.en, text.zh)?;
             }
             if view.repeated.copies > 0 {
-                let first: Vec<_> = view.repeated.first.iter().take(8).map(|(n, (id, times))| format!("#{n} {id} ×{times}")).collect();
+                let first: Vec<_> =
+                    view.repeated.first.iter().take(8).map(|(n, (id, times))| format!("#{n} {id} ×{times}")).collect();
                 writeln!(f, "  {} further copies, all alike: {}", view.repeated.copies, first.join(", "))?;
             }
             let Pictures { named, genuine, not_received, damaged } = &view.pictures;
             if *named > 0 {
-                writeln!(f, "  pictures: {named} named, {genuine} here and genuine, {} not received", not_received.len())?;
+                writeln!(
+                    f,
+                    "  pictures: {named} named, {genuine} here and genuine, {} not received",
+                    not_received.len()
+                )?;
             }
             for picture in damaged {
                 writeln!(f, "  ✗ picture {picture} is not the one the event named, or is gone")?;

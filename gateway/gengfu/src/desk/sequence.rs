@@ -139,6 +139,7 @@ struct Waiting {
 
 /// What arrived of one gateway's journal. Serialised it is a checkpoint: everything but the memory for comparing copies.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SequenceLedger {
     strands: Vec<Strand>,
     #[serde(skip)]
@@ -165,6 +166,8 @@ pub struct SequenceLedger {
     said_at: Option<Timestamp>,
     /// When the desk first heard of `stated`.
     stated_at: Option<Timestamp>,
+    /// The last event whose hash a statement confirmed.
+    confirmed: Option<u64>,
 }
 
 impl SequenceLedger {
@@ -246,7 +249,11 @@ impl SequenceLedger {
             holes: 0,
         };
         if event.sequence == 1 {
-            if prev == Hash(chain::GENESIS) { self.chain_links += 1 } else { self.false_births += 1 }
+            if prev == Hash(chain::GENESIS) {
+                self.chain_links += 1
+            } else {
+                self.false_births += 1
+            }
             if self.births.len() < TOLD_MAX {
                 self.births.push(hash);
             }
@@ -338,6 +345,7 @@ impl SequenceLedger {
         let told = WrongHead { sequence, stated, at: waiting.at };
         if fits {
             self.waiting.remove(&sequence);
+            self.confirmed = Some(sequence);
             self.wrong_heads.retain(|wrong| (wrong.sequence, wrong.stated) != (sequence, stated));
         } else if self.wrong_heads.len() < TOLD_MAX
             && !self.wrong_heads.iter().any(|w| (w.sequence, w.stated) == (sequence, stated))
@@ -363,6 +371,12 @@ impl SequenceLedger {
     #[must_use]
     pub fn stated(&self) -> (u64, Option<Timestamp>) {
         (self.stated, self.stated_at)
+    }
+
+    /// The last event whose hash a statement confirmed.
+    #[must_use]
+    pub fn confirmed(&self) -> Option<u64> {
+        self.confirmed
     }
 
     /// Distinct events received.

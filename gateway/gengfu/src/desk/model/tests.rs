@@ -224,7 +224,11 @@ fn a_gap_is_told_when_it_is_noticed_judged_by_the_next_statement_and_healed_from
     let items = events[2..4].iter().map(|event| serde_json::to_value(event).unwrap()).collect();
     let answer = replies("c1", at(72), QueryWhat::Journal, items, PART_MAX_BYTES);
     let taken = feed(&mut model, "gengfu/v1/s/g/reply/c1", &answer[0], 72);
-    assert_eq!((taken.journal.len(), taken.receipts.len()), (2, 2), "what was fetched is kept like what came by itself");
+    assert_eq!(
+        (taken.journal.len(), taken.receipts.len()),
+        (2, 2),
+        "what was fetched is kept like what came by itself"
+    );
     assert_eq!(model.findings(&gateway(), at(73)), []);
     assert!(matches!(&model.tick(at(73))[..], [DeskEvent::Proof { is_whole: true, .. }]));
 }

@@ -24,7 +24,8 @@ pub(super) fn draw(
     now: Timestamp,
 ) {
     let lines = lines(gateway, alarm, state, now);
-    let title = format!("{}  {}", state.language.say(&alarm.alarm.title.zh, &alarm.alarm.title.en), alarm.alarm.alarm_id);
+    let title =
+        format!("{}  {}", state.language.say(&alarm.alarm.title.zh, &alarm.alarm.title.en), alarm.alarm.alarm_id);
     let text = Paragraph::new(lines).wrap(Wrap { trim: false }).block(Block::bordered().title(title));
     frame.render_widget(text, area);
 }
@@ -41,11 +42,21 @@ fn lines(gateway: &Slug, alarm: &AlarmView, state: &State, now: Timestamp) -> Ve
     let until = alarm.over_at.unwrap_or(now);
     let age = lasted(until.duration_since(data.since).as_secs());
     row(say("何处", "where"), format!("{gateway}/{} {place}", data.device));
-    row(say("自", "since"), format!("{} ({age}), rev {}, ↑{}", data.since.strftime("%F %TZ"), data.rev, data.escalation));
+    row(
+        say("自", "since"),
+        format!("{} ({age}), rev {}, ↑{}", data.since.strftime("%F %TZ"), data.rev, data.escalation),
+    );
     let cap = &data.cap;
     row("CAP".into(), format!("{} {} {} {} {}", cap.status, cap.urgency, cap.severity, cap.certainty, cap.category));
     let side = data.side.as_ref().map(|side| {
-        format!("  {} {} {} ({}, {})", side.state, say("至", "until"), side.until.strftime("%T Z"), side.reason, side.who)
+        format!(
+            "  {} {} {} ({}, {})",
+            side.state,
+            say("至", "until"),
+            side.until.strftime("%T Z"),
+            side.reason,
+            side.who
+        )
     });
     row(say("状态", "condition"), format!("{}{}", data.condition, side.unwrap_or_default()));
     row(say("案件", "case"), case(alarm, &say));
@@ -78,7 +89,8 @@ fn lines(gateway: &Slug, alarm: &AlarmView, state: &State, now: Timestamp) -> Ve
 fn case(alarm: &AlarmView, say: &impl Fn(&str, &str) -> String) -> String {
     let Some(stage) = stage_of(alarm) else { return say("未立案", "none") };
     let known = alarm.alarm.case.as_ref();
-    let due = known.and_then(|case| case.due_at).map(|due| format!("  {} {}", say("限", "due"), due.strftime("%F %TZ")));
+    let due =
+        known.and_then(|case| case.due_at).map(|due| format!("  {} {}", say("限", "due"), due.strftime("%F %TZ")));
     let id = known.map(|case| format!("  {}", case.case_id)).unwrap_or_default();
     format!("{stage}{id}{}", due.unwrap_or_default())
 }
@@ -88,7 +100,9 @@ fn delivery(alarm: &AlarmView, say: &impl Fn(&str, &str) -> String) -> String {
     let latency = alarm.latency_ms.map(|ms| format!("{ms} ms")).unwrap_or_default();
     match (alarm.stages.arrived_at, alarm.stages.receipt_at) {
         (_, Some(_)) => format!("RECEIVED {latency}{late}  #{}", alarm.sequence),
-        (Some(_), None) => format!("{} {latency}{late}  #{}", say("已到达，回执未发", "arrived, receipt not sent"), alarm.sequence),
+        (Some(_), None) => {
+            format!("{} {latency}{late}  #{}", say("已到达，回执未发", "arrived, receipt not sent"), alarm.sequence)
+        }
         (None, None) => say("只见保留快照", "only its retained snapshot was seen"),
     }
 }

@@ -89,7 +89,11 @@ fn help_text(state: &State) -> String {
         ("R", "复位", "reset"),
         ("p", "抓拍", "snapshot"),
         ("q", "查询", "query"),
-        ("m", if state.holds_receipts { "回执:手动" } else { "回执:自动" }, if state.holds_receipts { "receipts held" } else { "receipts auto" }),
+        (
+            "m",
+            if state.holds_receipts { "回执:手动" } else { "回执:自动" },
+            if state.holds_receipts { "receipts held" } else { "receipts auto" },
+        ),
         ("e", "发回执", "receipt"),
         ("l", "语言", "language"),
         ("Esc", "退出", "leave"),
@@ -228,9 +232,8 @@ fn draw_devices(frame: &mut Frame<'_>, area: Rect, model: &DeskModel, language: 
         Constraint::Length(12),
         Constraint::Fill(1),
     ];
-    let header =
-        [("设备", "device"), ("类", "class"), ("状态", "state"), ("上次", "heard"), ("故障", "trouble")]
-            .map(|(zh, en)| language.say(zh, en));
+    let header = [("设备", "device"), ("类", "class"), ("状态", "state"), ("上次", "heard"), ("故障", "trouble")]
+        .map(|(zh, en)| language.say(zh, en));
     let header = Row::new(header).style(Style::new().add_modifier(Modifier::BOLD));
     let title = format!("{} ({count})", language.say("设备", "devices"));
     frame.render_widget(Table::new(rows, widths).header(header).block(Block::bordered().title(title)), area);

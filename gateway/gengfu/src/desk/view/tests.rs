@@ -96,8 +96,7 @@ fn details_show_the_three_states_apart_the_reason_the_stages_the_picture_and_the
     let mut model = model_with(&[alarm(1, 1, AlarmKind::IllegalParking, Condition::ActiveUnack, Some(b"p"))]);
     let gateway = Slug::new("g").unwrap();
     let sha256 = hex::encode(gengfu_contract::chain::hash(b"p"));
-    let picture =
-        Picture { gateway: gateway.clone(), alarm_id: "01ALARM".into(), n: 1, sha256, bytes: b"p".to_vec() };
+    let picture = Picture { gateway: gateway.clone(), alarm_id: "01ALARM".into(), n: 1, sha256, bytes: b"p".to_vec() };
     model.picture_written(&picture, "pictures/g-01ALARM-1.jpg".into());
     model.receipted(&gateway, &["a1".to_owned()], at(2));
     let ordered = Ordered {
@@ -114,10 +113,10 @@ fn details_show_the_three_states_apart_the_reason_the_stages_the_picture_and_the
     let told = model.take("gengfu/v1/s/g/reply/c1", &serde_json::to_vec(&reply).unwrap(), at(4)).events;
     let mut state = State { is_detail: true, ..state() };
     told.iter().for_each(|event| state.note_of(event));
-    let screen = screen_of(&model, &state, 170, 40);
+    let screen = screen_of(&model, &state, 280, 40);
     for part in [
         "conditionACTIVE_UNACK",
-        "casenone",
+        "case未立案none",
         "deliveryRECEIVED1000ms",
         "[test]",
         "感知sensed",
@@ -137,7 +136,7 @@ fn a_gap_is_shown_with_its_number_its_time_and_what_became_of_it() {
     let mut model = model_with(&[alarm(1, 1, AlarmKind::Smoke, Condition::ActiveUnack, None)]);
     model.take("gengfu/v1/s/g/statement", &serde_json::to_vec(&statement(3, 0)).unwrap(), at(5));
     model.tick(at(6));
-    let screen = screen_of(&model, &state(), 200, 40);
+    let screen = screen_of(&model, &state(), 280, 40);
     let since = at(5).strftime("%H:%M:%SZ").to_string();
     for part in ["missing2…3", &format!("missing#2…3since{since};LOST"), "withfindings1"] {
         assert!(screen.contains(part), "{part} in {screen}");
@@ -153,8 +152,12 @@ fn every_key_orders_what_its_line_says() {
         assert_eq!(ordered(press(&mut state, &model, key)), Action::Case(CaseOrder::next("01ALARM", None, stage)));
     }
     assert!(matches!(ordered(press(&mut state, &model, 'n')), Action::Case(case) if case.stage == CaseStage::Filed));
-    assert!(matches!(ordered(press(&mut state, &model, 'u')), Action::Unshelve { device, .. } if device.as_str() == "device-1"));
-    assert!(matches!(ordered(press(&mut state, &model, 'p')), Action::Snapshot { camera } if camera.as_str() == "device-1"));
+    assert!(
+        matches!(ordered(press(&mut state, &model, 'u')), Action::Unshelve { device, .. } if device.as_str() == "device-1")
+    );
+    assert!(
+        matches!(ordered(press(&mut state, &model, 'p')), Action::Snapshot { camera } if camera.as_str() == "device-1")
+    );
     assert_eq!(press(&mut state, &model, 'm'), Reaction::Order(Order::HoldReceipts(true)));
     assert_eq!(press(&mut state, &model, 'e'), Reaction::Order(Order::SendReceipts));
     assert_eq!(press(&mut state, &model, 'Q'), Reaction::Leave);
