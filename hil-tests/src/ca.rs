@@ -60,6 +60,12 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    /// A pair that another authority made (its number is not known here: it cannot be put on a list).
+    #[must_use]
+    pub fn from_pem(cert_pem: String, key_pem: String) -> Self {
+        Self { cert_pem, key_pem, serial: 0 }
+    }
+
     /// Writes `<stem>.crt` and `<stem>.key` (mode 0600) into `dir`, replacing what was there; gives both paths.
     ///
     /// # Errors

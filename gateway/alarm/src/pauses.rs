@@ -6,7 +6,7 @@
 use gengfu_contract::command::Outcome;
 use gengfu_contract::event::ClockQuality;
 use gengfu_contract::slug::Slug;
-use gengfu_contract::words::{AlarmKind, CareLevel, Text};
+use gengfu_contract::words::{AlarmKind, CareLevel, Severity, Text, Urgency};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::book::{News, Subject};
@@ -57,6 +57,8 @@ pub enum Trouble {
     TxOverdue,
     /// The scheduled test of the whole path failed, or was not held for too long.
     Drill,
+    /// The gateway's certificate nears its end; told by [`Engine::report_certificate`], which knows how near.
+    Certificate,
 }
 
 impl Trouble {
@@ -70,6 +72,7 @@ impl Trouble {
             Trouble::Clock => AlarmKind::ClockTrouble,
             Trouble::TxOverdue => AlarmKind::TxOverdue,
             Trouble::Drill => AlarmKind::DrillFailed,
+            Trouble::Certificate => AlarmKind::CertificateExpiring,
         }
     }
 
@@ -81,6 +84,7 @@ impl Trouble {
             Trouble::Clock => "gateway.clock",
             Trouble::TxOverdue => "delivery.overdue",
             Trouble::Drill => "drill.failed",
+            Trouble::Certificate => "gateway.certificate",
         }
     }
 }
@@ -189,6 +193,31 @@ impl Engine {
             supervision::blind(&mut decision, device);
         } else if trouble == Trouble::BusDown && !present && was_active {
             self.watch.excuse_carried_by(device, now);
+        }
+        out
+    }
+
+    /// Raises, worsens or clears the trouble about the gateway's own certificate. `cap` is how urgent and severe it is, `None` that there is
+    /// none (any more). Telling the same again changes nothing; another urgency is another revision of the same trouble.
+    pub fn report_certificate(
+        &mut self,
+        now: Timestamp,
+        gateway: &Slug,
+        cap: Option<(Urgency, Severity)>,
+        detail: &Text,
+    ) -> Vec<Output> {
+        self.take_time(now);
+        let mut out = Vec::new();
+        let mut decision = Decision { rules: &self.rules, book: &mut self.book, now, out: &mut out };
+        let subject = Subject::of(gateway, AlarmKind::CertificateExpiring);
+        let why = Why::new(Trouble::Certificate.rule(), detail.zh.clone(), detail.en.clone());
+        let news = News { cap, ..News::at(now, ClockQuality::Synced, None, why) };
+        let known = decision.book.find(&subject).map(|alarm| (alarm.data.cap.urgency, alarm.data.cap.severity));
+        match (cap, decision.book.is_active(&subject)) {
+            (None, _) => decision.clear(&subject, news),
+            (Some(_), false) => decision.raise(&subject, now, news),
+            (Some(cap), true) if known != Some(cap) => decision.update(&subject, news),
+            (Some(_), true) => {}
         }
         out
     }

@@ -228,6 +228,8 @@ open_words! {
         NeverTriggered = "never_triggered",
         /// The scheduled test of the way to the centre had no receipt in time, or was not held for too long (trouble).
         DrillFailed = "drill_failed",
+        /// The gateway's certificate nears its end, is over, or its successor was refused (trouble).
+        CertificateExpiring = "certificate_expiring",
     }
 }
 
@@ -383,7 +385,7 @@ impl AlarmKind {
             Smoke => Lane::Fire,
             Sos => Lane::Emergency,
             Tamper | SensorLost | LowBattery | DeviceFault | EventsLost | CameraFault | EndOfLife | Contaminated
-            | BusDown | ClockTrouble | TxOverdue | NeverTriggered | DrillFailed => Lane::Trouble,
+            | BusDown | ClockTrouble | TxOverdue | NeverTriggered | DrillFailed | CertificateExpiring => Lane::Trouble,
             DoorLeftOpen | NotOpened | NightExit | NightFrequency => Lane::Care,
             IllegalParking | FireLaneBlocked => Lane::City,
             Other(_) => Lane::Emergency,
@@ -412,7 +414,7 @@ impl AlarmKind {
             DoorLeftOpen => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Safety),
             Tamper | SensorLost | DeviceFault | EventsLost | CameraFault | Contaminated | BusDown | ClockTrouble
             | TxOverdue | DrillFailed => (Urgency::Expected, Severity::Moderate, Certainty::Observed, Category::Infra),
-            LowBattery | EndOfLife => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Infra),
+            LowBattery | EndOfLife | CertificateExpiring => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Infra),
             NeverTriggered => (Urgency::Future, Severity::Minor, Certainty::Possible, Category::Infra),
             NotOpened => {
                 let (urgency, severity) = CareLevel::Yellow.cap();
@@ -457,6 +459,7 @@ impl AlarmKind {
             TxOverdue => ("报警未获中心回执", "Alarm not confirmed by the centre"),
             NeverTriggered => ("传感器从未触发", "Sensor never triggered"),
             DrillFailed => ("例行测试失败", "Scheduled test failed"),
+            CertificateExpiring => ("网关证书即将到期", "Gateway certificate expiring"),
             Other(_) => ("未知类型", "Unknown kind"),
         };
         Text { zh: zh.into(), en: en.into() }

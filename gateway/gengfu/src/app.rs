@@ -26,13 +26,18 @@ use tokio_util::sync::CancellationToken;
 use crate::cameras::{self, CameraStatus, CameraTask, Outlets};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::decide::{self, Channels, DecideStatus, Decider};
+use crate::decide::{self, Channels, DecideStatus, Decider, LocalOrder, LocalRequest};
+use crate::identity::status::Keeping;
+use crate::identity::{Credentials, IdentityStatus, Keeper, KeeperParts, Own, common_name};
 use crate::link;
 use crate::local::report::Sources;
 use crate::local::{metrics as exporter, on_site, outputs, socket};
 use crate::sensors::plan::{Plan, resolve_what_fits};
 use crate::sensors::{self, SensorStats};
-use crate::setup::{link_ports, outbox_options, own_outputs, rules, uplink_config, wiring, worker_config};
+use crate::setup::{
+    credentials, keeper, link_ports, outbox_options, own_outputs, rules, topics, uplink_config, wiring, worker_config,
+};
+use crate::uplink::trial::BrokerTrial;
 use crate::uplink::{self, Board, UplinkParts, UplinkStatus};
 
 /// Link batches waiting for the decider. When it is full the links wait and the nodes keep their events.
@@ -80,7 +85,8 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
     };
     let decider =
         Decider::start(identity, rules, wiring(&config), outbox.clone(), board.clone(), clock.now(), clock.quality())?;
-    let uplink_config = uplink_config(&config, decider.boot())?;
+    let credentials = credentials(&config, clock.clone());
+    let uplink_config = uplink_config(&config, decider.boot(), credentials.clone())?;
 
     let (links_in, links) = mpsc::channel(LINK_BATCHES);
     let (seen_in, seen) = mpsc::channel(CAMERA_OBSERVATIONS);
@@ -132,9 +138,11 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         status: uplink_status_in,
         shutdown: stop_uplink.clone(),
     };
+    let trial = uplink_config.broker.clone();
     let mut uplink_task = tokio::spawn(uplink::run(uplink_config, parts));
+    let reload = Arc::new(Notify::new());
 
-    let sources = Sources {
+    let mut sources = Sources {
         site: config.gateway.site.clone(),
         gateway: config.gateway.name.clone(),
         clock: clock.clone(),
@@ -143,11 +151,24 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         links: link_status,
         sensors: sensor_status,
         cameras: camera_status,
-        uplink: uplink_status,
+        uplink: uplink_status.clone(),
+        identity: None,
     };
-    let inlets =
-        socket::Inlets { decider: local_in, nodes: link_inlets.clone(), firmware_keys: config.firmware_keys.clone() };
+    let keeper = credentials.map(|credentials| {
+        let prover = BrokerTrial { broker: trial, topics: topics(&config), uplink: uplink_status };
+        make_keeper(&config, credentials, prover, local_in.clone(), reload.clone(), &clock, &stop_uplink)
+    });
+    sources.identity = keeper.as_ref().map(|(_, status)| status.clone());
+    let inlets = socket::Inlets {
+        decider: local_in,
+        nodes: link_inlets.clone(),
+        firmware_keys: config.firmware_keys.clone(),
+        reload_identity: reload,
+    };
     let mut local = start_local(&config, &evidence_dir, sources, inlets, &stop_uplink)?;
+    if let Some((keeper, _)) = keeper {
+        local.spawn(keeper.run());
+    }
     start_on_site(&config, (wanted, orders), (link_inlets, answered_in), &mut local, &clock, &stop_uplink);
     tracing::info!(gateway = %config.gateway.name, site = %config.gateway.site, "ready");
     // Does nothing unless systemd waits for it.
@@ -176,6 +197,34 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         None => Ok(()),
         Some(what) => Err(anyhow::anyhow!("{what}; it must not")),
     }
+}
+
+/// The keeper of the gateway's certificate, and what it shows.
+fn make_keeper(
+    config: &Config,
+    credentials: Credentials,
+    prover: BrokerTrial,
+    decider: mpsc::Sender<LocalRequest>,
+    reload: Arc<Notify>,
+    clock: &Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> (Keeper, watch::Receiver<IdentityStatus>) {
+    let keeping = if matches!(credentials.source().own, Own::Nobody) { Keeping::Nobody } else { Keeping::Files };
+    let name = common_name(&config.gateway.site, &config.gateway.name);
+    let (status_in, status) = watch::channel(IdentityStatus::starting(keeping, name));
+    let parts = KeeperParts {
+        clock: clock.clone(),
+        prove: Box::new(prover),
+        // When the decider's door is full it is told at the next look.
+        tell: Box::new(move |cap, detail| {
+            let (answer, _) = tokio::sync::oneshot::channel();
+            decider.try_send(LocalRequest { order: LocalOrder::Certificate { cap, detail }, answer }).is_ok()
+        }),
+        status: status_in,
+        reload,
+        shutdown: stop.clone(),
+    };
+    (keeper(config, credentials, parts), status)
 }
 
 fn prepare_folders(data_dir: &Path) -> anyhow::Result<PathBuf> {

@@ -4,6 +4,8 @@
 //! creates nothing; `app.rs` does.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,6 +13,7 @@ use gengfu_alarm::codes::{CodeFile, CodeTable};
 use gengfu_alarm::rules::{DeviceClass as RuleClass, DeviceRule, Rules, Timing, ZoneKind, ZoneRule};
 use gengfu_alarm::{LocalOutput, LocalPolicy, OutputKind};
 use gengfu_contract::slug::Slug;
+use gengfu_contract::topic::Topics;
 use gengfu_contract::words::AlarmKind;
 use gengfu_outbox::Options;
 use gengfu_vision::decode::{CaptureConfig, DecodeMode};
@@ -21,12 +24,15 @@ use gengfu_vision::sandbox::Limits as WorkerLimits;
 use gengfu_vision::source::Transport;
 use gengfu_vision::zone::Zone as VisionZone;
 
+use crate::clock::Clock;
 use crate::config::{self, Config, DeviceClass, Lack, Line};
 use crate::decide::{self, Wiring};
+use crate::identity::slots::Slots;
+use crate::identity::{self, Credentials, Enrolment, Keeper, KeeperParts, Own, Source, TrustedTime};
 use crate::link;
 use crate::local::outputs::Output;
 use crate::sensors::plan::Plan;
-use crate::uplink::{self, BrokerConfig, Limits, Secret, TlsFiles, UplinkConfig};
+use crate::uplink::{self, BrokerConfig, Limits, Secret, UplinkConfig};
 
 /// Names of the box's own outputs among all that can sound or shine; no device may have them.
 const LAMP: &str = "gateway-lamp";
@@ -82,7 +88,7 @@ fn link_node(node: &config::Node, address: u8) -> link::NodeConfig {
     }
 }
 
-pub(crate) fn uplink_config(config: &Config, boot: u64) -> anyhow::Result<UplinkConfig> {
+pub(crate) fn uplink_config(config: &Config, boot: u64, tls: Option<Credentials>) -> anyhow::Result<UplinkConfig> {
     let u = &config.uplink;
     let mut broker = BrokerConfig::new(&u.host, u.port, u.protocol, &u.client_id);
     broker.keep_alive = u.keep_alive;
@@ -92,10 +98,7 @@ pub(crate) fn uplink_config(config: &Config, boot: u64) -> anyhow::Result<Uplink
             std::fs::read_to_string(file).with_context(|| format!("read {} (uplink.password_file)", file.display()))?;
         broker.password = Some(Secret::new(text));
     }
-    broker.tls = u
-        .tls
-        .as_ref()
-        .map(|tls| TlsFiles { ca: tls.ca_file.clone(), identity: tls.cert_file.clone().zip(tls.key_file.clone()) });
+    broker.tls = tls;
     let identity = uplink::Identity {
         site: config.gateway.site.clone(),
         gateway: config.gateway.name.clone(),
@@ -118,6 +121,48 @@ pub(crate) fn uplink_config(config: &Config, boot: u64) -> anyhow::Result<Uplink
     uplink.switch = u.switch;
     uplink.packet_bytes_max = u.packet_bytes_max;
     Ok(uplink)
+}
+
+/// Whom the uplink believes and as whom it comes; nothing without `[uplink.tls]`.
+#[must_use]
+pub fn credentials(config: &Config, clock: Arc<dyn Clock>) -> Option<Credentials> {
+    let tls = config.uplink.tls.as_ref()?;
+    let place = identity_folder(config);
+    let own = match (tls.is_managed, tls.cert_file.clone().zip(tls.key_file.clone())) {
+        (true, _) => Own::Slot(Slots::current_file(&place)),
+        (false, Some((cert, key))) => Own::Files { cert, key },
+        (false, None) => Own::Nobody,
+    };
+    let source = Source { ca: tls.ca_file.clone(), crl: tls.crl_file.clone(), own };
+    Some(Credentials::new(source, TrustedTime::remembered(clock, &place)))
+}
+
+pub(crate) fn topics(config: &Config) -> Topics {
+    Topics::new(&config.gateway.site, &config.gateway.name)
+}
+
+/// Where keys made on this box lie.
+#[must_use]
+pub fn identity_folder(config: &Config) -> PathBuf {
+    config.gateway.data_dir.join(identity::FOLDER)
+}
+
+/// Where certificates come from by themselves.
+#[must_use]
+pub fn enrolment(config: &Config) -> Option<Enrolment> {
+    let enrol = config.uplink.tls.as_ref()?.enrol.as_ref()?;
+    Some(Enrolment {
+        place: enrol.place.clone(),
+        ca: enrol.ca_file.clone(),
+        username: enrol.username.clone(),
+        password_file: enrol.password_file.clone(),
+    })
+}
+
+pub(crate) fn keeper(config: &Config, credentials: Credentials, parts: KeeperParts) -> Keeper {
+    let is_managed = config.uplink.tls.as_ref().is_some_and(|tls| tls.is_managed);
+    let name = identity::common_name(&config.gateway.site, &config.gateway.name);
+    Keeper::new(credentials, name, is_managed.then(|| identity_folder(config)), enrolment(config), parts)
 }
 
 /// Reads the code files.

@@ -259,13 +259,13 @@ async fn mutual_tls_lets_the_gateway_in_and_a_wrong_authority_keeps_it_out_with_
     for protocol in [Mqtt5, Mqtt311] {
         let mut config = uplink_config(broker(mosquitto.port, protocol, "gengfu-s-g"));
         let identity = Some((dir.path().join("client.pem"), dir.path().join("client.key")));
-        config.broker.tls = Some(TlsFiles { ca: dir.path().join("ca.pem"), identity: identity.clone() });
+        config.broker.tls = Some(TlsFiles { ca: dir.path().join("ca.pem"), identity: identity.clone() }.into());
         let store = tempfile::tempdir().unwrap();
         let mut gateway = Gateway::start(store.path(), config.clone());
         gateway.status("online", |s| s.state == LinkState::Online).await;
         gateway.stop().await;
         // The client's certificate is no authority for the broker's.
-        config.broker.tls = Some(TlsFiles { ca: dir.path().join("client.pem"), identity });
+        config.broker.tls = Some(TlsFiles { ca: dir.path().join("client.pem"), identity }.into());
         let store = tempfile::tempdir().unwrap();
         let mut gateway = Gateway::start(store.path(), config);
         let kept_out = gateway.status("offline", |s| s.state == LinkState::Offline).await;

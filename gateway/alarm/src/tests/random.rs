@@ -247,6 +247,7 @@ impl Street {
                     Trouble::TxOverdue,
                     Trouble::EndOfLife,
                     Trouble::Contaminated,
+                    Trouble::Certificate,
                 ]),
                 present: self.rng.random_bool(0.5),
             },
@@ -327,7 +328,7 @@ fn apply(engine: &mut Engine, now: Timestamp, step: &Step) -> Vec<Output> {
         Step::Report { trouble, present } => {
             let device = match trouble {
                 Trouble::BusDown => "line",
-                Trouble::Clock | Trouble::TxOverdue | Trouble::Drill => "gw-1",
+                Trouble::Clock | Trouble::TxOverdue | Trouble::Drill | Trouble::Certificate => "gw-1",
                 Trouble::EndOfLife | Trouble::Contaminated => "head-x",
             };
             let text = Text { zh: "说明".into(), en: "it is so".into() };

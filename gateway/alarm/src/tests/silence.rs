@@ -338,6 +338,27 @@ fn the_gateways_own_clock_trouble_survives_a_restart() {
 }
 
 #[test]
+fn a_certificate_near_its_end_is_one_trouble_that_worsens_and_is_over_when_it_is_renewed() {
+    use gengfu_contract::words::{Severity, Urgency};
+    let mut player = Player::new(watched());
+    let text = |en: &str| Text { zh: "证书".into(), en: en.into() };
+    let gateway = slug("gw-1");
+    assert_eq!(player.engine.report_certificate(at(0.0), &gateway, None, &text("good")), []);
+    let month = Some((Urgency::Future, Severity::Minor));
+    let told = player.engine.report_certificate(at(1.0), &gateway, month, &text("a month"));
+    assert_eq!(player.tell(told), ["raised certificate_expiring@gw-1 ACTIVE_UNACK"]);
+    assert_eq!(player.engine.report_certificate(at(2.0), &gateway, month, &text("a month")), []);
+    player.restart();
+    let over = Some((Urgency::Immediate, Severity::Severe));
+    let told = player.engine.report_certificate(at(3.0), &gateway, over, &text("over"));
+    let [Output::Alarm(one)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((one.alarm.cap.urgency, one.alarm.cap.severity), (Urgency::Immediate, Severity::Severe));
+    assert_eq!(one.alarm.rev, 2);
+    let told = player.engine.report_certificate(at(4.0), &gateway, None, &text("renewed"));
+    assert_eq!(player.tell(told), ["cleared certificate_expiring@gw-1 CLEARED_UNACK"]);
+}
+
+#[test]
 fn end_of_life_and_contamination_are_troubles_with_a_life_of_their_own_beside_the_smoke() {
     let mut player = Player::new(watched());
     let text = Text { zh: "说明".into(), en: "it is so".into() };

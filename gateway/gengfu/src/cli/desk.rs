@@ -136,7 +136,7 @@ impl BrokerArgs {
             broker.password = Some(Secret::new(text));
         }
         let identity = self.cert.clone().zip(self.key.clone());
-        broker.tls = self.ca.clone().map(|ca| TlsFiles { ca, identity });
+        broker.tls = self.ca.clone().map(|ca| TlsFiles { ca, identity }.into());
         Ok(broker)
     }
 }

@@ -7,7 +7,9 @@ mod check;
 mod desk;
 mod drill;
 mod export;
+mod enrol;
 mod firmware;
+mod identity;
 mod node;
 mod run;
 mod service;
@@ -57,6 +59,10 @@ enum Command {
     Demo(crate::demo::Args),
     /// Run a sensor node as a process, on a PTY or a serial port.
     Node(node::Args),
+    /// Show the gateway's certificate, or have it looked at now.
+    Identity(identity::Args),
+    /// Obtain a certificate: the key is made here and stays here, only a request leaves the box.
+    Enrol(enrol::Args),
     /// Make, sign and check bundles of a node's firmware.
     Firmware(firmware::Args),
     /// Play the dispatch centre: receive, confirm, acknowledge, prove that nothing is missing.
@@ -113,6 +119,8 @@ pub fn main() -> ExitCode {
         Command::Drill(args) => ("ask the gateway", drill::drill(&args)),
         Command::Demo(args) => ("run the demo", crate::demo::demo(args)),
         Command::Node(args) => ("run the node", node::node(&args)),
+        Command::Identity(args) => ("ask for the gateway's identity", identity::identity(&args)),
+        Command::Enrol(args) => ("enrol", enrol::enrol(&args)),
         Command::Firmware(args) => ("work on the firmware", firmware::firmware(&args)),
         Command::Desk(args) => ("run the desk", desk::desk(args)),
     };

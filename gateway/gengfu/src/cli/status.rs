@@ -83,6 +83,16 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
         let why = why.map_or_else(String::new, |(why, at)| format!("left {} ago: {}", ago(at, g.now), why.text().en));
         writeln!(out, "         {}  not in use  {why}", broker.address)?;
     }
+    if let Some(current) = report.identity.as_ref().and_then(|identity| identity.current.as_ref()) {
+        let good = report.identity.as_ref().is_some_and(|identity| identity.findings().is_empty());
+        let until = current.not_after_at.strftime("%F");
+        writeln!(
+            out,
+            "identity {}  {} until {until}",
+            paint.as_good(good, if good { "good" } else { "look" }),
+            current.common_name
+        )?;
+    }
     let o = &report.outbox;
     writeln!(out, "outbox   {}  journal at #{}", paint.as_good(o.health == "ok", &o.health), o.sequence)?;
     for lane in o.lanes.iter().filter(|lane| lane.pending > 0 || lane.dropped > 0) {

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Attachment, Config};
+use crate::identity::slots::Slots;
 use crate::sensors::config::Way;
 use crate::sensors::plan::resolve_what_fits;
 
@@ -76,6 +77,17 @@ pub(super) fn lacks(config: &Config) -> Vec<Lack> {
             if let Some(path) = path {
                 file(format!("uplink.tls.{key}"), path, "enrol the gateway to obtain it");
             }
+        }
+        if let Some(crl) = &tls.crl_file {
+            file("uplink.tls.crl_file".into(), crl, "copy the authority's revocation list there, or remove the key");
+        }
+        if let Some(enrol) = &tls.enrol {
+            file("uplink.tls.enrol.ca_file".into(), &enrol.ca_file, "copy the enrolment server's CA there");
+        }
+        let slots = config.gateway.data_dir.join(crate::identity::FOLDER);
+        if tls.is_managed && tls.enrol.is_none() && !Slots::next_file(&slots).exists() {
+            let remedy = "`gengfu enrol request`, have it signed (scripts/ca.sh sign), `gengfu enrol install`";
+            file("uplink.tls.identity".into(), &Slots::current_file(&slots), remedy);
         }
     }
     if !config.cameras.is_empty() {

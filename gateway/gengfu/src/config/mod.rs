@@ -28,6 +28,7 @@ use gengfu_vision::source::SourceUrl;
 use jiff::civil::Date;
 
 use crate::decide::DrillPlan;
+use crate::identity::est::Place;
 use crate::sensors::config::SensorsConfig;
 use crate::uplink::{Address, SwitchPolicy};
 pub use care::CareDefaults;
@@ -138,6 +139,25 @@ pub struct Tls {
     pub cert_file: Option<PathBuf>,
     /// Our key.
     pub key_file: Option<PathBuf>,
+    /// Our key is made on this box and lies in the data folder, with its certificate, in two slots.
+    pub is_managed: bool,
+    /// Brokers' certificates that were revoked.
+    pub crl_file: Option<PathBuf>,
+    /// Where certificates come from by themselves.
+    pub enrol: Option<Enrol>,
+}
+
+/// `[uplink.tls.enrol]`: an enrolment server (EST, RFC 7030).
+#[derive(Debug, Clone)]
+pub struct Enrol {
+    /// Where.
+    pub place: Place,
+    /// Authority that signed its certificate.
+    pub ca_file: PathBuf,
+    /// User of the one-time password.
+    pub username: String,
+    /// File that holds it.
+    pub password_file: Option<PathBuf>,
 }
 
 /// `[outbox]`.

@@ -10,11 +10,12 @@ use gengfu_contract::event::Location;
 use gengfu_contract::words::Lane;
 use toml::de::DeTable;
 
+use crate::identity::est::Place;
 use crate::sensors;
 use crate::uplink::{Address, SwitchPolicy};
 
 use super::reader::{Fault, Faults, Section};
-use super::{Bus, Camera, Config, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision};
+use super::{Bus, Camera, Config, Enrol, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision};
 use super::{cameras, care, names, nodes, outputs, people};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -223,8 +224,31 @@ fn tls(f: &mut Faults, mut s: Section, base: &Path) -> Option<Tls> {
     if cert_file.is_some() != key_file.is_some() {
         s.fault(f, "cert_file", "certificate and key go together", "give both `cert_file` and `key_file`, or neither");
     }
+    let is_managed = s.one_of(f, "identity", &[("managed", true)]).unwrap_or(false);
+    if is_managed && (cert_file.is_some() || key_file.is_some()) {
+        let remedy = "remove `cert_file` and `key_file`, or `identity`";
+        s.fault(f, "identity", "a managed identity has its key and certificate in the data folder", remedy);
+    }
+    let crl_file = path(f, &mut s, "crl_file", base);
+    let enrol = s.section(f, "enrol").and_then(|e| enrol(f, e, base, ca_file.as_deref()));
+    if enrol.is_some() && !is_managed {
+        s.fault(f, "enrol", "certificates are fetched for a managed identity only", "add `identity = \"managed\"`");
+    }
     s.finish(f);
-    Some(Tls { ca_file: ca_file?, cert_file, key_file })
+    Some(Tls { ca_file: ca_file?, cert_file, key_file, is_managed, crl_file, enrol })
+}
+
+fn enrol(f: &mut Faults, mut s: Section, base: &Path, ca: Option<&Path>) -> Option<Enrol> {
+    let example = "\"https://ca.example/.well-known/est\"";
+    let place = s.parsed(f, "url", "a URL with https, as in \"https://ca.example/.well-known/est\"", |v| {
+        Place::parse(v.as_str()?)
+    });
+    let place = s.required(f, "url", place, example);
+    let ca_file = path(f, &mut s, "ca_file", base).or_else(|| ca.map(Path::to_owned));
+    let username = s.text(f, "username").unwrap_or_default();
+    let password_file = path(f, &mut s, "password_file", base);
+    s.finish(f);
+    Some(Enrol { place: place?, ca_file: ca_file?, username, password_file })
 }
 
 fn outbox(f: &mut Faults, section: Option<Section>) -> OutboxLimits {

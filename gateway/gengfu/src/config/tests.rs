@@ -218,7 +218,9 @@ fn brokers_are_a_list_in_order_of_preference_or_one() {
         let text = format!("[gateway]\nsite = \"s\"\nname = \"g\"\ndata_dir = \"/d\"\n[uplink]\n{uplink}\n");
         Config::parse(&text, Path::new("/"))
     };
-    let several = parsed("brokers = [\"a:8883\", \"[::1]:1883\"]\nbroker_attempts = 5\nbroker_return_after = \"1h\"\npacket_kib_max = 256");
+    let several = parsed(
+        "brokers = [\"a:8883\", \"[::1]:1883\"]\nbroker_attempts = 5\nbroker_return_after = \"1h\"\npacket_kib_max = 256",
+    );
     let uplink = several.unwrap().uplink;
     assert_eq!((uplink.host.as_str(), uplink.port, uplink.others.len()), ("a", 8883, 1));
     assert_eq!((uplink.others[0].to_string().as_str(), uplink.packet_bytes_max), ("[::1]:1883", Some(256 << 10)));
@@ -234,5 +236,29 @@ fn brokers_are_a_list_in_order_of_preference_or_one() {
         let faults = parsed(wrong).unwrap_err();
         let told = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         assert!(told.contains(said), "{wrong}: {told}");
+    }
+}
+
+#[test]
+fn a_managed_identity_excludes_given_files_and_is_what_an_enrolment_server_is_for() {
+    let tls = |keys: &str| {
+        let text = GOOD.replace("[[node]]", &format!("[uplink.tls]\nca_file = \"ca.pem\"\n{keys}\n[[node]]"));
+        Config::parse(&text, Path::new("/base"))
+    };
+    let enrol = "[uplink.tls.enrol]\nurl = \"https://ca.example\"\nusername = \"gw-1\"\npassword_file = \"once\"";
+    let config = tls(&format!("identity = \"managed\"\ncrl_file = \"brokers.crl\"\n{enrol}")).unwrap();
+    let read = config.uplink.tls.unwrap();
+    assert!(read.is_managed && read.crl_file.as_deref() == Some(Path::new("/base/brokers.crl")));
+    let enrolment = read.enrol.unwrap();
+    assert_eq!(enrolment.ca_file, Path::new("/base/ca.pem"), "as for the broker, unless said otherwise");
+    assert_eq!(enrolment.place.to_string(), "https://ca.example:443/.well-known/est");
+    for (keys, part) in [
+        ("identity = \"managed\"\ncert_file = \"c\"\nkey_file = \"k\"", "remove `cert_file`"),
+        ("identity = \"mine\"", "\"managed\""),
+        (enrol, "add `identity"),
+        ("identity = \"managed\"\n[uplink.tls.enrol]\nurl = \"http://ca.example\"", "https"),
+    ] {
+        let found = tls(keys).unwrap_err();
+        assert!(found.iter().any(|f| f.to_string().contains(part)), "{keys}: {found:?}");
     }
 }

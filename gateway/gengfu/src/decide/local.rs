@@ -1,4 +1,4 @@
-//! Orders of somebody who stands at the box.
+//! Orders of somebody who stands at the box, and what the box says of itself.
 //!
 //! Owns what each does and its answer: silence on site, take a device out of service, test it, give it back, hold a drill. What changes which alarms
 //! count is journaled with who and why, so that the centre knows. Refuses nothing that the rules allow, and says the remedy where they do not.
@@ -8,13 +8,13 @@ use std::time::Duration;
 use gengfu_alarm::{Output, Service, Terms};
 use gengfu_contract::command::Outcome;
 use gengfu_contract::slug::Slug;
-use gengfu_contract::words::Text;
+use gengfu_contract::words::{Severity, Text, Urgency};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
 use super::Decider;
 
-/// What somebody who stands at the box may order.
+/// What is ordered or told at the box itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LocalOrder {
     /// Silence the sounders for the alarms there are now. Lamps stay, and what is raised later sounds.
@@ -46,6 +46,13 @@ pub enum LocalOrder {
     },
     /// Test the whole path now.
     Drill,
+    /// What the keeper of the gateway's certificate says: how urgent it is, or that all is well.
+    Certificate {
+        /// CAP words; `None` when there is nothing to tell (any more).
+        cap: Option<(Urgency, Severity)>,
+        /// For people.
+        detail: Text,
+    },
 }
 
 /// An order and the place for its answer: `Err` says why not and what to do.
@@ -81,6 +88,10 @@ impl Decider {
                 return Judgement::plain(Ok(()));
             }
             LocalOrder::Drill => return Judgement::plain(self.drill.order()),
+            LocalOrder::Certificate { cap, detail } => {
+                let outputs = self.engine.report_certificate(now, &self.identity.gateway, *cap, detail);
+                return Judgement { outputs, ..Judgement::plain(Ok(())) };
+            }
             LocalOrder::Serve { device, service, lasts, reason, who } => {
                 let lasts = SignedDuration::try_from(*lasts).unwrap_or(SignedDuration::MAX);
                 let until = now.checked_add(lasts).unwrap_or(Timestamp::MAX);

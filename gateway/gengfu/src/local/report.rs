@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::cameras::CameraStatus;
 use crate::clock::Clock;
 use crate::decide::{DecideStatus, Standing};
+use crate::identity::IdentityStatus;
 use crate::link::{self, LinkStats};
 use crate::sensors::SensorStats;
 use crate::uplink::{LinkState, UplinkStatus};
@@ -41,6 +42,8 @@ pub struct Report {
     pub outbox: OutboxReport,
     /// The way to the centre.
     pub uplink: UplinkStatus,
+    /// The gateway's certificate; absent without TLS.
+    pub identity: Option<IdentityStatus>,
     /// Alarms and troubles that are open.
     pub alarms: Vec<AlarmData>,
     /// What does not count now and who decided so, what was rejected, and the tests of the path.
@@ -154,6 +157,8 @@ pub struct Sources {
     pub cameras: Vec<watch::Receiver<CameraStatus>>,
     /// The uplink.
     pub uplink: watch::Receiver<UplinkStatus>,
+    /// The gateway's certificate.
+    pub identity: Option<watch::Receiver<IdentityStatus>>,
 }
 
 impl Sources {
@@ -180,6 +185,7 @@ impl Sources {
             cameras: self.cameras.iter().map(|camera| camera.borrow().clone()).collect(),
             outbox: self.outbox(),
             uplink: self.uplink.borrow().clone(),
+            identity: self.identity.as_ref().map(|identity| identity.borrow().clone()),
             alarms: decide.alarms,
             standing: decide.standing,
             on_site: decide
@@ -270,6 +276,9 @@ fn findings(report: &Report) -> Vec<Finding> {
     let mut say = |problem: String, remedy: &str| {
         found.push(Finding { problem, remedy: remedy.to_owned(), problem_zh: None, remedy_zh: None });
     };
+    for (problem, remedy) in report.identity.iter().flat_map(IdentityStatus::findings) {
+        say(problem, &remedy);
+    }
     for link in report.links.iter().filter(|link| !link.is_up()) {
         say(format!("link {}: {}", link.node, link.state), &link.remedy);
     }

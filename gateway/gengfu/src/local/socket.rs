@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::report::{Report, Sources};
@@ -83,6 +83,8 @@ pub enum Query {
         /// The signed bundle, on this machine.
         bundle: PathBuf,
     },
+    /// Look at certificates now, and try what waits to be tried.
+    ReloadIdentity,
 }
 
 /// What the socket may set in motion.
@@ -94,6 +96,8 @@ pub struct Inlets {
     pub nodes: LinkInlets,
     /// Files of the public keys whose firmware is trusted.
     pub firmware_keys: Vec<PathBuf>,
+    /// To the keeper of the certificate.
+    pub reload_identity: Arc<Notify>,
 }
 
 /// What is answered.
@@ -106,7 +110,7 @@ pub enum Answer {
     Trace(Option<Box<Trace>>),
     /// To [`Query::Journal`].
     Journal(Box<super::journal::JournalPage>),
-    /// To an order: it is carried out, or for [`Query::Update`] on its way.
+    /// To an order: it is carried out, or for [`Query::Update`] and [`Query::ReloadIdentity`] on its way.
     Ordered,
     /// The question was not understood or could not be answered.
     Error(String),
@@ -235,6 +239,10 @@ async fn answer(stream: UnixStream, sources: &Sources, inlets: &Inlets) -> std::
         }
         Ok(Query::GiveBack { device, who }) => order(inlets, LocalOrder::GiveBack { device, who }).await,
         Ok(Query::Drill) => order(inlets, LocalOrder::Drill).await,
+        Ok(Query::ReloadIdentity) => {
+            inlets.reload_identity.notify_one();
+            Answer::Ordered
+        }
         Ok(Query::Update { node, bundle }) => match update(inlets, &node, &bundle).await {
             Ok(()) => Answer::Ordered,
             Err(why) => Answer::Error(why),

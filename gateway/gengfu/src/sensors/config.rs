@@ -124,6 +124,8 @@ pub struct DeviceBroker {
     pub username: Option<String>,
     /// File that holds the password.
     pub password_file: Option<PathBuf>,
+    /// Authority that signed the broker's certificate; plain TCP without.
+    pub ca_file: Option<PathBuf>,
     /// Time without traffic after which a ping is due.
     pub keep_alive: Duration,
     /// Programs between the broker and the devices.
@@ -306,6 +308,7 @@ fn broker(f: &mut Faults, mut s: Section, base: &Path, place: &Location, care: &
     if password_file.is_some() && username.is_none() {
         s.fault(f, "password_file", "a password without a user", "add `username = \"…\"`");
     }
+    let ca_file = path(f, &mut s, "ca_file", base);
     let keep_alive = s.duration(f, "keep_alive", 5 * SECOND..=60 * SECOND).unwrap_or(20 * SECOND);
     let bridges: Vec<Bridge> = s.sections(f, "bridge").into_iter().filter_map(|b| bridge(f, b)).collect();
     let devices: Vec<MqttDevice> =
@@ -321,7 +324,7 @@ fn broker(f: &mut Faults, mut s: Section, base: &Path, place: &Location, care: &
     s.finish(f);
     let (name, (host, port)) = (name?, broker?);
     let client_id = client_id.unwrap_or_else(|| format!("gengfu-devices-{name}"));
-    Some(DeviceBroker { name, host, port, client_id, username, password_file, keep_alive, bridges, devices })
+    Some(DeviceBroker { name, host, port, client_id, username, password_file, ca_file, keep_alive, bridges, devices })
 }
 
 fn bridge(f: &mut Faults, mut s: Section) -> Option<Bridge> {

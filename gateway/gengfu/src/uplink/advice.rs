@@ -28,6 +28,8 @@ pub enum Cause {
     BrokerEnded,
     /// It took messages and did not acknowledge them in time.
     NoPuback,
+    /// We left to come back with a new certificate.
+    CertificateRenewed,
     /// A certificate file or an option of ours.
     OwnSettings,
     /// The program disagrees with the MQTT client library.
@@ -82,7 +84,7 @@ pub(crate) fn text(zh: impl Into<String>, en: impl Into<String>) -> Text {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Cause; 26] = [
+    pub const ALL: [Cause; 27] = [
         Cause::BrokerUnreachable,
         Cause::TlsFailed,
         Cause::LoginRefused,
@@ -92,6 +94,7 @@ impl Cause {
         Cause::SessionTakenOver,
         Cause::BrokerEnded,
         Cause::NoPuback,
+        Cause::CertificateRenewed,
         Cause::OwnSettings,
         Cause::OwnFault,
         Cause::StoreFault,
@@ -200,6 +203,12 @@ impl Cause {
                 "检查网络和服务器负载；网关会重新连接",
                 "check the network and the broker's load; the gateway connects anew",
             ),
+            Cause::CertificateRenewed => (
+                "证书已更新",
+                "the certificate was renewed",
+                "无需处理：网关正用新证书重新连接",
+                "nothing to do: the gateway connects with the new one",
+            ),
             Cause::OwnSettings => (
                 "上行连接的设置有误",
                 "a setting of the uplink cannot be used",
@@ -212,7 +221,12 @@ impl Cause {
                 "网关会重新连接；若反复出现请上报",
                 "the gateway connects anew; please report it if it repeats",
             ),
-            Cause::StoreFault => ("存储故障", "the store fails", "检查磁盘；网关会自动重试", "check the disk; the gateway tries again by itself"),
+            Cause::StoreFault => (
+                "存储故障",
+                "the store fails",
+                "检查磁盘；网关会自动重试",
+                "check the disk; the gateway tries again by itself",
+            ),
             Cause::OnOtherBroker => (
                 "正在使用备用消息服务器",
                 "another broker than the preferred one is in use",

@@ -16,6 +16,7 @@ use rumqttc::{self as four, QoS};
 use super::advice::{Advice, Cause};
 use super::options::{self, BrokerConfig, OpenError, SessionOptions};
 use crate::config::Protocol;
+use crate::identity::{Credentials, fault};
 
 /// A message to publish, QoS 1.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -113,18 +114,36 @@ pub struct Lost {
     pub remedy: String,
     /// Both in Chinese.
     pub zh: Option<(String, String)>,
+    /// Whose fault it is.
+    pub blame: Blame,
+}
+
+/// Whose fault it is that there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The broker refuses our certificate, user or subscription.
+    Us,
+    /// We refuse the broker's certificate, or it does not speak TLS.
+    Peer,
+    /// The network's, or it cannot be told.
+    Nobody,
 }
 
 impl Lost {
     /// One that is no known cause of the uplink's.
     pub(crate) fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { cause: Cause::OwnFault, reason: reason.into(), remedy: remedy.into(), zh: None }
+        Self { cause: Cause::OwnFault, reason: reason.into(), remedy: remedy.into(), zh: None, blame: Blame::Nobody }
     }
 
     /// A known cause, with what the broker or the system says.
     pub(crate) fn of(cause: Cause, detail: &str) -> Self {
         let Advice { problem, remedy, .. } = cause.advice(detail);
-        Self { cause, reason: problem.en, remedy: remedy.en, zh: Some((problem.zh, remedy.zh)) }
+        let blame = if cause == Cause::LoginRefused { Blame::Us } else { Blame::Nobody };
+        Self { cause, reason: problem.en, remedy: remedy.en, zh: Some((problem.zh, remedy.zh)), blame }
+    }
+
+    pub(crate) fn blaming(self, blame: Blame) -> Self {
+        Self { blame, ..self }
     }
 }
 
@@ -153,6 +172,10 @@ pub struct Connection {
     /// What had arrived before the connection broke, and was not yet told: a PUBACK or a receipt counts also when it was the last.
     leftover: VecDeque<Signal>,
     lost: Option<Lost>,
+    /// What it was made with, and which generation of that.
+    tls: Option<(Credentials, u64)>,
+    /// The credentials were renewed: we have said goodbye.
+    leaving: bool,
 }
 
 impl std::fmt::Debug for Connection {
@@ -171,6 +194,7 @@ impl Connection {
     /// # Errors
     /// [`OpenError`] when the certificate files cannot be read or an option is out of its range.
     pub fn open(broker: &BrokerConfig, session: &SessionOptions) -> Result<Self, OpenError> {
+        let tls = broker.tls.as_ref().map(|credentials| (credentials.clone(), credentials.generation()));
         let (client, event_loop) = match broker.protocol {
             Protocol::Mqtt5 => {
                 let (client, event_loop) =
@@ -184,7 +208,8 @@ impl Connection {
                 (Client::V4(client), Loop::V4(Box::new(event_loop)))
             }
         };
-        Ok(Self { client, poll: Some(Box::pin(poll_once(event_loop))), leftover: VecDeque::new(), lost: None })
+        let poll: Poll = Box::pin(poll_once(event_loop));
+        Ok(Self { client, poll: Some(poll), leftover: VecDeque::new(), lost: None, tls, leaving: false })
     }
 
     /// The next signal. Safe to cancel: the poll under way goes on at the next call.
@@ -193,7 +218,19 @@ impl Connection {
     /// [`Lost`], once; throw the connection away then. Later calls say the same.
     pub async fn next(&mut self) -> Result<Signal, Lost> {
         if let Some(poll) = self.poll.as_mut() {
-            let (event_loop, signal) = poll.await;
+            let (event_loop, signal) = loop {
+                tokio::select! {
+                    biased;
+                    done = poll.as_mut() => break done,
+                    () = renewed(self.tls.as_ref()), if !self.leaving => {
+                        self.leaving = true;
+                        // A full channel means that much is on the wire: its end, without a goodbye, comes by a later renewal or loss.
+                        if say_goodbye(&self.client).is_err() {
+                            tracing::debug!("no place for a goodbye; the renewed certificate is used at the next connection");
+                        }
+                    }
+                }
+            };
             match signal {
                 Ok(signal) => {
                     self.poll = Some(Box::pin(poll_once(event_loop)));
@@ -202,7 +239,7 @@ impl Connection {
                 Err(lost) => {
                     self.poll = None;
                     self.leftover = leftover(event_loop);
-                    self.lost = Some(lost);
+                    self.lost = Some(if self.leaving { Lost::of(Cause::CertificateRenewed, "") } else { lost });
                 }
             }
         }
@@ -272,10 +309,22 @@ impl Connection {
     /// # Errors
     /// [`NotTaken`] when the bounded channel is full.
     pub fn disconnect(&self) -> Result<(), NotTaken> {
-        match &self.client {
-            Client::V5(client) => client.try_disconnect().map_err(|_| NotTaken),
-            Client::V4(client) => client.try_disconnect().map_err(|_| NotTaken),
-        }
+        say_goodbye(&self.client)
+    }
+}
+
+fn say_goodbye(client: &Client) -> Result<(), NotTaken> {
+    match client {
+        Client::V5(client) => client.try_disconnect().map_err(|_| NotTaken),
+        Client::V4(client) => client.try_disconnect().map_err(|_| NotTaken),
+    }
+}
+
+/// Completes when the connection should be made anew with other certificates.
+async fn renewed(tls: Option<&(Credentials, u64)>) {
+    match tls {
+        Some((credentials, generation)) => credentials.renewed_since(*generation).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -398,14 +447,14 @@ fn lost_v5(error: &four::v5::ConnectionError) -> Lost {
             };
             Lost::of(cause, &format!("{reason_code:?}{text}"))
         }
-        other => unreachable_broker(&other.to_string()),
+        other => unreachable_broker(other),
     }
 }
 
 fn lost_v4(error: &four::ConnectionError) -> Lost {
     match error {
         four::ConnectionError::ConnectionRefused(code) => refused(&format!("{code:?}")),
-        other => unreachable_broker(&other.to_string()),
+        other => unreachable_broker(other),
     }
 }
 
@@ -419,9 +468,16 @@ fn refused(code: &str) -> Lost {
     Lost::of(cause, code)
 }
 
-fn unreachable_broker(error: &str) -> Lost {
-    let is_tls = error.contains("TLS") || error.contains("ertificate");
-    Lost::of(if is_tls { Cause::TlsFailed } else { Cause::BrokerUnreachable }, error)
+fn unreachable_broker(error: &(dyn std::error::Error + 'static)) -> Lost {
+    let Some(fault) = fault::explain(error) else { return Lost::of(Cause::BrokerUnreachable, &error.to_string()) };
+    let (reason, remedy) = (fault.kind.reason(), fault.kind.remedy());
+    Lost {
+        cause: Cause::TlsFailed,
+        reason: fault.to_string(),
+        remedy: remedy.en,
+        zh: Some((format!("{}（{}）", reason.zh, fault.cause), remedy.zh)),
+        blame: if fault.kind.is_about_ours() { Blame::Us } else { Blame::Peer },
+    }
 }
 
 #[cfg(test)]
@@ -477,7 +533,10 @@ mod tests {
             let lost = refused(code);
             assert!(lost.cause == cause && lost.reason.contains(code) && lost.zh.is_some(), "{lost:?}");
         }
-        assert_eq!(unreachable_broker("TLS: bad certificate").cause, Cause::TlsFailed);
-        assert_eq!(unreachable_broker("I/O: refused").cause, Cause::BrokerUnreachable);
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRevoked);
+        let lost = unreachable_broker(&std::io::Error::other(alert));
+        assert_eq!((lost.cause, lost.blame), (Cause::TlsFailed, Blame::Us), "{lost:?}");
+        let lost = unreachable_broker(&std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        assert_eq!((lost.cause, lost.blame), (Cause::BrokerUnreachable, Blame::Nobody), "{lost:?}");
     }
 }

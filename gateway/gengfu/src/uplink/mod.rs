@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | `connecting` | | the first connection is being made |
 //! | `offline` | `broker_unreachable` `tls_failed` `login_refused` `protocol_refused` `client_id_refused` `connection_refused` | the broker is not reached, or does not let us in |
-//! | `offline` | `session_taken_over` `broker_ended` `no_puback` `own_fault` `own_settings`, or one of `refused` | a connection ended; it is made anew |
+//! | `offline` | `session_taken_over` `broker_ended` `no_puback` `own_fault` `own_settings` `certificate_renewed`, or one of `refused` | a connection ended; it is made anew |
 //! | `store_fault` | `store_fault` | the outbox cannot be used; nothing is lost, nothing is sent |
 //! | `not_listening` | `subscription_refused` | no receipt and no command can arrive |
 //! | `refused` | `not_authorized` `quota_exceeded` `payload_format_invalid` `packet_too_large` `topic_invalid` `publish_refused` `broker_hangs_up` | some of what is published is not taken; it is kept and tried again |
@@ -50,6 +50,7 @@ mod session;
 pub mod status;
 #[cfg(test)]
 mod testing;
+pub mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,7 @@ use gengfu_outbox::Outbox;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::identity::TlsFiles;
 pub use advice::Cause;
 pub use board::Board;
 pub use brokers::{Address, Policy as SwitchPolicy};
@@ -67,7 +69,7 @@ pub use commands::CommandRequest;
 pub use copies::EvidenceItem;
 pub use delivery::Limits;
 pub use mqtt::run;
-pub use options::{BrokerConfig, OpenError, Secret, TlsFiles};
+pub use options::{BrokerConfig, OpenError, Secret};
 pub use status::{Latency, LinkState, UplinkStatus};
 
 use crate::clock::Clock;

@@ -81,10 +81,14 @@ pub(super) struct Pump {
 /// was told that the gateway is offline (or could not be told in time). Faults of network, broker and store are states, not ends.
 ///
 /// # Errors
-/// [`super::OpenError`] when an option is out of range or a certificate file is missing at the start. Later a missing file is a state.
+/// [`super::OpenError`] when an option is out of range. A missing or faulty certificate is a state: it may be mended while the gateway runs, and
+/// what sounds on site must not wait for it.
 pub async fn run(config: UplinkConfig, parts: UplinkParts) -> Result<(), super::OpenError> {
     let mut pump = Pump::new(config, parts);
-    Connection::open(&pump.broker(pump.brokers.current()), &pump.session_options())?;
+    match Connection::open(&pump.broker(pump.brokers.current()), &pump.session_options()) {
+        Ok(_) | Err(super::OpenError::Tls(_)) => {}
+        Err(fault) => return Err(fault),
+    }
     let mut jitter = Jitter::new(pump.seed());
     let mut failures = 0_u32;
     let mut proven = None;
@@ -107,9 +111,16 @@ pub async fn run(config: UplinkConfig, parts: UplinkParts) -> Result<(), super::
         let now = pump.now();
         let lasted = pump.status.state != LinkState::Offline && between(began_at, now) >= LASTING;
         failures = if lasted { 1 } else { failures.saturating_add(1) };
+        if lost.cause == Cause::CertificateRenewed {
+            // Nobody's failure: the same broker, at once.
+            info!("the uplink connects anew with the renewed certificate");
+            pump.offline(&lost, now);
+            continue;
+        }
         let switch = pump.brokers.failed(lost.cause == Cause::NoPuback, now);
         // Another broker is tried at once, but not for ever: when all are away the pauses grow.
-        let wait = if switch.is_some() && failures < SWITCHES_AT_ONCE { RECONNECT.base } else { RECONNECT.wait(failures) };
+        let wait =
+            if switch.is_some() && failures < SWITCHES_AT_ONCE { RECONNECT.base } else { RECONNECT.wait(failures) };
         let wait = jitter.stretch(wait);
         warn!(reason = %lost.reason, remedy = %lost.remedy, wait_ms = wait.as_millis(), "the uplink is offline");
         pump.offline(&lost, now);
@@ -277,7 +288,9 @@ impl Pump {
     fn offline(&mut self, lost: &Lost, now: Timestamp) {
         self.status.count(self.delivery.figures());
         self.status.centre = None;
-        let zh = |of: fn(&(String, String)) -> &String, en: &String| lost.zh.as_ref().map_or_else(|| en.clone(), |zh| of(zh).clone());
+        let zh = |of: fn(&(String, String)) -> &String, en: &String| {
+            lost.zh.as_ref().map_or_else(|| en.clone(), |zh| of(zh).clone())
+        };
         let problem = text(zh(|zh| &zh.0, &lost.reason), lost.reason.clone());
         let remedy = text(zh(|zh| &zh.1, &lost.remedy), lost.remedy.clone());
         self.status.enter(LinkState::Offline, now, Some(Advice { cause: lost.cause, problem, remedy }));
@@ -316,7 +329,9 @@ impl Pump {
 
     /// Nothing is under way or waits: a good moment to change brokers.
     pub(super) fn is_quiet(&self) -> bool {
-        self.delivery.is_idle() && self.replies.is_empty() && self.parts.outbox.stats().lanes.iter().all(|l| l.pending == 0)
+        self.delivery.is_idle()
+            && self.replies.is_empty()
+            && self.parts.outbox.stats().lanes.iter().all(|l| l.pending == 0)
     }
 
     /// Renews the status if it is due, or at once when something important happened.

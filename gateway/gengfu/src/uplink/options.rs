@@ -1,10 +1,9 @@
 //! From our settings to the MQTT client's.
 //!
-//! Owns the limits the client library asserts (it panics on a bad option, so they are checked here first) and the reading of
-//! certificate files. Refuses defaults of the library that lose messages or cut pictures: packet sizes and windows are always set.
+//! Owns the limits the client library asserts (it panics on a bad option, so they are checked here first) and who is
+//! let to read a password. Refuses defaults of the library that lose messages or cut pictures: packet sizes and windows are always set.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS as QoS5;
@@ -13,6 +12,7 @@ use rumqttc::{self as four, LastWill, NetworkOptions, QoS, TlsConfiguration, Tra
 
 use super::connection::Message;
 use crate::config::Protocol;
+use crate::identity::{Credentials, TlsProblem};
 
 /// Largest packet we send on MQTT 3.1.1, where the broker does not say what it takes.
 const OUTGOING_BYTES_MAX: usize = 16 << 20;
@@ -36,15 +36,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// PEM files for a connection by TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The authority that signed the broker's certificate.
-    pub ca: PathBuf,
-    /// Our certificate and its key, for mutual TLS.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
-
 /// Which broker, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerConfig {
@@ -65,7 +56,7 @@ pub struct BrokerConfig {
     /// Time for TCP, TLS and CONNACK together, in whole seconds.
     pub connect_timeout: Duration,
     /// Transport security; plain TCP without.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<Credentials>,
 }
 
 impl BrokerConfig {
@@ -105,14 +96,9 @@ pub struct SessionOptions {
 /// Why a connection cannot even be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A certificate file.
-    #[error("cannot read {path}: {source}; check [uplink.tls], and that the file is readable")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: std::io::Error,
-    },
+    /// Certificates and keys. These may be mended while the gateway runs.
+    #[error(transparent)]
+    Tls(#[from] TlsProblem),
     /// An option out of range.
     #[error("{0}")]
     Option(&'static str),
@@ -122,7 +108,8 @@ pub(super) fn v5(broker: &BrokerConfig, session: &SessionOptions) -> Result<four
     check(broker, session)?;
     let mut options = four::v5::MqttOptions::new(&broker.client_id, &broker.host, broker.port);
     options.set_keep_alive(broker.keep_alive);
-    options.set_clean_start(false);
+    // Who wants nothing kept wants nothing of before either.
+    options.set_clean_start(session.session_expiry.is_zero());
     options.set_session_expiry_interval(Some(u32::try_from(session.session_expiry.as_secs()).unwrap_or(u32::MAX)));
     options.set_max_packet_size(Some(session.incoming_bytes_max));
     options.set_outgoing_inflight_upper_limit(session.on_wire_max);
@@ -198,21 +185,13 @@ fn network(broker: &BrokerConfig) -> NetworkOptions {
 
 fn transport(broker: &BrokerConfig) -> Result<Option<Transport>, OpenError> {
     let Some(tls) = &broker.tls else { return Ok(None) };
-    let client_auth = match &tls.identity {
-        Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
-        None => None,
-    };
-    let ca = read(&tls.ca)?;
-    Ok(Some(Transport::tls_with_config(TlsConfiguration::Simple { ca, alpn: None, client_auth })))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, OpenError> {
-    std::fs::read(path).map_err(|source| OpenError::File { path: path.to_owned(), source })
+    Ok(Some(Transport::tls_with_config(TlsConfiguration::Rustls(tls.client_config()?))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::TlsFiles;
 
     fn session() -> SessionOptions {
         SessionOptions {
@@ -239,7 +218,7 @@ mod tests {
         let mut bad = vec![good.clone(), good.clone(), good.clone()];
         bad[0].keep_alive = Duration::from_secs(1);
         bad[1].client_id.clear();
-        bad[2].tls = Some(TlsFiles { ca: "/nonexistent/ca.pem".into(), identity: None });
+        bad[2].tls = Some(TlsFiles { ca: "/nonexistent/ca.pem".into(), identity: None }.into());
         for broker in &bad {
             assert!(v5(broker, &session()).is_err() && v4(broker, &session()).is_err(), "{broker:?}");
         }

@@ -65,7 +65,10 @@ enum Leave {
 /// What a message on the wire stands for.
 enum Ticket {
     Item(ItemKey),
-    Posting { topic: String, generation: u64 },
+    Posting {
+        topic: String,
+        generation: u64,
+    },
     Reply(Reply),
     /// An answer's copy for a response topic.
     Copy(String),
@@ -457,7 +460,10 @@ impl Session {
         self.own_until = Some(later(now, RETAINED_WITHIN));
         pump.not_listening = refusals.iter().take(2).flatten().next().cloned();
         if let Some(reason) = refusals.iter().skip(2).flatten().next() {
-            warn!(reason, "the broker does not let us read our own alarms and devices; retained ones that are over stay there");
+            warn!(
+                reason,
+                "the broker does not let us read our own alarms and devices; retained ones that are over stay there"
+            );
         }
         pump.refresh_status(now, true);
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rand::Rng;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, Publish,
-    QoS, SubscribeFilter, SubscribeReasonCode,
+    QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbox::Inbox;
 use crate::clock::Clock;
+use crate::identity::{Credentials, Own, Source, TrustedTime, fault};
 use crate::link::LinkBatch;
 use crate::sensors::handover::{Handover, show};
 use crate::sensors::plan::BrokerPlan;
@@ -130,6 +131,17 @@ impl Task {
                 Err(problem) => return self.lose(&problem),
             }
         }
+        if let Some(ca) = &config.ca_file {
+            let source = Source { ca: ca.clone(), crl: None, own: Own::Nobody };
+            let credentials = Credentials::new(source, TrustedTime::since_build(self.clock.clone()));
+            match credentials.client_config() {
+                Ok(tls) => drop(options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)))),
+                Err(problem) => {
+                    let remedy = "copy the CA of that broker there, or correct ca_file".to_owned();
+                    return self.lose(&Problem::Broker { reason: problem.to_string(), remedy });
+                }
+            }
+        }
         let (client, mut event_loop) = AsyncClient::new(options, CHANNEL);
         let mut network = NetworkOptions::new();
         network.set_connection_timeout(CONNECT_TIMEOUT_S);
@@ -226,6 +238,13 @@ fn lost(error: &ConnectionError) -> Problem {
                 _ => "read the broker's log".into(),
             },
         },
+        other if fault::explain(other).is_some() => {
+            let fault = fault::explain(other).map_or_else(String::new, |fault| fault.to_string());
+            Problem::Broker {
+                reason: fault,
+                remedy: "check ca_file, the broker's name in its certificate, and its port".into(),
+            }
+        }
         other => Problem::Broker {
             reason: format!("no connection to the broker ({other})"),
             remedy: "check that the broker runs, and its address and port".into(),

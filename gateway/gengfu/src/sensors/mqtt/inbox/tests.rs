@@ -81,6 +81,7 @@ fn plan() -> BrokerPlan {
         client_id: "test".into(),
         username: None,
         password_file: None,
+        ca_file: None,
         keep_alive: Duration::from_secs(20),
         bridges: vec![Bridge { name: slug("bridge"), topic: "acme/bridge/state".into() }],
         devices: Vec::new(),
