@@ -13,6 +13,7 @@ pub mod decide;
 pub mod demo;
 pub mod desk;
 pub mod link;
+pub mod load;
 pub mod local;
 pub mod sensors;
 pub mod setup;

@@ -7,6 +7,7 @@ mod check;
 mod desk;
 mod drill;
 mod firmware;
+mod load;
 mod node;
 mod run;
 mod service;
@@ -54,6 +55,8 @@ enum Command {
     Firmware(firmware::Args),
     /// Play the dispatch centre: receive, confirm, acknowledge, prove that nothing is missing.
     Desk(desk::Args),
+    /// Simulate many gateways to measure a broker and a centre: receipts, latencies, and whether anything is missing.
+    Load(load::Args),
 }
 
 /// Where the running gateway's socket is.
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Node(args) => ("run the node", node::node(&args)),
         Command::Firmware(args) => ("work on the firmware", firmware::firmware(&args)),
         Command::Desk(args) => ("run the desk", desk::desk(args)),
+        Command::Load(args) => ("measure", load::load(&args)),
     };
     match result {
         Ok(code) => code,
