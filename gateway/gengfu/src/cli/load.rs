@@ -61,7 +61,10 @@ pub(super) struct Args {
     /// Silence after which a ping is due, seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=60))]
     keep_alive: u64,
-    /// Where outboxes, the desk's journal and pictures go; must be new or empty. A folder in memory (as on tmpfs) measures without the disk.
+    /// Gateways' outboxes on this machine's disk instead of disks in memory.
+    #[arg(long)]
+    on_disk: bool,
+    /// Where outboxes, the desk's journal and pictures go; must be new or empty.
     #[arg(long, value_name = "FOLDER", default_value = "load")]
     folder: PathBuf,
     /// The result as one JSON object.
@@ -100,6 +103,7 @@ pub(super) fn load(args: &Args) -> anyhow::Result<ExitCode> {
         cut_every: args.power_cut_every.filter(|every| *every > 0).map(Duration::from_secs),
         jitter: Duration::from_secs(args.jitter),
         settle_within: Duration::from_secs(args.settle),
+        on_disk: args.on_disk,
         folder: args.folder.clone(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

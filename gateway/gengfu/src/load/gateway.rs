@@ -18,7 +18,8 @@ use gengfu_contract::slug::Slug;
 use gengfu_contract::state::AlarmSnapshot;
 use gengfu_contract::topic::Topics;
 use gengfu_contract::words::{Condition, Lane};
-use gengfu_outbox::{Batch, Options, Outbox, Outcome};
+use gengfu_outbox::sim::Kept;
+use gengfu_outbox::{Batch, Options, Outbox, Outcome, SimDisk};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
@@ -50,7 +51,7 @@ pub(super) struct Common {
     pub(super) plan: LoadPlan,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tally: Mutex<Tally>,
-    /// Items without a receipt.
+    /// Items without a receipt, as the outboxes say.
     pub(super) pending: AtomicU64,
     /// Alarms that are not over.
     pub(super) open: AtomicU64,
@@ -107,7 +108,10 @@ pub(super) struct Gateway {
     name: Slug,
     topics: Topics,
     author: Author,
+    options: Options,
     outbox: Outbox,
+    /// Items without a receipt, as told to the others.
+    pending: u64,
     traffic: Traffic,
     boot: u64,
     alarms: u64,
@@ -123,9 +127,13 @@ impl Gateway {
     pub(super) fn new(common: Arc<Common>, tag: &str, index: usize) -> anyhow::Result<Self> {
         let plan = &common.plan;
         let name = name(tag, index);
-        let mut options = Options::new(plan.folder.join("outbox").join(name.as_str()));
+        let mut options = if plan.on_disk {
+            Options::new(plan.folder.join("outbox").join(name.as_str()))
+        } else {
+            Options::simulated(&SimDisk::new(plan.seed.wrapping_add(index as u64)))
+        };
         (options.cache_bytes, options.journal_keep) = (CACHE_BYTES, JOURNAL_KEEP);
-        let outbox = Outbox::open(options).with_context(|| format!("open the outbox of {name}"))?;
+        let outbox = Outbox::open(options.clone()).with_context(|| format!("open the outbox of {name}"))?;
         #[expect(clippy::cast_precision_loss, reason = "far fewer gateways than 2^52")]
         let rate = plan.rate / plan.gateways as f64;
         Ok(Self {
@@ -135,7 +143,9 @@ impl Gateway {
             common,
             index,
             name,
+            options,
             outbox,
+            pending: 0,
             boot: 0,
             alarms: 0,
             open: Vec::new(),
@@ -213,12 +223,8 @@ impl Gateway {
         }
         board.complete();
         let plan = &self.common.plan;
-        let identity = Identity {
-            site: plan.site.clone(),
-            gateway: self.name.clone(),
-            boot: self.boot,
-            version: data.version,
-        };
+        let identity =
+            Identity { site: plan.site.clone(), gateway: self.name.clone(), boot: self.boot, version: data.version };
         let mut config = UplinkConfig::new(plan.broker_of(self.index, self.name.as_str()), identity);
         config.goodbye = GOODBYE;
         // Nobody carries out commands here: the uplink answers them "refused" by itself, and takes receipts all the same.
@@ -255,7 +261,14 @@ impl Gateway {
         link.task.abort();
         // Cancelled, as it was just told to be.
         let _ = link.task.await;
-        self.outbox.release_all();
+        match &self.options.simulated {
+            // What was not synced is gone with the power, as receipts may be: those items are sent again.
+            Some(disk) => {
+                disk.cut_power(Kept::Nothing);
+                self.outbox = Outbox::open(self.options.clone()).with_context(|| format!("reopen {}", self.name))?;
+            }
+            None => self.outbox.release_all(),
+        }
         tokio::time::sleep(self.traffic.within(self.common.plan.jitter)).await;
         self.power_on()
     }
@@ -290,11 +303,8 @@ impl Gateway {
         self.alarms += 1;
         let unique = u128::from(self.alarms) << 24 | self.index as u128;
         let alarm_id = Ulid::from_parts(u64::try_from(now.as_millisecond()).unwrap_or(0), unique).to_string();
-        let picture = alarm.has_picture.then(|| EvidenceItem {
-            alarm_id: alarm_id.clone(),
-            n: 1,
-            ..self.common.picture.clone()
-        });
+        let picture =
+            alarm.has_picture.then(|| EvidenceItem { alarm_id: alarm_id.clone(), n: 1, ..self.common.picture.clone() });
         let data = invent(&self.name, &alarm, &alarm_id, picture.as_ref(), now, self.common.clock.as_ref());
         let seen = Observation {
             device: data.device.clone(),
@@ -363,10 +373,10 @@ impl Gateway {
             batch.commit().with_context(|| format!("the outbox of {}", self.name))?;
             items
         };
-        self.common.pending.fetch_add(items.len() as u64, Ordering::Relaxed);
         let events = items.iter().filter(|(_, lane)| *lane != Lane::Evidence).count();
         self.common.tally(|tally| tally.events += events as u64);
         self.waiting.extend(items);
+        self.show_pending();
         Ok(())
     }
 
@@ -379,7 +389,6 @@ impl Gateway {
                 self.waiting.push_back((id, lane));
                 continue;
             }
-            self.common.pending.fetch_sub(1, Ordering::Relaxed);
             let sent = record.as_ref().map_or(1, |record| u64::from(record.attempts));
             let latency = record.and_then(|record| record.received_at_ms?.checked_sub(record.appended_at_ms));
             self.common.tally(|tally| {
@@ -391,16 +400,20 @@ impl Gateway {
                 }
             });
         }
+        self.show_pending();
         Ok(())
+    }
+
+    fn show_pending(&mut self) {
+        let pending = self.outbox.stats().lanes.iter().map(|lane| lane.pending).sum::<u64>();
+        // Adding first: the sum of all never passes through zero while something is pending.
+        self.common.pending.fetch_add(pending, Ordering::Relaxed);
+        self.common.pending.fetch_sub(self.pending, Ordering::Relaxed);
+        self.pending = pending;
     }
 }
 
-fn append(
-    author: &Author,
-    batch: &mut Batch<'_>,
-    draft: Draft,
-    now: Timestamp,
-) -> anyhow::Result<(String, Lane)> {
+fn append(author: &Author, batch: &mut Batch<'_>, draft: Draft, now: Timestamp) -> anyhow::Result<(String, Lane)> {
     let (id, lane) = (draft.id.clone(), draft.lane);
     batch.append(outbox_lane(lane), &id, now.as_millisecond(), |place| author.journal(now, &place, draft))?;
     Ok((id, lane))

@@ -5,6 +5,8 @@
 //! receipt. It is beside `app` and `demo` a place that starts tasks. It refuses to simulate what it measures: broker, network, client library, uplink
 //! and desk are the real ones; only sensors and rules are invented. Alarms are marked CAP `Test`.
 
+mod centre;
+mod cleanup;
 mod gateway;
 mod order;
 mod tally;
@@ -17,39 +19,27 @@ use std::time::Duration;
 
 use anyhow::Context;
 use gengfu_contract::slug::Slug;
-use gengfu_contract::topic::Topics;
-use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::desk::{self, DeskConfig, DeskError, DeskEvent, DeskModel, DeskParts};
+use crate::desk::DeskModel;
 use crate::uplink::backoff::{between, later};
-use crate::uplink::connection::{Connection, Message, Signal};
-use crate::uplink::options::SessionOptions;
 use crate::uplink::{BrokerConfig, EvidenceItem};
 
+use centre::Centre;
 use gateway::{Common, Ended, Gateway};
-use order::Order;
 use tally::Tally;
 pub use tally::{Figures, GatewayFault, Report};
 
-/// Lines of the desk that wait to be judged for order.
-const DESK_LINES: usize = 16_384;
-/// How long the desk may take to connect before a run is given up.
-const DESK_WITHIN: Duration = Duration::from_secs(60);
 /// How often the run looks at itself.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Progress is told this often.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// A gateway at rest states its last sequence within 5 s; the desk waits a little longer for it.
-const STATED_WITHIN: Duration = Duration::from_secs(15);
 /// Faults told at most.
 const FAULTS_TOLD: usize = 50;
-/// Retained topics emptied at one time at the end.
-const EMPTYING_MAX: usize = 256;
 
 /// What is to be simulated.
 #[derive(Debug, Clone)]
@@ -76,6 +66,9 @@ pub struct LoadPlan {
     pub jitter: Duration,
     /// After the last alarm, how long receipts are waited for.
     pub settle_within: Duration,
+    /// Outboxes on this machine's disk (in `folder`). Otherwise each gateway has a disk in memory, which loses at a power cut what was not synced: many
+    /// gateways have many disks, this machine has one.
+    pub on_disk: bool,
     /// Outboxes, the desk's journal and pictures; should be empty.
     pub folder: PathBuf,
 }
@@ -83,8 +76,16 @@ pub struct LoadPlan {
 impl LoadPlan {
     /// The broker as gateway number `index` sees it.
     fn broker_of(&self, _index: usize, name: &str) -> BrokerConfig {
-        BrokerConfig { client_id: format!("gengfu-{}-{name}", self.site), ..self.broker.clone() }
+        BrokerConfig { client_id: gateway_client(&self.site, name), ..self.broker.clone() }
     }
+}
+
+fn gateway_client(site: &Slug, name: &str) -> String {
+    format!("gengfu-{site}-{name}")
+}
+
+fn desk_client(site: &Slug, tag: &str) -> String {
+    format!("gengfu-{site}-load-desk-{tag}")
 }
 
 /// Runs a load until its time is over or `stop`, then waits for what is under way, judges and cleans up. `tell` is given a line of progress
@@ -103,7 +104,7 @@ pub async fn run(
     // Another run's retained messages and queued events must not be taken for this one's.
     let tag = format!("{:x}", clock.now().as_second());
     let mut centre = Centre::start(&plan, &tag, clock.clone())?;
-    centre.connected().await?;
+    centre.listens(&plan, &tag, clock.as_ref()).await?;
     let common = Arc::new(Common {
         plan,
         clock: clock.clone(),
@@ -126,8 +127,7 @@ pub async fn run(
     let quiet_at = clock.now();
     watched?;
     tell("no more alarms; waiting for the receipts of what is under way".to_owned());
-    settle(&common, &mut lives).await?;
-    let settled_after_ms = u64::try_from(between(quiet_at, clock.now()).as_millis()).unwrap_or(u64::MAX);
+    let settled_after_ms = settle(&common, &mut lives).await?;
     centre.has_statements(&common, &tag).await;
     end.cancel();
     let mut ended = Vec::new();
@@ -137,86 +137,10 @@ pub async fn run(
     let mut report = judge(&common, &ended, &centre, between(began_at, quiet_at), settled_after_ms);
     report.storms = *cut.borrow();
     centre.stop().await?;
-    if let Err(reason) = empty_retained(&common.plan, &tag, clock.as_ref()).await {
-        tell(format!("retained messages of this run may be left at the broker: {reason:#}"));
+    if let Err(reason) = cleanup::forget(&common.plan, &tag).await {
+        tell(format!("sessions and retained messages of this run may be left at the broker: {reason:#}"));
     }
     Ok(report)
-}
-
-/// The reference desk and what it tells.
-struct Centre {
-    model: Arc<Mutex<DeskModel>>,
-    order: Arc<Mutex<Order>>,
-    online: watch::Receiver<Option<Result<(), String>>>,
-    shutdown: CancellationToken,
-    desk: JoinHandle<Result<(), DeskError>>,
-}
-
-impl Centre {
-    fn start(plan: &LoadPlan, tag: &str, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        let model = Arc::new(Mutex::new(DeskModel::new(plan.site.clone())));
-        let order = Arc::new(Mutex::new(Order::default()));
-        let shutdown = CancellationToken::new();
-        let (told, mut lines) = mpsc::channel(DESK_LINES);
-        let (_, orders) = mpsc::channel(1);
-        let (say_online, online) = watch::channel(None);
-        let config = DeskConfig {
-            broker: BrokerConfig { client_id: format!("gengfu-{}-load-desk-{tag}", plan.site), ..plan.broker.clone() },
-            site: plan.site.clone(),
-            name: Slug::new(format!("load-desk-{tag}")).context("name the desk")?,
-            auto_ack_after: None,
-            auto_reset_after: None,
-            evidence_dir: plan.folder.join("pictures"),
-            journal: Some(plan.folder.join("desk.jsonl")),
-        };
-        let parts = DeskParts { model: model.clone(), events: told, orders, clock, shutdown: shutdown.clone() };
-        let desk = tokio::spawn(desk::run(config, parts));
-        let judged = order.clone();
-        tokio::spawn(async move {
-            while let Some(line) = lines.recv().await {
-                match &line {
-                    DeskEvent::Connected { .. } => drop(say_online.send(Some(Ok(())))),
-                    DeskEvent::Disconnected { reason, remedy } => {
-                        drop(say_online.send(Some(Err(format!("{reason}; {remedy}")))));
-                    }
-                    line => lock(&judged).take(line),
-                }
-            }
-        });
-        Ok(Self { model, order, online, shutdown, desk })
-    }
-
-    /// Waits until the desk listens: a broker that is not there is told at once, not after the run.
-    async fn connected(&mut self) -> anyhow::Result<()> {
-        let is_online = async { self.online.wait_for(|state| matches!(state, Some(Ok(())))).await.is_ok() };
-        if tokio::time::timeout(DESK_WITHIN, is_online).await == Ok(true) {
-            return Ok(());
-        }
-        let last = self.online.borrow().clone().and_then(Result::err);
-        anyhow::bail!(
-            "the desk has no connection: {}",
-            last.unwrap_or_else(|| "the broker does not answer; check --broker".into())
-        )
-    }
-
-    /// Waits until every gateway's statement has come; one that has not is judged by its outbox all the same.
-    async fn has_statements(&self, common: &Common, tag: &str) {
-        let until = later(common.clock.now(), STATED_WITHIN);
-        let all_stated = || {
-            let model = lock(&self.model);
-            (1..=common.plan.gateways).all(|index| {
-                model.proof(&gateway::name(tag, index)).is_some_and(|proof| Some(proof.stated) == proof.last)
-            })
-        };
-        while common.clock.now() < until && !all_stated() {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    async fn stop(self) -> anyhow::Result<()> {
-        self.shutdown.cancel();
-        self.desk.await.context("the desk panicked")?.context("the desk")
-    }
 }
 
 /// Lets the alarms come: power cuts, progress, and an early end.
@@ -230,6 +154,7 @@ async fn watch_over(
     let began_at = common.clock.now();
     let ends_at = later(began_at, common.plan.lasts);
     let mut tell_at = later(began_at, TELL_EVERY);
+    let mut were_online = false;
     let mut cut_at = common.plan.cut_every.map(|every| later(began_at, every));
     loop {
         let now = common.clock.now();
@@ -241,6 +166,10 @@ async fn watch_over(
         {
             cut.send_modify(|cuts| *cuts += 1);
             cut_at = Some(later(at, every));
+        }
+        if !were_online && common.online.load(Ordering::Relaxed) == common.plan.gateways as u64 {
+            were_online = true;
+            tell("every gateway is online".to_owned());
         }
         if tell_at <= now {
             tell(progress(common, between(began_at, now)));
@@ -270,18 +199,24 @@ fn progress(common: &Common, passed: Duration) -> String {
     )
 }
 
-/// Waits until all alarms are over and every item has its receipt, at most as long as the plan says.
-async fn settle(common: &Arc<Common>, lives: &mut JoinSet<anyhow::Result<Ended>>) -> anyhow::Result<()> {
+/// Waits until all alarms are over and then until every item has its receipt, at most as long as the plan says; how long the latter took, ms.
+async fn settle(common: &Arc<Common>, lives: &mut JoinSet<anyhow::Result<Ended>>) -> anyhow::Result<u64> {
     let until = later(common.clock.now(), common.plan.settle_within);
-    let is_settled =
-        || common.open.load(Ordering::Relaxed) == 0 && common.pending.load(Ordering::Relaxed) == 0;
-    while common.clock.now() < until && !is_settled() {
+    let mut over_at = None;
+    loop {
+        let now = common.clock.now();
+        if over_at.is_none() && common.open.load(Ordering::Relaxed) == 0 {
+            over_at = Some(now);
+        }
+        let waited = over_at.map(|at| between(at, now));
+        if now >= until || (over_at.is_some() && common.pending.load(Ordering::Relaxed) == 0) {
+            return Ok(waited.and_then(|waited| u64::try_from(waited.as_millis()).ok()).unwrap_or(u64::MAX));
+        }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             Some(life) = lives.join_next() => { life.context("a gateway panicked")??; }
         }
     }
-    Ok(())
 }
 
 fn judge(common: &Common, ended: &[Ended], centre: &Centre, lasted: Duration, settled_after_ms: u64) -> Report {
@@ -371,42 +306,6 @@ fn make_picture(folder: &Path, bytes: usize) -> anyhow::Result<EvidenceItem> {
         path,
         bytes: body.len() as u64,
     })
-}
-
-/// Empties what this run's gateways left at the broker for later subscribers.
-async fn empty_retained(plan: &LoadPlan, tag: &str, clock: &dyn Clock) -> anyhow::Result<()> {
-    let names = (1..=plan.gateways).map(|index| gateway::name(tag, index));
-    let topics: Vec<String> = names
-        .flat_map(|name| {
-            let topics = Topics::new(&plan.site, &name);
-            [topics.status(), topics.statement()]
-        })
-        .collect();
-    let session = SessionOptions {
-        session_expiry: Duration::ZERO,
-        will: None,
-        on_wire_max: 1024,
-        channel_messages: EMPTYING_MAX,
-        incoming_bytes_max: 1 << 16,
-    };
-    let broker = BrokerConfig { client_id: format!("gengfu-{}-load-end-{tag}", plan.site), ..plan.broker.clone() };
-    let mut connection = Connection::open(&broker, &session)?;
-    let until = later(clock.now(), DESK_WITHIN);
-    let left = |now: Timestamp| between(now, until);
-    for some in topics.chunks(EMPTYING_MAX / 2) {
-        for topic in some {
-            let message = Message { topic: topic.clone(), retain: true, ..Message::default() };
-            connection.publish(message).context("hand over")?;
-        }
-        let mut acked = 0;
-        while acked < some.len() {
-            let signal = tokio::time::timeout(left(clock.now()), connection.next()).await.context("no PUBACK in time")??;
-            acked += usize::from(matches!(signal, Signal::Acked { .. }));
-        }
-    }
-    connection.disconnect().context("say goodbye")?;
-    while tokio::time::timeout(left(clock.now()), connection.next()).await.context("no goodbye")?? != Signal::Disconnected {}
-    Ok(())
 }
 
 /// The kernel's high-water mark of this process's memory (proc(5), `VmHWM`); 0 where there is none.

@@ -90,7 +90,7 @@ impl BrokerConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionOptions {
     /// The broker keeps subscriptions and undelivered messages for us this long after a connection ends. (A 3.1.1 broker keeps
-    /// them as long as its own configuration says.)
+    /// them as long as its own configuration says.) Zero: a clean session, which also ends what the broker kept from before.
     pub session_expiry: Duration,
     /// What the broker says for us when we die.
     pub will: Option<Message>,
@@ -122,7 +122,7 @@ pub(super) fn v5(broker: &BrokerConfig, session: &SessionOptions) -> Result<four
     check(broker, session)?;
     let mut options = four::v5::MqttOptions::new(&broker.client_id, &broker.host, broker.port);
     options.set_keep_alive(broker.keep_alive);
-    options.set_clean_start(false);
+    options.set_clean_start(session.session_expiry.is_zero());
     options.set_session_expiry_interval(Some(u32::try_from(session.session_expiry.as_secs()).unwrap_or(u32::MAX)));
     options.set_max_packet_size(Some(session.incoming_bytes_max));
     options.set_outgoing_inflight_upper_limit(session.on_wire_max);
@@ -157,7 +157,7 @@ pub(super) fn v4(
     check(broker, session)?;
     let mut options = four::MqttOptions::new(&broker.client_id, &broker.host, broker.port);
     options.set_keep_alive(broker.keep_alive);
-    options.set_clean_session(false);
+    options.set_clean_session(session.session_expiry.is_zero());
     let incoming = usize::try_from(session.incoming_bytes_max).unwrap_or(usize::MAX);
     options.set_max_packet_size(incoming, OUTGOING_BYTES_MAX);
     options.set_inflight(session.on_wire_max);
