@@ -80,9 +80,11 @@ impl Front {
         let listener = listener.map_err(|e| RigError::failed(doing, e))?;
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let serve =
-            move || runtime.block_on(async { stop.run_until_cancelled(accept(listener, Arc::new(nodes))).await });
-        let thread = std::thread::Builder::new().name("front".into()).spawn(move || drop(serve()));
+        let serve = move || {
+            // Ends by shutdown only.
+            let _ = runtime.block_on(stop.run_until_cancelled(accept(listener, Arc::new(nodes))));
+        };
+        let thread = std::thread::Builder::new().name("front".into()).spawn(serve);
         Ok(Self { port, shutdown, thread: Some(thread.map_err(|e| RigError::failed(doing, e))?) })
     }
 
