@@ -148,14 +148,22 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts it against brokers that speak MQTT 3.1.1 (both kinds of cluster do). Its files lie in `dir`.
+    /// Starts it against brokers that speak MQTT 3.1.1 (both kinds of cluster do): its gateways know all of them, its desk only `desk`. Its files lie in `dir`.
     ///
     /// # Errors
     /// When the binary is missing.
-    pub fn start(dir: &Path, broker: &str, options: &LoadOptions) -> Result<Self> {
+    pub fn start(dir: &Path, brokers: &[SocketAddr], desk: SocketAddr, options: &LoadOptions) -> Result<Self> {
         let mut command = Command::new(binary()?);
         command.args(["load", "--json", "--protocol", "3.1.1", "--keep-alive", "10", "--site", &options.site]);
-        command.args(["--broker", broker, "--gateways", &options.gateways.to_string()]);
+        let brokers = brokers.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+        command.args([
+            "--broker",
+            &brokers,
+            "--desk-broker",
+            &desk.to_string(),
+            "--gateways",
+            &options.gateways.to_string(),
+        ]);
         command.args(["--rate", &options.rate.to_string(), "--seconds", "86400", "--settle", "300"]);
         command.args(["--seed", &options.seed.to_string()]).arg("--folder").arg(dir.join("load"));
         command.args(&options.more);

@@ -1,6 +1,7 @@
 //! Gateways against a broker of several nodes, while nodes die, leaders move and a minority is cut off. Goal: whatever happens to the cluster, the desk proves that
 //! nothing is missing, and everything has its receipt. Method: real NATS (JetStream, replicated three times) and RabbitMQ (quorum queues) of three nodes, `gengfu load`
-//! with many simulated gateways and the desk, and beside them one real gateway with a real node; all reach the cluster through a front that knows only which node accepts.
+//! with many simulated gateways and the desk, and beside them one real gateway with a real node. Gateways know all nodes (`[uplink] brokers`); the desk, which knows one
+//! address, goes through a front that tries them in turn.
 //!
 //! `make test` runs each with few gateways and one fault; `make test-cluster` repeats the first for minutes with 200 gateways: `GENGFU_MINUTES`, `GENGFU_SEED`.
 
@@ -58,10 +59,15 @@ impl<N: Nodes> Town<N> {
         let plan = Plan { protocol: Protocol::Mqtt311, nodes: 1, silence: "1h", ..Plan::default() };
         let seed = seed();
         let options = LoadOptions { gateways, rate, seed, site: SITE.to_owned(), more: Vec::new() };
-        let mut load = Load::start(dir.path(), &front.addr().to_string(), &options)?;
+        let mut load = Load::start(dir.path(), &cluster.mqtt(), front.addr(), &options)?;
         load.wait_until_online(WHOLE_WITHIN)?;
         let nodes = start_nodes(&plan, dir.path())?;
-        let mut gateway = Gateway::launch(dir.path(), &plan.config(dir.path(), front.addr().port()))?;
+        let list: Vec<String> = cluster.mqtt().iter().map(|node| format!("\"{node}\"")).collect();
+        let one = format!("broker = \"127.0.0.1:{}\"", front.addr().port());
+        let all = format!("brokers = [{}]\nbroker_attempts = 2", list.join(", "));
+        let config = plan.config(dir.path(), front.addr().port()).replace(&one, &all);
+        assert!(config.contains(&all), "the configuration names its broker in another way: {config}");
+        let mut gateway = Gateway::launch(dir.path(), &config)?;
         gateway.wait_until("the real gateway has reached the centre", WHOLE_WITHIN, |status| {
             status["uplink"]["state"] == "online" && status["uplink"]["last_receipt_at"].is_string()
         })?;

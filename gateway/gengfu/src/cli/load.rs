@@ -12,13 +12,16 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::SystemClock;
 use crate::config::Protocol;
 use crate::load::{self, LoadPlan};
-use crate::uplink::{BrokerConfig, Secret};
+use crate::uplink::{Address, BrokerConfig, Secret};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The broker, `host:port`.
-    #[arg(long, default_value = "127.0.0.1:1883")]
-    broker: String,
+    /// The broker, `host:port`; or its nodes, with commas between. Each gateway prefers another one and changes when it fails.
+    #[arg(long, default_value = "127.0.0.1:1883", value_delimiter = ',', value_parser = address)]
+    broker: Vec<Address>,
+    /// Where the desk connects, which knows one address; as a rule the address in front of a cluster.
+    #[arg(long, value_name = "BROKER", value_parser = address)]
+    desk_broker: Option<Address>,
     /// The site of the simulated gateways: one that no real centre works with.
     #[arg(long, default_value = "load")]
     site: Slug,
@@ -72,6 +75,13 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// A broker's `host:port`.
+fn address(text: &str) -> Result<Address, String> {
+    let (host, port) = text.rsplit_once(':').ok_or("host:port, as in 127.0.0.1:1883")?;
+    let port = port.parse().map_err(|_| "it must end in a port number, as in 127.0.0.1:1883")?;
+    Ok(Address { host: host.trim_matches(['[', ']']).to_owned(), port })
+}
+
 /// Alarms a second: more than none, and finite.
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "a number, as in 20 or 0.5".to_owned())?;
@@ -79,10 +89,9 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn load(args: &Args) -> anyhow::Result<ExitCode> {
-    let (host, port) = args.broker.rsplit_once(':').context("--broker must be host:port, as in 127.0.0.1:1883")?;
-    let port = port.parse().context("--broker must end in a port number, as in 127.0.0.1:1883")?;
+    let (first, others) = args.broker.split_first().context("--broker names no broker")?;
     let protocol = if args.protocol == "5" { Protocol::Mqtt5 } else { Protocol::Mqtt311 };
-    let mut broker = BrokerConfig::new(host, port, protocol, "replaced");
+    let mut broker = BrokerConfig::new(&first.host, first.port, protocol, "replaced");
     broker.keep_alive = Duration::from_secs(args.keep_alive);
     broker.username.clone_from(&args.username);
     if let Some(file) = &args.password_file {
@@ -93,6 +102,8 @@ pub(super) fn load(args: &Args) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(!is_used, "{} is not empty; name a new folder, or remove it", args.folder.display());
     let plan = LoadPlan {
         broker,
+        other_brokers: others.to_vec(),
+        desk_broker: args.desk_broker.clone(),
         site: args.site.clone(),
         gateways: usize::from(args.gateways),
         rate: args.rate,

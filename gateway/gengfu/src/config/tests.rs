@@ -218,7 +218,9 @@ fn brokers_are_a_list_in_order_of_preference_or_one() {
         let text = format!("[gateway]\nsite = \"s\"\nname = \"g\"\ndata_dir = \"/d\"\n[uplink]\n{uplink}\n");
         Config::parse(&text, Path::new("/"))
     };
-    let several = parsed("brokers = [\"a:8883\", \"[::1]:1883\"]\nbroker_attempts = 5\nbroker_return_after = \"1h\"\npacket_kib_max = 256");
+    let several = parsed(
+        "brokers = [\"a:8883\", \"[::1]:1883\"]\nbroker_attempts = 5\nbroker_return_after = \"1h\"\npacket_kib_max = 256",
+    );
     let uplink = several.unwrap().uplink;
     assert_eq!((uplink.host.as_str(), uplink.port, uplink.others.len()), ("a", 8883, 1));
     assert_eq!((uplink.others[0].to_string().as_str(), uplink.packet_bytes_max), ("[::1]:1883", Some(256 << 10)));

@@ -19,7 +19,6 @@ use super::order::Order;
 use super::{LOOK_EVERY, LoadPlan, desk_client, lock};
 use crate::clock::Clock;
 use crate::desk::{self, DeskConfig, DeskError, DeskEvent, DeskModel, DeskParts};
-use crate::uplink::BrokerConfig;
 use crate::uplink::backoff::later;
 use crate::uplink::connection::{Connection, Message};
 use crate::uplink::options::SessionOptions;
@@ -61,7 +60,7 @@ impl Centre {
         let (_, orders) = mpsc::channel(1);
         let (heard, hearing) = watch::channel(Hearing::Nothing);
         let config = DeskConfig {
-            broker: BrokerConfig { client_id: desk_client(&plan.site, tag), ..plan.broker.clone() },
+            broker: plan.broker_for(desk_client(&plan.site, tag)),
             site: plan.site.clone(),
             name: Slug::new(format!("load-desk-{tag}")).context("name the desk")?,
             auto_ack_after: None,
@@ -103,7 +102,7 @@ impl Centre {
                 incoming_bytes_max: 1 << 16,
             };
             let client_id = super::gateway_client(&plan.site, &name);
-            let mut connection = Connection::open(&BrokerConfig { client_id, ..plan.broker.clone() }, &clean)?;
+            let mut connection = Connection::open(&plan.broker_for(client_id), &clean)?;
             let mut tick = tokio::time::interval(PROBE_EVERY);
             loop {
                 tokio::select! {

@@ -25,10 +25,10 @@ pub(super) async fn forget(plan: &LoadPlan, tag: &str) -> anyhow::Result<()> {
         .map(|index| {
             let name = gateway::name(tag, index);
             let topics = Topics::new(&plan.site, &name);
-            (broker(plan, gateway_client(&plan.site, name.as_str())), vec![topics.status(), topics.statement()])
+            (plan.broker_for(gateway_client(&plan.site, name.as_str())), vec![topics.status(), topics.statement()])
         })
         .collect();
-    clients.push((broker(plan, desk_client(&plan.site, tag)), Vec::new()));
+    clients.push((plan.broker_for(desk_client(&plan.site, tag)), Vec::new()));
     let mut under_way = JoinSet::new();
     for (broker, topics) in clients {
         if under_way.len() >= AT_ONCE
@@ -45,10 +45,6 @@ pub(super) async fn forget(plan: &LoadPlan, tag: &str) -> anyhow::Result<()> {
         ended.context("ending a session panicked")??;
     }
     Ok(())
-}
-
-fn broker(plan: &LoadPlan, client_id: String) -> BrokerConfig {
-    BrokerConfig { client_id, ..plan.broker.clone() }
 }
 
 async fn end(broker: &BrokerConfig, topics: Vec<String>) -> anyhow::Result<()> {

@@ -225,7 +225,9 @@ impl Gateway {
         let plan = &self.common.plan;
         let identity =
             Identity { site: plan.site.clone(), gateway: self.name.clone(), boot: self.boot, version: data.version };
-        let mut config = UplinkConfig::new(plan.broker_of(self.index, self.name.as_str()), identity);
+        let (broker, others) = plan.brokers_of(self.index, self.name.as_str());
+        let mut config = UplinkConfig::new(broker, identity);
+        config.other_brokers = others;
         config.goodbye = GOODBYE;
         // Nobody carries out commands here: the uplink answers them "refused" by itself, and takes receipts all the same.
         let (commands, _) = mpsc::channel(1);

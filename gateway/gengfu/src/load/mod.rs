@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::desk::DeskModel;
 use crate::uplink::backoff::{between, later};
-use crate::uplink::{BrokerConfig, EvidenceItem};
+use crate::uplink::{Address, BrokerConfig, EvidenceItem};
 
 use centre::Centre;
 use gateway::{Common, Ended, Gateway};
@@ -44,8 +44,12 @@ const FAULTS_TOLD: usize = 50;
 /// What is to be simulated.
 #[derive(Debug, Clone)]
 pub struct LoadPlan {
-    /// The broker (or its nodes); the client id is replaced by each gateway's own.
+    /// The broker; the client id is replaced by each gateway's own.
     pub broker: BrokerConfig,
+    /// More nodes of it. Each gateway prefers the next one of all, so that they share the load.
+    pub other_brokers: Vec<Address>,
+    /// Where the desk connects; the broker itself when absent.
+    pub desk_broker: Option<Address>,
     /// The site; all gateways belong to it. It should be one that nobody works with.
     pub site: Slug,
     /// How many gateways.
@@ -75,9 +79,24 @@ pub struct LoadPlan {
 
 impl LoadPlan {
     /// The broker as gateway number `index` sees it.
-    fn broker_of(&self, _index: usize, name: &str) -> BrokerConfig {
-        BrokerConfig { client_id: gateway_client(&self.site, name), ..self.broker.clone() }
+    fn brokers_of(&self, index: usize, name: &str) -> (BrokerConfig, Vec<Address>) {
+        let first = Address { host: self.broker.host.clone(), port: self.broker.port };
+        let mut all: Vec<Address> = std::iter::once(first).chain(self.other_brokers.iter().cloned()).collect();
+        let turn = index % all.len();
+        all.rotate_left(turn);
+        let preferred = at(&self.broker, &all.remove(0), gateway_client(&self.site, name));
+        (preferred, all)
     }
+
+    /// The broker as the desk and other single clients see it.
+    fn broker_for(&self, client_id: String) -> BrokerConfig {
+        let own = Address { host: self.broker.host.clone(), port: self.broker.port };
+        at(&self.broker, self.desk_broker.as_ref().unwrap_or(&own), client_id)
+    }
+}
+
+fn at(broker: &BrokerConfig, address: &Address, client_id: String) -> BrokerConfig {
+    BrokerConfig { client_id, host: address.host.clone(), port: address.port, ..broker.clone() }
 }
 
 fn gateway_client(site: &Slug, name: &str) -> String {

@@ -212,7 +212,12 @@ impl Cause {
                 "网关会重新连接；若反复出现请上报",
                 "the gateway connects anew; please report it if it repeats",
             ),
-            Cause::StoreFault => ("存储故障", "the store fails", "检查磁盘；网关会自动重试", "check the disk; the gateway tries again by itself"),
+            Cause::StoreFault => (
+                "存储故障",
+                "the store fails",
+                "检查磁盘；网关会自动重试",
+                "check the disk; the gateway tries again by itself",
+            ),
             Cause::OnOtherBroker => (
                 "正在使用备用消息服务器",
                 "another broker than the preferred one is in use",

@@ -213,7 +213,10 @@ impl Brokers {
     #[must_use]
     pub fn receipts_within(&self) -> Duration {
         let doublings = self.vain_switches.min(16);
-        self.policy.receipts_within.saturating_mul(1 << doublings).min(NO_RECEIPT_PAUSE_MAX.max(self.policy.receipts_within))
+        self.policy
+            .receipts_within
+            .saturating_mul(1 << doublings)
+            .min(NO_RECEIPT_PAUSE_MAX.max(self.policy.receipts_within))
     }
 
     /// Items have waited for receipts for `waited` on this connection and none came. Gives the switch, if there is one.

@@ -109,7 +109,8 @@ pub async fn run(config: UplinkConfig, parts: UplinkParts) -> Result<(), super::
         failures = if lasted { 1 } else { failures.saturating_add(1) };
         let switch = pump.brokers.failed(lost.cause == Cause::NoPuback, now);
         // Another broker is tried at once, but not for ever: when all are away the pauses grow.
-        let wait = if switch.is_some() && failures < SWITCHES_AT_ONCE { RECONNECT.base } else { RECONNECT.wait(failures) };
+        let wait =
+            if switch.is_some() && failures < SWITCHES_AT_ONCE { RECONNECT.base } else { RECONNECT.wait(failures) };
         let wait = jitter.stretch(wait);
         warn!(reason = %lost.reason, remedy = %lost.remedy, wait_ms = wait.as_millis(), "the uplink is offline");
         pump.offline(&lost, now);
@@ -277,7 +278,9 @@ impl Pump {
     fn offline(&mut self, lost: &Lost, now: Timestamp) {
         self.status.count(self.delivery.figures());
         self.status.centre = None;
-        let zh = |of: fn(&(String, String)) -> &String, en: &String| lost.zh.as_ref().map_or_else(|| en.clone(), |zh| of(zh).clone());
+        let zh = |of: fn(&(String, String)) -> &String, en: &String| {
+            lost.zh.as_ref().map_or_else(|| en.clone(), |zh| of(zh).clone())
+        };
         let problem = text(zh(|zh| &zh.0, &lost.reason), lost.reason.clone());
         let remedy = text(zh(|zh| &zh.1, &lost.remedy), lost.remedy.clone());
         self.status.enter(LinkState::Offline, now, Some(Advice { cause: lost.cause, problem, remedy }));
@@ -316,7 +319,9 @@ impl Pump {
 
     /// Nothing is under way or waits: a good moment to change brokers.
     pub(super) fn is_quiet(&self) -> bool {
-        self.delivery.is_idle() && self.replies.is_empty() && self.parts.outbox.stats().lanes.iter().all(|l| l.pending == 0)
+        self.delivery.is_idle()
+            && self.replies.is_empty()
+            && self.parts.outbox.stats().lanes.iter().all(|l| l.pending == 0)
     }
 
     /// Renews the status if it is due, or at once when something important happened.

@@ -84,7 +84,10 @@ mod tests {
         let mut wishes = Wishes::default();
         assert_eq!(wishes.note("c1", &arrived(Some("gengfu/v1/s/dispatch/answers/7"), Some(b"x")), &own()), None);
         let wish = wishes.of("c1");
-        assert_eq!((wish.topic.as_deref(), wish.correlation.as_deref()), (Some("gengfu/v1/s/dispatch/answers/7"), Some(&b"x"[..])));
+        assert_eq!(
+            (wish.topic.as_deref(), wish.correlation.as_deref()),
+            (Some("gengfu/v1/s/dispatch/answers/7"), Some(&b"x"[..]))
+        );
         for foreign in ["gengfu/v1/s/other/cmd/reset/1", "gengfu/v1/s/dispatch/#", "x", "gengfu/v1/s/g/event"] {
             assert_eq!(wishes.note("c2", &arrived(Some(foreign), None), &own()), Some(foreign));
             assert_eq!(wishes.of("c2"), Wish::default());

@@ -65,7 +65,10 @@ enum Leave {
 /// What a message on the wire stands for.
 enum Ticket {
     Item(ItemKey),
-    Posting { topic: String, generation: u64 },
+    Posting {
+        topic: String,
+        generation: u64,
+    },
     Reply(Reply),
     /// An answer's copy for a response topic.
     Copy(String),
@@ -254,7 +257,7 @@ impl Session {
             }
         }
         if self.subscribed && pump.status.overdue > 0 && pump.receipts.wants_echo() {
-            let own = Subscription { filter: pump.topics.event(), not_own: false };
+            let own = Subscription { filter: pump.topics.event(), not_own: false, at_most_once: false };
             self.connection.subscribe(&[own]).map_err(no_place)?;
             pump.receipts.echo_asked();
         }
@@ -458,7 +461,10 @@ impl Session {
         self.own_until = Some(later(now, RETAINED_WITHIN));
         pump.not_listening = refusals.iter().take(2).flatten().next().cloned();
         if let Some(reason) = refusals.iter().skip(2).flatten().next() {
-            warn!(reason, "the broker does not let us read our own alarms and devices; retained ones that are over stay there");
+            warn!(
+                reason,
+                "the broker does not let us read our own alarms and devices; retained ones that are over stay there"
+            );
         }
         pump.refresh_status(now, true);
     }

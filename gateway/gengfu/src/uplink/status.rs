@@ -191,7 +191,10 @@ impl UplinkStatus {
         } else if let Some((topic, refusal)) = known.refused {
             (LinkState::Refused, refusal.cause.advice(&format!("{topic}: {}", refusal.text)))
         } else if self.overdue > 0 {
-            (LinkState::NoReceipts, known.why_no_receipts.advice(&format!("{} item(s); {}", self.overdue, known.event_topic)))
+            (
+                LinkState::NoReceipts,
+                known.why_no_receipts.advice(&format!("{} item(s); {}", self.overdue, known.event_topic)),
+            )
         } else if let Some(switch) = known.away_from_preferred {
             let detail = format!("{} → {}: {}", switch.from, switch.to, switch.why.text().en);
             (LinkState::Online, Cause::OnOtherBroker.advice(&detail))
