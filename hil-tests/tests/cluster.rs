@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gengfu::config::Protocol;
+use hil_tests::broker::{Broker, BrokerOptions};
 use hil_tests::cluster::{Front, Load, LoadOptions, Nodes};
 use hil_tests::gateway::Gateway;
 use hil_tests::nats::{self, MESSAGES, NatsCluster, NatsOptions};
 use hil_tests::node::{Node, Traffic, seed};
 use hil_tests::rabbitmq::{self, RabbitCluster};
 use hil_tests::site::{GATEWAY, Plan, SITE, start_nodes};
-use hil_tests::skip;
+use hil_tests::skip::{self, need};
 use hil_tests::{Result, RigError};
 use tempfile::TempDir;
 
@@ -29,6 +30,7 @@ const A_WHILE: Duration = Duration::from_secs(8);
 
 fn main() -> ExitCode {
     skip::main(vec![
+        skip::test("a_city_loses_its_power_and_nothing_is_missing", need::tool("mosquitto"), power_cut),
         skip::test("nats_a_node_is_killed_and_nothing_is_missing", nats::need(), nats_killed),
         skip::test("nats_the_leader_moves_and_nothing_is_missing", nats::need(), nats_leader_moves),
         skip::test("nats_a_minority_is_cut_off_and_nothing_is_missing", nats::need(), nats_minority),
@@ -174,6 +176,29 @@ fn nats_minority() -> Result<()> {
     town.cluster.join_again(leader);
     town.cluster.wait_until_whole(WHOLE_WITHIN)?;
     town.settle("minority cut off")
+}
+
+/// One broker, many gateways, all of them without power twice: what was not synced is gone, receipts among it.
+fn power_cut() -> Result<()> {
+    let dir = folder()?;
+    let broker = Broker::start(&dir.path().join("broker"), &BrokerOptions::default())?;
+    let more = ["--power-cut-every", "4", "--jitter", "2"].map(str::to_owned).to_vec();
+    let options = LoadOptions { gateways: 30, rate: 30.0, seed: seed(), site: SITE.to_owned(), more };
+    let mut load = Load::start(dir.path(), &[broker.addr()], broker.addr(), &options)?;
+    load.wait_until_online(WHOLE_WITHIN)?;
+    load.outlives(Duration::from_secs(10))?;
+    let report = load.finish(RECEIPTS_WITHIN)?;
+    println!(
+        "power cuts {}; starts {}; duplicates {}; latency {}",
+        report["storms"], report["boots"], report["duplicates"], report["latency"]
+    );
+    assert!(report["complete"] == true && report["malformed"] == 0, "{report:#}");
+    assert!(
+        report["storms"].as_u64() >= Some(2) && report["boots"].as_u64() > Some(30),
+        "no power was cut: {report:#}"
+    );
+    assert!(report["received"].as_u64() >= report["events"].as_u64(), "{report:#}");
+    Ok(())
 }
 
 fn rabbitmq_killed() -> Result<()> {

@@ -337,3 +337,60 @@ fn memory_peak_kib() -> u64 {
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Protocol;
+
+    fn plan(nodes: u16) -> LoadPlan {
+        LoadPlan {
+            broker: BrokerConfig::new("h", 1, Protocol::Mqtt311, "replaced"),
+            other_brokers: (2..=nodes).map(|port| Address { host: "h".into(), port }).collect(),
+            desk_broker: None,
+            site: Slug::new("s").unwrap(),
+            gateways: 3,
+            rate: 1.0,
+            lasts: Duration::from_secs(1),
+            seed: 1,
+            pictures_percent: 0,
+            picture_bytes: 0,
+            cut_every: None,
+            jitter: Duration::ZERO,
+            settle_within: Duration::ZERO,
+            on_disk: false,
+            folder: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn gateways_share_the_nodes_and_each_knows_all_of_them() {
+        for index in 1..=6 {
+            let (first, others) = plan(3).brokers_of(index, "g");
+            let mut ports: Vec<u16> = others.iter().map(|other| other.port).chain([first.port]).collect();
+            assert_eq!(usize::from(first.port), index % 3 + 1);
+            ports.sort_unstable();
+            assert_eq!(ports, [1, 2, 3]);
+        }
+        assert_eq!(plan(1).brokers_of(5, "g"), (plan(1).broker_for("gengfu-s-g".into()), Vec::new()));
+    }
+
+    #[test]
+    fn every_way_of_being_incomplete_is_named() {
+        let model = DeskModel::new(Slug::new("s").unwrap());
+        let ended = |pending, dropped| Ended {
+            name: gateway::name("t", 1),
+            sequence: 7,
+            pending,
+            dropped,
+            connects: 1,
+            boots: 1,
+            slowest_connect_ms: 0,
+        };
+        let faults = faults_of(&ended(2, 3), &model).join("; ");
+        for part in ["2 items without a receipt", "3 items dropped", "nothing of its 7 events"] {
+            assert!(faults.contains(part), "{part}: {faults}");
+        }
+        assert_eq!(faults_of(&ended(0, 0), &model).len(), 1);
+    }
+}
