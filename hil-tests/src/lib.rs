@@ -6,6 +6,8 @@
 //! | module | the real part | its faults |
 //! |---|---|---|
 //! | [`broker`] | mosquitto | killed, frozen, restarted with or without its memory |
+//! | [`nats`], [`rabbitmq`] | a broker of three nodes | a node killed, frozen, cut off; the leader moved |
+//! | [`cluster`] | many gateways (`gengfu load`), a load balancer | |
 //! | [`proxy`] | the path to the broker | cut, swallowed, delayed, refused |
 //! | [`mqtt_proxy`], [`mqtt_packet`] | the same path, packet by packet | dropped, late, repeated, cut in the middle, refused, rewritten, throttled |
 //! | [`rtsp`] | a camera: gst-rtsp-server | killed, frozen, restarted |
@@ -33,17 +35,20 @@ pub mod bus;
 pub mod ca;
 pub mod cable;
 pub mod clip;
+pub mod cluster;
 pub mod desk;
 pub mod disk;
 pub mod fuzz;
 pub mod gateway;
 pub mod mqtt_packet;
 pub mod mqtt_proxy;
+pub mod nats;
 pub mod node;
 pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod qemu;
+pub mod rabbitmq;
 pub mod rtsp;
 pub mod site;
 pub mod skip;

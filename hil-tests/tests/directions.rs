@@ -15,9 +15,10 @@ const LINES_MAX: usize = 800;
 
 /// Files of `gateway/gengfu/src` that may create channels and start tasks or threads. All others are handed
 /// their ends and are run by these.
-const MAY_WIRE: [(&str, &str); 2] = [
+const MAY_WIRE: [(&str, &str); 3] = [
     ("app.rs", "lists the stages in the order an event meets them and joins them"),
     ("demo", "runs a gateway, nodes, a camera and a desk beside each other for a person to watch"),
+    ("load", "runs many gateways and a desk beside each other to measure a broker"),
 ];
 
 /// What creates a channel, a task or a thread. Not here: `oneshot`, the slot for one answer, which joins no

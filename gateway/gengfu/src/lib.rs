@@ -14,6 +14,7 @@ pub mod demo;
 pub mod desk;
 pub mod identity;
 pub mod link;
+pub mod load;
 pub mod local;
 pub mod sensors;
 pub mod setup;

@@ -10,6 +10,7 @@ mod export;
 mod enrol;
 mod firmware;
 mod identity;
+mod load;
 mod node;
 mod run;
 mod service;
@@ -67,6 +68,8 @@ enum Command {
     Firmware(firmware::Args),
     /// Play the dispatch centre: receive, confirm, acknowledge, prove that nothing is missing.
     Desk(desk::Args),
+    /// Simulate many gateways to measure a broker and a centre: receipts, latencies, and whether anything is missing.
+    Load(load::Args),
 }
 
 /// Where the running gateway's socket is.
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Enrol(args) => ("enrol", enrol::enrol(&args)),
         Command::Firmware(args) => ("work on the firmware", firmware::firmware(&args)),
         Command::Desk(args) => ("run the desk", desk::desk(args)),
+        Command::Load(args) => ("measure", load::load(&args)),
     };
     match result {
         Ok(code) => code,

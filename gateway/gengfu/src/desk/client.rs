@@ -235,7 +235,7 @@ impl Desk {
         let filter = |share: &str, below: &str| format!("{share}{ROOT}/{}/+/{below}", self.config.site);
         let shared = shared.into_iter().map(|below| filter(&share, below));
         let every = every.into_iter().map(|below| filter("", below));
-        shared.chain(every).map(|filter| Subscription { filter, not_own: false }).collect()
+        shared.chain(every).map(|filter| Subscription { filter, not_own: false, at_most_once: false }).collect()
     }
 
     /// One connection, until it is lost or shutdown.

@@ -54,6 +54,9 @@ pub struct Subscription {
     pub filter: String,
     /// Do not send us what we publish ourselves; MQTT 5 only.
     pub not_own: bool,
+    /// QoS 0: for retained state whose loss repairs itself. A clustered broker stores what it owes to each QoS 1 subscription on several nodes; in
+    /// a city of gateways that is its largest cost (`docs/scale.md`).
+    pub at_most_once: bool,
 }
 
 /// What the connection reports.
@@ -271,7 +274,7 @@ impl Connection {
         }
     }
 
-    /// Subscribes, QoS 1; one [`Signal::Subscribed`] answers for all.
+    /// Subscribes, QoS 1 unless told otherwise; one [`Signal::Subscribed`] answers for all.
     ///
     /// # Errors
     /// [`NotTaken`] when the bounded channel is full.
@@ -279,15 +282,18 @@ impl Connection {
         match &self.client {
             Client::V5(client) => {
                 let filters = subscriptions.iter().map(|s| {
-                    let mut filter = five::Filter::new(s.filter.clone(), QoS5::AtLeastOnce);
+                    let qos = if s.at_most_once { QoS5::AtMostOnce } else { QoS5::AtLeastOnce };
+                    let mut filter = five::Filter::new(s.filter.clone(), qos);
                     filter.nolocal = s.not_own;
                     filter
                 });
                 client.try_subscribe_many(filters).map_err(|_| NotTaken)
             }
             Client::V4(client) => {
-                let filters =
-                    subscriptions.iter().map(|s| four::SubscribeFilter::new(s.filter.clone(), QoS::AtLeastOnce));
+                let filters = subscriptions.iter().map(|s| {
+                    let qos = if s.at_most_once { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+                    four::SubscribeFilter::new(s.filter.clone(), qos)
+                });
                 client.try_subscribe_many(filters).map_err(|_| NotTaken)
             }
         }

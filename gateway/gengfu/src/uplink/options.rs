@@ -81,7 +81,7 @@ impl BrokerConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionOptions {
     /// The broker keeps subscriptions and undelivered messages for us this long after a connection ends. (A 3.1.1 broker keeps
-    /// them as long as its own configuration says.)
+    /// them as long as its own configuration says.) Zero: a clean session, which also ends what the broker kept from before.
     pub session_expiry: Duration,
     /// What the broker says for us when we die.
     pub will: Option<Message>,

@@ -162,14 +162,15 @@ impl Session {
         self.small_max = receive_max.map_or(SMALL_MAX, |max| SMALL_MAX.min(usize::from(max / 4).max(1)));
         pump.delivery.connected(receive_max);
         pump.online(now);
-        let subscription = |filter, not_own| Subscription { filter, not_own };
+        let subscription = |filter, not_own, at_most_once| Subscription { filter, not_own, at_most_once };
         let [alarms, devices] = own_retained(pump);
         let wanted = [
-            subscription(pump.topics.command_filter(), false),
-            subscription(pump.topics.dispatch_status(), false),
+            subscription(pump.topics.command_filter(), false, false),
+            // The centre's presence is only a hint: receipts tell whether it is there.
+            subscription(pump.topics.dispatch_status(), false, true),
             // What we left there: alarms that are over and devices that are no more are emptied.
-            subscription(alarms, true),
-            subscription(devices, true),
+            subscription(alarms, true, true),
+            subscription(devices, true, true),
         ];
         self.connection.subscribe(&wanted).map_err(no_place)?;
         if session_present {
@@ -256,7 +257,7 @@ impl Session {
             }
         }
         if self.subscribed && pump.status.overdue > 0 && pump.receipts.wants_echo() {
-            let own = Subscription { filter: pump.topics.event(), not_own: false };
+            let own = Subscription { filter: pump.topics.event(), not_own: false, at_most_once: false };
             self.connection.subscribe(&[own]).map_err(no_place)?;
             pump.receipts.echo_asked();
         }
