@@ -250,7 +250,7 @@ impl Doing<'_> {
         let below = [format!("reply/{cmd_id}"), format!("evidence/{cmd_id}/+"), format!("evidence/{cmd_id}/+/+/+")];
         let filter = |below: String| format!("{ROOT}/{}/+/{below}", self.act.site);
         let filters = below.into_iter().chain(whose).map(filter);
-        filters.map(|filter| Subscription { filter, not_own: false }).collect()
+        filters.map(|filter| Subscription { filter, not_own: false, at_most_once: false }).collect()
     }
 
     /// Sends the command, once a connection and as soon as it is known to whom.

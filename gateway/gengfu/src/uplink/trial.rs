@@ -71,7 +71,7 @@ impl BrokerTrial {
             Connection::open(&broker, &session).map_err(|e| Lost::new(e.to_string(), "").blaming(Blame::Us))?;
         let full = |_| Lost::new("the client takes nothing", "");
         while !matches!(connection.next().await?, Signal::Connected { .. }) {}
-        let filter = |filter| Subscription { filter, not_own: false };
+        let filter = |filter| Subscription { filter, not_own: false, at_most_once: false };
         let wanted = [filter(self.topics.command_filter()), filter(self.topics.dispatch_status())];
         connection.subscribe(&wanted).map_err(full)?;
         let refusals = loop {
