@@ -59,14 +59,11 @@ impl Centre {
         let (told, mut lines) = mpsc::channel(DESK_LINES);
         let (_, orders) = mpsc::channel(1);
         let (heard, hearing) = watch::channel(Hearing::Nothing);
+        let name = Slug::new(format!("load-desk-{tag}")).context("name the desk")?;
+        let broker = plan.broker_for(desk_client(&plan.site, tag));
         let config = DeskConfig {
-            broker: plan.broker_for(desk_client(&plan.site, tag)),
-            site: plan.site.clone(),
-            name: Slug::new(format!("load-desk-{tag}")).context("name the desk")?,
-            auto_ack_after: None,
-            auto_reset_after: None,
-            evidence_dir: plan.folder.join("pictures"),
             journal: Some(plan.folder.join("desk.jsonl")),
+            ..DeskConfig::new(broker, plan.site.clone(), name, plan.folder.join("pictures"))
         };
         let parts = DeskParts { model: model.clone(), events: told, orders, clock, shutdown: shutdown.clone() };
         let desk = tokio::spawn(desk::run(config, parts));
