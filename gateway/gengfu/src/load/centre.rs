@@ -61,8 +61,10 @@ impl Centre {
         let (heard, hearing) = watch::channel(Hearing::Nothing);
         let name = Slug::new(format!("load-desk-{tag}")).context("name the desk")?;
         let broker = plan.broker_for(desk_client(&plan.site, tag));
-        let mut config = DeskConfig::new(broker, plan.site.clone(), name, plan.folder.join("pictures"));
-        config.journal = Some(plan.folder.join("desk.jsonl"));
+        let config = DeskConfig {
+            journal: Some(plan.folder.join("desk.jsonl")),
+            ..DeskConfig::new(broker, plan.site.clone(), name, plan.folder.join("pictures"))
+        };
         let parts = DeskParts { model: model.clone(), events: told, orders, clock, shutdown: shutdown.clone() };
         let desk = tokio::spawn(desk::run(config, parts));
         let judged = order.clone();
