@@ -208,8 +208,9 @@ fn write_config(dir: &Path, port: &Port, options: &BrokerOptions) -> std::io::Re
         "connection_messages true".to_owned(),
         // Small answers (PUBACK, receipt) must not wait for the ACK of the packet before: Nagle would hold them for 40 ms.
         "set_tcp_nodelay true".to_owned(),
-        // The default of 1000 drops what an outage scenario wants to see arrive.
-        "max_queued_messages 0".to_owned(),
+        // The default of 1000 drops what an outage scenario wants to see arrive. Not 0, "no bound": with it mosquitto 2.0.11 hangs up on a client after
+        // every publish that it refuses, on 3.1.1 too, where it should drop it in silence.
+        "max_queued_messages 1000000".to_owned(),
         format!("allow_anonymous {}", options.users.is_empty()),
     ];
     if options.persistence {

@@ -139,6 +139,7 @@ impl Stage {
                 let file = self.world.clock.as_ref().ok_or_else(|| RigError::failed("set the clock", "no clock"))?;
                 world::set_clock(file, offset)
             }
+            Step::TellsClock => self.tells_clock(),
             Step::Heal => self.heal(),
         }
     }
@@ -196,6 +197,22 @@ impl Stage {
             return Err(RigError::failed(what, format!("the remedy is missing: {:#}", status["uplink"])));
         }
         self.shown.push((format!("{state}: {}", word("cause")), word("remedy")));
+        Ok(())
+    }
+
+    /// The kernel's word is not the row's to change: libfaketime changes the time, not the trust in it.
+    fn tells_clock(&mut self) -> Result<()> {
+        let status = self.site.gateway.status()?;
+        if status["gateway"]["clock"] != "unsynced" {
+            return Ok(());
+        }
+        let findings = status["findings"].as_array().cloned().unwrap_or_default();
+        let about = |finding: &&Value| finding["problem"].as_str().is_some_and(|text| text.contains("clock"));
+        let remedy = findings.iter().find(about).and_then(|finding| finding["remedy"].as_str()).unwrap_or_default();
+        if remedy.is_empty() {
+            return Err(RigError::failed("read what `status` says of the clock", format!("{findings:#?}")));
+        }
+        self.shown.push(("clock: unsynced".to_owned(), remedy.to_owned()));
         Ok(())
     }
 

@@ -110,7 +110,7 @@ fn every_profile_loads_names_its_source_and_has_a_case_here() {
             profile.source
         );
     }
-    let here = include_str!("sensors_profiles.rs");
+    let here = include_str!("profiles.rs");
     let names: BTreeSet<&str> =
         found.iter().filter_map(|(_, profile)| Some(profile.as_ref().ok()?.name.as_str())).collect();
     assert_eq!(names.len(), 14, "{names:?}");
