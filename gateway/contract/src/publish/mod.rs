@@ -160,7 +160,7 @@ pub fn documents() -> Vec<Document> {
         .map(|body| document(&format!("docs/contract/schema/{}.json", body.file()), pretty(&body.schema())))
         .collect();
     all.push(document("docs/contract/asyncapi.json", pretty(&asyncapi())));
-    all.push(document("docs/contract/topics.md", reference::reference()));
+    all.extend(reference::pages().map(|(name, text)| document(&format!("docs/contract/{name}"), text)));
     let parties = sample_parties();
     all.push(document("config/broker/acl", mosquitto(&parties)));
     all.push(document("config/broker/nats-permissions.conf", nats(&parties)));

@@ -1,4 +1,4 @@
-//! The topic reference for people (`docs/contract/topics.md`).
+//! The topic reference for people (`docs/contract/*.md`).
 //!
 //! Owns its text, written from the channels and the schemas, so that it cannot say something else than they do.
 
@@ -8,29 +8,33 @@ use serde_json::{Map, Value};
 
 use super::{Body, From, channels, examples::examples};
 
-/// The whole page.
-pub(super) fn reference() -> String {
-    let mut page = String::from(
-        "# Topics and bodies\n\n\
-         Written by `cargo run -p gengfu-contract --example generate` from the crate `gateway/contract`; do not edit it. The entry for\n\
-         developers is [contract.md](../contract.md). Everything is QoS 1. Times are RFC 3339 in UTC. Members that are not listed here must be\n\
-         ignored and kept.\n\n| topic | from | retained | body |\n|---|---|---|---|\n",
+const WRITTEN: &str = "Written by `cargo run -p gengfu-contract --example generate` from the crate `gateway/contract`; do not edit it. The entry for\n\
+                       developers is [contract.md](../contract.md).";
+
+/// The pages: file name and text. Topics and what a gateway says; what the centre says; shapes and words of both.
+pub(super) fn pages() -> [(&'static str, String); 3] {
+    let mut topics = format!(
+        "# Topics, and what a gateway says\n\n{WRITTEN} Everything is QoS 1. Times are RFC 3339 in UTC. Members that are\n\
+         not listed here must be ignored and kept.\n\n| topic | from | retained | body |\n|---|---|---|---|\n",
     );
     for channel in channels() {
         let from = if channel.from == From::Gateway { "gateway" } else { "centre" };
         let retained = if channel.retain { "yes" } else { "no" };
-        let body = channel.body.map_or("JPEG bytes".to_owned(), |body| format!("[{0}](#{0})", body.file()));
-        let _ = writeln!(page, "| `{}` | {from} | {retained} | {body} |", channel.full_address());
+        let page = if channel.from == From::Gateway { "" } else { "commands.md" };
+        let body = channel.body.map_or("JPEG bytes".to_owned(), |body| format!("[{0}]({page}#{0})", body.file()));
+        let _ = writeln!(topics, "| `{}` | {from} | {retained} | {body} |", channel.full_address());
     }
+    let mut commands = format!("# What the centre says\n\n{WRITTEN}\n");
+    let mut shapes = format!("# Shapes and words\n\n{WRITTEN}\n");
     let mut told = Map::new();
     for body in Body::all() {
-        self::body(&mut page, body, &mut told);
+        let page = if body.is_from_gateway() { &mut topics } else { &mut commands };
+        self::body(page, body, &mut told);
     }
-    page.push_str("\n# Shapes and words used above\n");
     for (name, schema) in &told {
-        shape(&mut page, &format!("## {name}"), schema);
+        shape(&mut shapes, &format!("## {name}"), schema);
     }
-    page
+    [("topics.md", topics), ("commands.md", commands), ("shapes.md", shapes)]
 }
 
 fn body(page: &mut String, body: Body, told: &mut Map<String, Value>) {
@@ -51,8 +55,8 @@ fn body(page: &mut String, body: Body, told: &mut Map<String, Value>) {
     }
     if body == Body::Event {
         page.push_str(
-            "\n`data` is an [AlarmData](#alarmdata) for `gengfu.alarm.*`, [ObservedData](#observeddata) for `gengfu.device.observed.v1`,\n\
-             [GatewayData](#gatewaydata) for `gengfu.gateway.started.v1`, [CommandData](#commanddata) for `gengfu.command.answered.v1`.\n",
+            "\n`data` is an [AlarmData](shapes.md#alarmdata) for `gengfu.alarm.*`, [ObservedData](shapes.md#observeddata) for `gengfu.device.observed.v1`,\n\
+             [GatewayData](shapes.md#gatewaydata) for `gengfu.gateway.started.v1`, [CommandData](shapes.md#commanddata) for `gengfu.command.answered.v1`.\n",
         );
     }
     for example in examples().into_iter().filter(|example| example.body == body) {
@@ -101,7 +105,7 @@ fn plain(text: &str) -> String {
 fn type_of(schema: &Value) -> String {
     if let Some(reference) = schema["$ref"].as_str() {
         let name = reference.rsplit('/').next().unwrap_or_default();
-        return format!("[{name}](#{})", name.to_lowercase());
+        return format!("[{name}](shapes.md#{})", name.to_lowercase());
     }
     if let Some(any) = schema["anyOf"].as_array() {
         let names: Vec<String> = any.iter().filter(|one| one["type"] != "null").map(type_of).collect();

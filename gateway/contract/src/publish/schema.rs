@@ -117,7 +117,7 @@ impl Body {
     }
 
     /// True when a gateway writes it, so that members it always writes are required.
-    fn is_from_gateway(self) -> bool {
+    pub(super) fn is_from_gateway(self) -> bool {
         !matches!(self, Body::Command(_) | Body::DispatchStatus)
     }
 
