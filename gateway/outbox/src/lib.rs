@@ -57,15 +57,19 @@
 
 mod batch;
 mod disk;
+mod engine;
 mod error;
+mod files;
 mod flight;
 mod journal;
 mod lane;
 mod layout;
+mod log;
 mod ops;
 mod outbox;
 mod settle;
 pub mod sim;
+mod store;
 mod take;
 mod types;
 mod watch;
