@@ -147,10 +147,16 @@ impl Directory {
             }
             Err(other) => return Err(other),
         };
-        sync_files(&self.path)?;
-        self.finish_creation()?;
         let data_path = self.path.join("db");
         let data = OpenOptions::new().read(true).write(true).open(&data_path).map_err(io_error("open", &data_path))?;
+        if self.created {
+            // sled has synced its new snapshot itself; what is left is its name, and what opening wrote to the log of the index.
+            data.sync_data().map_err(io_error("sync", &data_path))?;
+            sync_directory(&self.path)?;
+        } else {
+            sync_files(&self.path)?;
+        }
+        self.finish_creation()?;
         Ok(Sled { db: Some(db), data })
     }
 
@@ -275,10 +281,15 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), OutboxError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error("sync", path))
 }
 
-/// Syncs every file of the store, its directories, and the directory that holds it.
+/// Syncs every file of the store, its directories, and the directory that holds it. Of the log only the last two segments: one
+/// is begun when the one before it is durable.
 fn sync_files(path: &Path) -> Result<(), OutboxError> {
-    for name in names(path)? {
-        let file = path.join(&name);
+    let (mut log, others): (Vec<String>, Vec<String>) =
+        names(path)?.into_iter().partition(|name| name.starts_with("log."));
+    log.sort_unstable();
+    let sealed = log.len().saturating_sub(2);
+    for name in others.iter().chain(&log[sealed..]) {
+        let file = path.join(name);
         if file.is_dir() {
             sync_directory(&file)?;
         } else {

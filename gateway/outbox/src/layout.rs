@@ -114,6 +114,15 @@ pub(crate) fn is_record_key(raw: &[u8]) -> bool {
     raw.first() == Some(&RECORD)
 }
 
+/// Where in a key of this kind the sequence begins, if it is a kind of which there are long runs.
+pub(crate) fn sequence_at(raw: &[u8]) -> Option<usize> {
+    match raw.first() {
+        Some(&PENDING) => Some(2),
+        Some(&RECORD) => Some(1),
+        _ => None,
+    }
+}
+
 /// The position of a record's key.
 pub(crate) fn parse_record_key(raw: &[u8]) -> Option<(u64, u32)> {
     let mut reader = Reader(raw);

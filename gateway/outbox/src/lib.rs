@@ -61,6 +61,7 @@ mod engine;
 mod error;
 mod files;
 mod flight;
+mod index;
 mod journal;
 mod lane;
 mod layout;

@@ -1,5 +1,5 @@
 //! Keys and values that a power cut leaves whole: the log (`log.rs`) in front, the index (`engine.rs`) behind it, and between
-//! them in memory what the index does not have yet. Owns commit, checkpoint, the way back from both, and when a segment of
+//! them in memory what the index (`index.rs`) does not have yet. Owns commit, checkpoint, the way back from both, and when a segment of
 //! the log may go; refuses to know what the keys mean, except that the value of a *record* is read from the log itself and
 //! the index only has its place there.
 //!
@@ -20,6 +20,7 @@ use crate::{
     OutboxError,
     engine::Engine,
     files::Files,
+    index::{Change, Index},
     layout::{MARK_KEY, is_record_key, parse_record_key},
     log::{Frame, Log, Place, Spot},
     ops::{Ops, entries},
@@ -29,8 +30,11 @@ use crate::{
 /// Most that is written to sled without a sync. sled uses a segment of its log (512 KiB) again once what replaced it is
 /// *written*; how much may be written but not synced must stay well below the segment or two by which sled lags behind
 /// with that. Otherwise a power cut can take the new place of a page and leave the old one overwritten.
-const UNSYNCED_KEYS_MAX: usize = 512;
+const UNSYNCED_KEYS_MAX: usize = 256;
 const UNSYNCED_BYTES_MAX: usize = 64 * 1024;
+/// How much a checkpoint takes at a time. Neighbours are written together, so it is not little.
+const STEP_KEYS_MAX: usize = 256;
+const STEP_BYTES_MAX: usize = 32 * 1024;
 const SEGMENTS_TOLD_MAX: usize = 2048;
 /// How much is copied out of a segment in one frame.
 const COPY_BYTES_MAX: usize = 64 * 1024;
@@ -54,7 +58,7 @@ impl Limits {
 
 /// The store, open. One writer at a time, which its user sees to; readers at any time.
 pub(crate) struct Store {
-    engine: Engine,
+    index: Index,
     log: Log,
     limits: Limits,
     gathered: Mutex<Gathered>,
@@ -85,7 +89,8 @@ impl Store {
     /// Opens the store from an index and a log.
     pub fn open(engine: Engine, files: Files, limits: Limits) -> Result<Store, OutboxError> {
         let mut gathered = Gathered::default();
-        let mark = match engine.get(&MARK_KEY)? {
+        let index = Index::new(engine);
+        let mark = match index.get(&MARK_KEY)? {
             Some(raw) => gathered.read_mark(&raw).ok_or_else(|| OutboxError::Damaged {
                 place: "the mark of the last checkpoint".to_owned(),
                 detail: "it does not have the form this program writes",
@@ -93,13 +98,13 @@ impl Store {
             None => Place::START,
         };
         let (log, damaged_segments) =
-            Log::open(files, limits.segment_bytes, mark, |frame| gathered.show(frame, &engine))?;
+            Log::open(files, limits.segment_bytes, mark, |frame| gathered.show(frame, &index))?;
         let there = log.segments()?;
         gathered.segments.retain(|number, _| there.contains(number));
         for number in there {
             gathered.segments.entry(number).or_default();
         }
-        Ok(Store { engine, log, limits, gathered: Mutex::new(gathered), damaged_segments })
+        Ok(Store { index, log, limits, gathered: Mutex::new(gathered), damaged_segments })
     }
 
     /// The value of a key; of a record its bytes.
@@ -120,7 +125,7 @@ impl Store {
             return Ok(gathered.clone());
         }
         // A checkpoint may have cleared the key since, but not before it was in the index.
-        self.engine.get(key)
+        self.index.get(key)
     }
 
     /// Keys and values from `start` while they begin with `prefix`. Values of records are left where they are.
@@ -131,7 +136,7 @@ impl Store {
     /// Makes changes that a power cut leaves whole or not at all. Not yet durable.
     pub fn apply(&self, ops: &Ops) -> Result<(), OutboxError> {
         let frame = self.log.append(ops)?;
-        self.gathered().show(&frame, &self.engine)
+        self.gathered().show(&frame, &self.index)
     }
 
     /// As [`Store::apply`], and durable before anybody can read them. `before_visible` is called in between; what it gives
@@ -140,7 +145,7 @@ impl Store {
         let frame = self.log.append(ops)?;
         self.log.sync(watch)?;
         let held = before_visible();
-        self.gathered().show(&frame, &self.engine)?;
+        self.gathered().show(&frame, &self.index)?;
         Ok(held)
     }
 
@@ -169,23 +174,22 @@ impl Store {
         self.log.sync(watch)?;
         let mark = self.log.end();
         let mut from = Bound::Unbounded;
+        let mut unsynced = (0, 0);
         loop {
             let (some, last) = self.gathered().some_from(&from);
-            for (key, value) in &some {
-                self.engine.set(key, value.as_deref())?;
+            let (keys, bytes) = self.index.write(some)?;
+            unsynced = (unsynced.0 + keys, unsynced.1 + bytes);
+            let Some(last) = last else { break };
+            if unsynced.0 > UNSYNCED_KEYS_MAX || unsynced.1 > UNSYNCED_BYTES_MAX {
+                self.index.sync(watch)?;
+                unsynced = (0, 0);
             }
-            match last {
-                Some(last) => {
-                    self.engine.sync(watch)?;
-                    from = Bound::Excluded(last);
-                }
-                None => break,
-            }
+            from = Bound::Excluded(last);
         }
         // Last, so that whoever finds it finds all the rest.
         let mark = self.gathered().write_mark(mark);
-        self.engine.set(&MARK_KEY, Some(&mark))?;
-        self.engine.sync(watch)?;
+        self.index.write(vec![(MARK_KEY.to_vec(), Some(mark.into()))])?;
+        self.index.sync(watch)?;
         let mut gathered = self.gathered();
         gathered.keys.clear();
         gathered.bytes = 0;
@@ -271,7 +275,7 @@ impl Gathered {
     }
 
     /// Makes the changes of a frame visible.
-    fn show(&mut self, frame: &Frame, engine: &Engine) -> Result<(), OutboxError> {
+    fn show(&mut self, frame: &Frame, index: &Index) -> Result<(), OutboxError> {
         for entry in entries(&frame.changes) {
             let Some((key, value)) = entry else {
                 return Err(OutboxError::Damaged {
@@ -281,7 +285,7 @@ impl Gathered {
             };
             let value: Option<IVec> = if is_record_key(key) {
                 let spot = value.map(|(at, value)| frame.spot(at, value));
-                self.count(key, spot, engine)?;
+                self.count(key, spot, index)?;
                 spot.map(|spot| IVec::from(&spot.encode()))
             } else {
                 value.map(|(_, value)| value.into())
@@ -295,12 +299,12 @@ impl Gathered {
     }
 
     /// Keeps count of what each segment holds.
-    fn count(&mut self, key: &[u8], spot: Option<Spot>, engine: &Engine) -> Result<(), OutboxError> {
+    fn count(&mut self, key: &[u8], spot: Option<Spot>, index: &Index) -> Result<(), OutboxError> {
         let is_new = key > &self.last_record[..];
         if !is_new {
             let before = match self.keys.get(key) {
                 Some(before) => before.clone(),
-                None => engine.get(key)?,
+                None => index.get(key)?,
             };
             if let Some(before) = before.and_then(|raw| Spot::decode(&raw)) {
                 let segment = self.segments.entry(before.at.segment).or_default();
@@ -318,11 +322,11 @@ impl Gathered {
     }
 
     /// Some keys for the index, and where to go on.
-    fn some_from(&self, from: &Bound<Vec<u8>>) -> (Vec<(Vec<u8>, Option<IVec>)>, Option<Vec<u8>>) {
+    fn some_from(&self, from: &Bound<Vec<u8>>) -> (Vec<Change>, Option<Vec<u8>>) {
         let (mut some, mut bytes) = (Vec::new(), 0);
         for (key, value) in self.keys.range((from.clone(), Bound::Unbounded)) {
-            if some.len() == UNSYNCED_KEYS_MAX || bytes > UNSYNCED_BYTES_MAX {
-                let last = some.last().map(|(key, _): &(Vec<u8>, _)| key.clone());
+            if some.len() == STEP_KEYS_MAX || bytes > STEP_BYTES_MAX {
+                let last = some.last().map(|(key, _): &Change| key.clone());
                 return (some, last);
             }
             bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
@@ -365,13 +369,13 @@ impl Range<'_> {
     /// Merges what gathered with the index. Under the lock, so that no checkpoint moves a key from one to the other meanwhile.
     fn read_some(&mut self) -> Result<(), OutboxError> {
         let gathered = self.store.gathered();
-        let below = self.store.engine.some_from(&self.from, self.some)?;
+        let below = self.store.index.some_from(&self.from, self.some)?;
         let above = gathered.keys.range((self.from.clone(), Bound::Unbounded)).take(self.some);
         let above: Vec<(IVec, Option<IVec>)> =
             above.map(|(key, value)| (key.as_slice().into(), value.clone())).collect();
         drop(gathered);
         // Behind the last key of a side that has more, nothing is known of that side.
-        let cut_below = below.last().filter(|_| below.len() == self.some).map(|(key, _)| key.clone());
+        let cut_below = below.last().filter(|_| below.len() >= self.some).map(|(key, _)| key.clone());
         let cut_above = above.last().filter(|_| above.len() == self.some).map(|(key, _)| key.clone());
         let cut = cut_below.into_iter().chain(cut_above).min();
         let mut merged: BTreeMap<IVec, Option<IVec>> =
