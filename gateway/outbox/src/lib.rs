@@ -68,6 +68,7 @@ mod layout;
 mod log;
 mod ops;
 mod outbox;
+mod reader;
 mod settle;
 pub mod sim;
 mod store;
@@ -81,6 +82,7 @@ pub use journal::{ChainFault, ChainReport, JournalRecord};
 pub use lane::{Bounds, Lane};
 pub use layout::{MAX_ID_BYTES, MAX_STATE_KEY_BYTES, MAX_VALUE_BYTES};
 pub use outbox::{Options, Outbox, StateEntry};
+pub use reader::JournalReader;
 pub use sim::SimDisk;
 pub use types::{
     Appended, Committed, DroppedItem, Head, Health, Item, ItemKey, LaneStats, Located, Outcome, Position, Receipt,
