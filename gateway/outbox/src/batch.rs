@@ -190,6 +190,8 @@ impl<'a> Batch<'a> {
         let public = head.public();
         writer.head = head;
         writer.unsynced = false;
+        // The batch is stored; if this fails, the outbox is poisoned and the next batch says so.
+        let _ = outbox.refresh(writer);
         Ok(Committed { head: public, dropped: std::mem::take(&mut self.dropped) })
     }
 

@@ -41,7 +41,8 @@ pub(crate) enum Home {
 pub(crate) struct Directory {
     path: PathBuf,
     cache_bytes: u64,
-    mark: File,
+    /// The locked mark; `None` after it was let go.
+    mark: Option<File>,
     created: bool,
 }
 
@@ -91,6 +92,13 @@ impl Home {
         }
     }
 
+    /// Lets go of the lock, so that nothing is open in the directory and its disk can be unmounted. Opening takes it again.
+    pub fn let_go(&mut self) {
+        if let Home::Directory(directory) = self {
+            directory.mark = None;
+        }
+    }
+
     /// Drops what the page cache holds of the log. After a failed sync the kernel may hold pages it counts as clean
     /// that never reached the disk; reading them back would make lost data look safe.
     pub fn forget_cached_pages(&self) -> Result<(), OutboxError> {
@@ -106,30 +114,16 @@ impl Directory {
     /// Creates the directory if needed and locks it.
     fn lock(path: &Path, cache_bytes: u64) -> Result<Directory, OutboxError> {
         fs::create_dir_all(path).map_err(io_error("create", path))?;
-        let mark_path = path.join("gengfu.outbox");
-        let mark = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&mark_path)
-            .map_err(io_error("open", &mark_path))?;
-        let mut tries = 0;
-        loop {
-            match mark.try_lock() {
-                Ok(()) => break,
-                // A process that is just being spawned holds a copy of its parent's descriptors until it begins to run.
-                Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => pause(),
-                Err(TryLockError::WouldBlock) => return Err(OutboxError::InUse { path: path.to_owned() }),
-                Err(TryLockError::Error(source)) => return Err(io_error("lock", &mark_path)(source)),
-            }
-            tries += 1;
-        }
-        let created = fs::read(&mark_path).map_err(io_error("read", &mark_path))?.ends_with(MARK);
-        Ok(Directory { path: path.to_owned(), cache_bytes, mark, created })
+        let (mark, created) = lock_mark(path)?;
+        Ok(Directory { path: path.to_owned(), cache_bytes, mark: Some(mark), created })
     }
 
     /// Opens sled, repairing what a power cut may have left, and syncs all that opening wrote.
     fn open(&mut self) -> Result<Sled, OutboxError> {
+        if self.mark.is_none() {
+            let (mark, created) = lock_mark(&self.path)?;
+            (self.mark, self.created) = (Some(mark), created);
+        }
         remove_half_written_snapshots(&self.path)?;
         // sled is about to write a snapshot, synced, that refers to the log; the log it refers to must be on the disk
         // first. After a kill it may be in the page cache only.
@@ -213,11 +207,36 @@ impl Directory {
             return Ok(());
         }
         let path = self.path.join("gengfu.outbox");
-        self.mark.write_all(MARK).and_then(|()| self.mark.sync_all()).map_err(io_error("write", &path))?;
+        let mut mark = self.mark.as_ref().expect("the mark is locked before sled is opened");
+        mark.write_all(MARK).and_then(|()| mark.sync_all()).map_err(io_error("write", &path))?;
         sync_directory(&self.path)?;
         self.created = true;
         Ok(())
     }
+}
+
+/// Opens the mark and locks it; tells whether the store was once completely created.
+fn lock_mark(path: &Path) -> Result<(File, bool), OutboxError> {
+    let mark_path = path.join("gengfu.outbox");
+    let mark = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(&mark_path)
+        .map_err(io_error("open", &mark_path))?;
+    let mut tries = 0;
+    loop {
+        match mark.try_lock() {
+            Ok(()) => break,
+            // A process that is just being spawned holds a copy of its parent's descriptors until it begins to run.
+            Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => pause(),
+            Err(TryLockError::WouldBlock) => return Err(OutboxError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(io_error("lock", &mark_path)(source)),
+        }
+        tries += 1;
+    }
+    let created = fs::read(&mark_path).map_err(io_error("read", &mark_path))?.ends_with(MARK);
+    Ok((mark, created))
 }
 
 impl Drop for Sled {

@@ -94,7 +94,7 @@ fn remedy(source: &io::Error) -> &'static str {
         }
         io::ErrorKind::ReadOnlyFilesystem => {
             "the file system is mounted read-only, as after an error of the disk: look into the kernel's log, check it (fsck), and \
-             mount it writable; storing then goes on by itself"
+             mount it writable, then restart the gateway; until then what was stored is still sent"
         }
         io::ErrorKind::PermissionDenied => "give the gateway's user the right to read and write there",
         io::ErrorKind::NotFound => "check that the disk is mounted and the path exists",

@@ -174,6 +174,11 @@ impl Log {
         }
     }
 
+    /// Reads a byte of the newest segment.
+    pub fn try_reading(&self) -> Result<(), OutboxError> {
+        self.files.read(self.end().segment, 0, 1).map(drop)
+    }
+
     /// All frames of a segment, up to the first that cannot be read.
     pub fn frames(&self, segment: u32) -> Result<Frames, OutboxError> {
         Frames::from(&self.files, Place { segment, offset: 0 })

@@ -299,6 +299,8 @@ impl Outbox {
         })?;
         writer.head = head;
         writer.unsynced = true;
+        // What is stored is stored; if this fails, the outbox is poisoned and the next call says so.
+        let _ = self.0.refresh(writer);
         Ok(())
     }
 
@@ -389,37 +391,19 @@ impl Outbox {
     /// use.
     pub fn recover(&self) -> Result<(), OutboxError> {
         let mut writer = self.0.lock_writer()?;
-        if lock(&self.0.poisoned).is_none() {
+        let was_healthy = lock(&self.0.poisoned).is_none();
+        if was_healthy {
             self.0.write("make a checkpoint", |store| store.checkpoint(&self.0.watch))?;
         } else if let Err(fault) = writer.home.probe() {
-            // What is open can still be read and sent from; closing it would gain nothing.
+            // What can still be read can still be sent. What cannot is let go: its disk may have to be unmounted.
+            if self.0.read("read the disk", Store::try_reading).is_err() {
+                drop(self.0.store.write().unwrap_or_else(PoisonError::into_inner).take());
+                writer.home.let_go();
+            }
             *lock(&self.0.poisoned) = Some(fault.to_string());
             return Err(fault);
         }
-        let mut slot = self.0.store.write().unwrap_or_else(PoisonError::into_inner);
-        let mut reopen = || {
-            // Closed before it is opened again: sled locks its file.
-            drop(slot.take());
-            writer.home.forget_cached_pages()?;
-            let store = writer.home.open()?;
-            let head = load_head(&store, writer.home.path())?;
-            Ok((store, head))
-        };
-        match reopen() {
-            Ok((store, head)) => {
-                *slot = Some(store);
-                writer.head = head.clone();
-                writer.unsynced = false;
-                self.0.flight().reopened(head);
-                *lock(&self.0.poisoned) = None;
-                Ok(())
-            }
-            Err(fault) => {
-                let mut poisoned = lock(&self.0.poisoned);
-                *poisoned = Some(format!("reopening the store failed: {fault}"));
-                Err(fault)
-            }
-        }
+        self.0.reopen(&mut writer, was_healthy)
     }
 
     pub(crate) fn inner(&self) -> &Inner {
@@ -434,6 +418,41 @@ impl Inner {
 
     pub fn batch_ended(&self) {
         *lock(&self.holder) = None;
+    }
+
+    /// Closes the store and opens it again. Its failure poisons the outbox.
+    pub fn reopen(&self, writer: &mut Writer, was_healthy: bool) -> Result<(), OutboxError> {
+        let mut slot = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        // Closed before it is opened again: sled locks its file.
+        drop(slot.take());
+        let mut open = || {
+            if !was_healthy {
+                writer.home.forget_cached_pages()?;
+            }
+            let store = writer.home.open()?;
+            let head = load_head(&store, writer.home.path())?;
+            Ok((store, head))
+        };
+        match open() {
+            Ok((store, head)) => {
+                *slot = Some(store);
+                writer.head = head.clone();
+                writer.unsynced = false;
+                self.flight().reopened(head);
+                *lock(&self.poisoned) = None;
+                Ok(())
+            }
+            Err(fault) => {
+                *lock(&self.poisoned) = Some(format!("reopening the store failed: {fault}"));
+                Err(fault)
+            }
+        }
+    }
+
+    /// Opens the store anew if it was open for long, so that the next start is a short one.
+    pub fn refresh(&self, writer: &mut Writer) -> Result<(), OutboxError> {
+        let is_due = self.read("look at the store", |store| Ok(store.is_long_open()))?;
+        if is_due { self.reopen(writer, true) } else { Ok(()) }
     }
 
     pub fn refuse_if_poisoned(&self) -> Result<(), OutboxError> {

@@ -11,7 +11,10 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use sled::IVec;
@@ -48,12 +51,17 @@ pub(crate) struct Limits {
     /// time to open.
     gathered_keys: usize,
     gathered_bytes: usize,
+    /// When so much was written to the index, it should be opened anew: sled makes its snapshot then only, and the next start
+    /// reads what it wrote since, some four times as much.
+    index_bytes: usize,
 }
 
 impl Limits {
-    pub const REAL: Limits = Limits { segment_bytes: 4 << 20, gathered_keys: 2048, gathered_bytes: 512 * 1024 };
+    pub const REAL: Limits =
+        Limits { segment_bytes: 4 << 20, gathered_keys: 2048, gathered_bytes: 512 * 1024, index_bytes: 8 << 20 };
     /// Small, so that everything that happens now and then happens often.
-    pub const SIMULATED: Limits = Limits { segment_bytes: 8 << 10, gathered_keys: 48, gathered_bytes: 16 * 1024 };
+    pub const SIMULATED: Limits =
+        Limits { segment_bytes: 8 << 10, gathered_keys: 48, gathered_bytes: 16 * 1024, index_bytes: 64 << 10 };
 }
 
 /// The store, open. One writer at a time, which its user sees to; readers at any time.
@@ -62,6 +70,7 @@ pub(crate) struct Store {
     log: Log,
     limits: Limits,
     gathered: Mutex<Gathered>,
+    written: AtomicUsize,
     /// Segments with a frame that could not be read when the store was opened.
     pub damaged_segments: u64,
 }
@@ -104,7 +113,7 @@ impl Store {
         for number in there {
             gathered.segments.entry(number).or_default();
         }
-        Ok(Store { index, log, limits, gathered: Mutex::new(gathered), damaged_segments })
+        Ok(Store { index, log, limits, gathered: Mutex::new(gathered), written: AtomicUsize::new(0), damaged_segments })
     }
 
     /// The value of a key; of a record its bytes.
@@ -168,6 +177,16 @@ impl Store {
         Ok(())
     }
 
+    /// Whether the store should be opened anew, so that the next start is a short one.
+    pub fn is_long_open(&self) -> bool {
+        self.written.load(Ordering::Relaxed) >= self.limits.index_bytes
+    }
+
+    /// Whether the disk can be read at all.
+    pub fn try_reading(&self) -> Result<(), OutboxError> {
+        self.log.try_reading()
+    }
+
     /// Brings everything that gathered to the index.
     pub fn checkpoint(&self, watch: &Watch) -> Result<(), OutboxError> {
         // The index must never be ahead of the log.
@@ -179,6 +198,7 @@ impl Store {
             let (some, last) = self.gathered().some_from(&from);
             let (keys, bytes) = self.index.write(some)?;
             unsynced = (unsynced.0 + keys, unsynced.1 + bytes);
+            self.written.fetch_add(bytes, Ordering::Relaxed);
             let Some(last) = last else { break };
             if unsynced.0 > UNSYNCED_KEYS_MAX || unsynced.1 > UNSYNCED_BYTES_MAX {
                 self.index.sync(watch)?;
