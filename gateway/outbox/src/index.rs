@@ -48,9 +48,7 @@ impl Index {
     pub fn some_from(&self, from: &Bound<Vec<u8>>, limit: usize) -> Result<Vec<(IVec, IVec)>, OutboxError> {
         let mut some = Vec::new();
         let mut at = match from {
-            Bound::Included(key) | Bound::Excluded(key) => {
-                run_of(key).map_or_else(|| from.clone(), |run| Bound::Included(run))
-            }
+            Bound::Included(key) | Bound::Excluded(key) => run_of(key).map_or_else(|| from.clone(), Bound::Included),
             Bound::Unbounded => Bound::Unbounded,
         };
         let is_within = |key: &[u8]| match from {

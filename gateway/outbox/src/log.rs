@@ -94,7 +94,7 @@ impl Log {
         for segment in segments.into_iter().filter(|segment| *segment >= from.segment) {
             let begin = if segment == from.segment { from.offset } else { 0 };
             let mut frames = Frames::from(&files, Place { segment, offset: begin })?;
-            while let Some(frame) = frames.next() {
+            while let Some(frame) = frames.next_frame() {
                 each(&frame)?;
             }
             place = frames.place();
@@ -226,7 +226,7 @@ impl Frames {
     }
 
     /// The next frame; `None` at the end or where none can be read.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn next_frame(&mut self) -> Option<Frame> {
         let rest = &self.bytes[self.read..];
         let (header, rest) = rest.split_at_checked(FRAME_HEADER)?;
         let length = u32::from_be_bytes(*header.first_chunk()?) as usize;

@@ -37,7 +37,7 @@ impl JournalReader {
         let mut head = None;
         for segment in segments.iter().rev() {
             let mut frames = Frames::from(&files, Place { segment: *segment, offset: 0 })?;
-            while let Some(frame) = frames.next() {
+            while let Some(frame) = frames.next_frame() {
                 head = head_in(&frame, &path)?.or(head);
             }
             if head.is_some() {
@@ -87,7 +87,7 @@ impl JournalReader {
             Err(fault) => return vec![Err(fault)],
         };
         let mut found = Vec::new();
-        while let Some(frame) = frames.next() {
+        while let Some(frame) = frames.next_frame() {
             found.extend(entries(&frame.changes).flatten().filter_map(|(key, value)| {
                 let (sequence, 0) = parse_record_key(key)? else { return None };
                 Some(Ok(record(sequence, value?.1)?))

@@ -38,7 +38,9 @@ const UNSYNCED_BYTES_MAX: usize = 64 * 1024;
 /// How much a checkpoint takes at a time. Neighbours are written together, so it is not little.
 const STEP_KEYS_MAX: usize = 256;
 const STEP_BYTES_MAX: usize = 32 * 1024;
-const SEGMENTS_TOLD_MAX: usize = 2048;
+const SEGMENTS_TOLD_MAX: usize = 1024;
+/// How many segments are cleaned after one checkpoint; more than are filled between two.
+const CLEANED_MAX: usize = 4;
 /// How much is copied out of a segment in one frame.
 const COPY_BYTES_MAX: usize = 64 * 1024;
 
@@ -80,6 +82,8 @@ pub(crate) struct Store {
 struct Gathered {
     keys: BTreeMap<Vec<u8>, Option<IVec>>,
     bytes: usize,
+    /// How much of the log is behind the mark.
+    logged_bytes: u64,
     /// The last record key there ever was: beyond it a record is new.
     last_record: Vec<u8>,
     segments: BTreeMap<u32, Segment>,
@@ -118,15 +122,24 @@ impl Store {
 
     /// The value of a key; of a record its bytes.
     pub fn get(&self, key: &[u8]) -> Result<Option<IVec>, OutboxError> {
-        let Some(value) = self.raw(key)? else { return Ok(None) };
+        let Some(mut value) = self.raw(key)? else { return Ok(None) };
         if !is_record_key(key) {
             return Ok(Some(value));
         }
-        let spot = Spot::decode(&value).ok_or_else(|| OutboxError::Damaged {
-            place: "the index".to_owned(),
-            detail: "the place of a record does not have the form this program writes",
-        })?;
-        Ok(self.log.read(spot)?.map(IVec::from))
+        loop {
+            let spot = Spot::decode(&value).ok_or_else(|| OutboxError::Damaged {
+                place: "the index".to_owned(),
+                detail: "the place of a record does not have the form this program writes",
+            })?;
+            if let Some(bytes) = self.log.read(spot)? {
+                return Ok(Some(bytes.into()));
+            }
+            // Its segment is gone: it was copied elsewhere, or ended, since its place was looked up; or it is lost.
+            match self.raw(key)? {
+                Some(elsewhere) if elsewhere != value => value = elsewhere,
+                _ => return Ok(None),
+            }
+        }
     }
 
     fn raw(&self, key: &[u8]) -> Result<Option<IVec>, OutboxError> {
@@ -163,16 +176,22 @@ impl Store {
         self.log.sync(watch)
     }
 
-    /// Makes a checkpoint when enough has gathered, and then removes a segment of the log whose records are nearly all gone.
+    /// Makes a checkpoint when enough has gathered, and then removes segments of the log whose records are mostly gone.
     /// Records below `oldest` are not part of the journal any more.
     pub fn tidy(&self, oldest: u64, watch: &Watch) -> Result<(), OutboxError> {
         let is_due = {
             let gathered = self.gathered();
-            gathered.keys.len() >= self.limits.gathered_keys || gathered.bytes >= self.limits.gathered_bytes
+            gathered.keys.len() >= self.limits.gathered_keys
+                || gathered.bytes >= self.limits.gathered_bytes
+                || gathered.logged_bytes >= 2 * self.limits.segment_bytes
         };
         if is_due {
             self.checkpoint(watch)?;
-            self.clean(oldest, watch)?;
+            for _ in 0..CLEANED_MAX {
+                if !self.clean(oldest, watch)? {
+                    break;
+                }
+            }
         }
         Ok(())
     }
@@ -213,22 +232,23 @@ impl Store {
         let mut gathered = self.gathered();
         gathered.keys.clear();
         gathered.bytes = 0;
+        gathered.logged_bytes = 0;
         Ok(())
     }
 
-    /// Removes the oldest segment that is mostly dead, after copying what is still referred to to the log's end. At most one
-    /// at a time: it is a few MiB to read.
-    fn clean(&self, oldest: u64, watch: &Watch) -> Result<(), OutboxError> {
+    /// Removes the oldest segment that is mostly dead, after copying what is still referred to to the log's end. `false` when
+    /// there is none.
+    fn clean(&self, oldest: u64, watch: &Watch) -> Result<bool, OutboxError> {
         let end = self.log.end();
         let worth = self.limits.segment_bytes / 2;
         let is_worth_it = |segment: &Segment| segment.last_sequence < oldest && segment.live_bytes < worth;
         let found =
             self.gathered().segments.iter().find(|(_, segment)| is_worth_it(segment)).map(|(number, _)| *number);
         // Replay begins at the mark, which is in the segment that is being written or, rarely, the one before.
-        let Some(number) = found.filter(|number| *number + 1 < end.segment) else { return Ok(()) };
+        let Some(number) = found.filter(|number| *number + 1 < end.segment) else { return Ok(false) };
         let mut frames = self.log.frames(number)?;
         let mut copies = Ops::default();
-        while let Some(frame) = frames.next() {
+        while let Some(frame) = frames.next_frame() {
             for entry in entries(&frame.changes) {
                 let Some((key, Some((at, value)))) = entry else { continue };
                 if is_record_key(key) && self.raw(key)?.as_deref() == Some(&frame.spot(at, value).encode()[..]) {
@@ -244,7 +264,7 @@ impl Store {
             if let Some(segment) = self.gathered().segments.get_mut(&number) {
                 segment.live_bytes = u64::MAX;
             }
-            return Ok(());
+            return Ok(true);
         }
         if copies.len() > 0 {
             self.apply(&copies)?;
@@ -253,7 +273,7 @@ impl Store {
         // The index may still refer to the segment, but the log behind the mark has the new places.
         self.log.remove(number)?;
         self.gathered().segments.remove(&number);
-        Ok(())
+        Ok(true)
     }
 
     fn gathered(&self) -> MutexGuard<'_, Gathered> {
@@ -271,7 +291,7 @@ impl Frame {
 
 impl Gathered {
     /// The place in the log up to which the index has everything, and what is known of segments: for each its number `u32`,
-    /// live bytes and last sequence `2 × u64`. More than some thousand are not written: the value must stay far below the
+    /// live bytes and last sequence `2 × u64`. More than a thousand are not written: the value must stay far below the
     /// 128 KiB from which sled does not sync it.
     fn write_mark(&self, mark: Place) -> Vec<u8> {
         let mut out = mark.encode().to_vec();
@@ -296,6 +316,7 @@ impl Gathered {
 
     /// Makes the changes of a frame visible.
     fn show(&mut self, frame: &Frame, index: &Index) -> Result<(), OutboxError> {
+        self.logged_bytes += frame.changes.len() as u64;
         for entry in entries(&frame.changes) {
             let Some((key, value)) = entry else {
                 return Err(OutboxError::Damaged {
