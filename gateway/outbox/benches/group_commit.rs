@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gengfu_outbox::{Lane, Options, Outbox};
+use gengfu_outbox::{
+    Lane, Options, Outbox,
+    sim::{Kept, SimDisk},
+};
 
 const EVENT_BYTES: usize = 1_500;
 const ROUNDS: usize = 15;
@@ -27,6 +30,28 @@ fn main() {
         group_commit(&dir.join(format!("batch-{batch}")), batch);
     }
     fs::remove_dir_all(&dir).unwrap();
+    simulated();
+}
+
+/// The same outbox on a simulated disk: what a simulation of the whole gateway pays for it.
+fn simulated() {
+    let disk = SimDisk::new(1);
+    let start = Instant::now();
+    let outbox = Outbox::open(Options::simulated(&disk)).unwrap();
+    let opened = start.elapsed();
+    let commits = 10_000;
+    let start = Instant::now();
+    for number in 0..commits {
+        let mut batch = outbox.batch();
+        batch.append(Lane::Fire, &format!("01HZ{number:022}"), 0, |_| vec![7; 600]).unwrap();
+        batch.commit().unwrap();
+    }
+    let commit = start.elapsed() / commits;
+    disk.cut_power(Kept::Nothing);
+    let start = Instant::now();
+    let outbox = Outbox::open(Options::simulated(&disk)).unwrap();
+    println!("simulated disk: open {opened:?}, a commit {commit:?}, open after a cut {:?}", start.elapsed());
+    assert_eq!(outbox.head().sequence, u64::from(commits));
 }
 
 fn number_from(variable: &str, default: u64) -> u64 {

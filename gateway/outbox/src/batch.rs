@@ -11,14 +11,14 @@ use sha2::{Digest, Sha256};
 use crate::{
     Appended, Committed, DroppedItem, ItemKey, Lane, MAX_ID_BYTES, MAX_STATE_KEY_BYTES, MAX_VALUE_BYTES, OutboxError,
     Outcome, Position,
-    disk::Store,
     layout::{
-        CHUNK_BYTES, HEAD_KEY, HeadRecord, IdRecord, PendingRecord, RecordHeader, body_key, group_key, id_key,
-        parse_pending_key, pending_at, pending_key, state_key, state_tail_key,
+        CHUNK_BYTES, HEAD_KEY, HeadRecord, IdRecord, PendingRecord, RecordHeader, group_key, id_key, parse_pending_key,
+        pending_at, pending_key, record_key, state_key, state_tail_key,
     },
     ops::Ops,
     outbox::{Inner, Writer},
-    settle::{Outline, prune, read_outline, settle},
+    settle::{prune, read_header, settle},
+    store::Store,
 };
 
 /// Changes that become durable together, or not at all. Made by [`Outbox::batch`](crate::Outbox::batch).
@@ -36,7 +36,7 @@ pub struct Batch<'a> {
     events: u64,
     ids: HashSet<String>,
     /// Items of this batch per lane, oldest first: candidates for dropping when nothing older is left.
-    fresh: [VecDeque<(ItemKey, Outline)>; 7],
+    fresh: [VecDeque<(ItemKey, RecordHeader)>; 7],
     /// Per lane, where the search for the next item to drop goes on.
     search: [(u64, u32); 7],
     dropped: Vec<DroppedItem>,
@@ -185,11 +185,13 @@ impl<'a> Batch<'a> {
                 outbox.flight().head = pruned.clone();
                 head = pruned;
             }
-            store.sync_if_far(&outbox.watch)
+            store.tidy(head.oldest, &outbox.watch)
         })?;
         let public = head.public();
         writer.head = head;
         writer.unsynced = false;
+        // The batch is stored; if this fails, the outbox is poisoned and the next batch says so.
+        let _ = outbox.refresh(writer);
         Ok(Committed { head: public, dropped: std::mem::take(&mut self.dropped) })
     }
 
@@ -207,12 +209,7 @@ impl<'a> Batch<'a> {
     }
 
     fn insert(&mut self, key: ItemKey, header: RecordHeader, bytes: &[u8]) {
-        let chunks = header.encode(bytes);
-        // At most MAX_VALUE_BYTES / CHUNK_BYTES + 1 chunks, far below u16::MAX.
-        let further = (chunks.len() - 1) as u16;
-        for (chunk, value) in (0..).zip(chunks) {
-            self.ops.insert(&body_key(key.position(), chunk)[..], value);
-        }
+        self.ops.insert(&record_key(key.position())[..], header.encode(bytes));
         let pending = PendingRecord { at_ms: header.at_ms, group: header.group };
         self.ops.insert(&pending_key(key)[..], &pending.encode()[..]);
         if header.group != 0 {
@@ -222,7 +219,7 @@ impl<'a> Batch<'a> {
         self.head.pending[key.lane.index()] += 1;
         self.ids.insert(header.id.clone());
         if self.outbox.bounds.get(key.lane).is_some() {
-            self.fresh[key.lane.index()].push_back((key, Outline { header, further }));
+            self.fresh[key.lane.index()].push_back((key, header));
         }
         self.changed = true;
     }
@@ -235,10 +232,10 @@ impl<'a> Batch<'a> {
             let outbox = self.outbox;
             let from = self.search[lane.index()];
             let stored = outbox.read("find the oldest item", |store| oldest_free(outbox, store, lane, from))?;
-            let (key, outline) = match stored {
-                Some((key, outline)) => {
+            let (key, header) = match stored {
+                Some((key, header)) => {
                     self.search[lane.index()] = (key.sequence, key.sub.saturating_add(1));
-                    (key, outline)
+                    (key, header)
                 }
                 None => match self.fresh[lane.index()].pop_front() {
                     Some(fresh) => fresh,
@@ -246,8 +243,8 @@ impl<'a> Batch<'a> {
                 },
             };
             let times = outbox.flight().times(key);
-            settle(&mut self.ops, &mut self.head, key, &outline, (Outcome::Dropped, ""), times);
-            self.dropped.push(DroppedItem { key, id: outline.header.id });
+            settle(&mut self.ops, &mut self.head, key, &header, (Outcome::Dropped, ""), times);
+            self.dropped.push(DroppedItem { key, id: header.id });
             self.changed = true;
         }
         Ok(())
@@ -314,7 +311,7 @@ fn oldest_free(
     store: &Store,
     lane: Lane,
     from: (u64, u32),
-) -> Result<Option<(ItemKey, Outline)>, OutboxError> {
+) -> Result<Option<(ItemKey, RecordHeader)>, OutboxError> {
     let mut flight = outbox.flight();
     for entry in store.range(&pending_at(lane, from), &[pending_at(lane, (0, 0))[0], lane as u8]) {
         let (raw, _) = entry?;
@@ -322,12 +319,12 @@ fn oldest_free(
         if !flight.is_free(key) {
             continue;
         }
-        let Ok(Some(outline)) = read_outline(store, key.position()) else {
+        let Ok(Some(header)) = read_header(store, key.position()) else {
             flight.set_unreadable(key);
             continue;
         };
         flight.doom(key);
-        return Ok(Some((key, outline)));
+        return Ok(Some((key, header)));
     }
     Ok(None)
 }

@@ -1,6 +1,6 @@
-//! sled made power-safe. Owns the directory, the lock, what must be synced and when, and the repair of what sled 0.34
-//! cannot open by itself. Refuses to know what is stored. Why each step is here: `docs/decisions/0001`. Below the
-//! [`Engine`] lies either sled or a simulated disk (`sim.rs`); everything above it is the same code for both.
+//! The place of the outbox. Owns the directory, its lock, sled in it, what must be synced and when, and the repair of what sled
+//! 0.34 cannot open by itself. Refuses to know what is stored. Why each step is here: `docs/decisions/0001`. A simulated
+//! disk (`sim.rs`) can stand in its place; everything above is the same code for both.
 
 use std::{
     any::Any,
@@ -8,34 +8,25 @@ use std::{
     io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
 
 use crate::{
     OutboxError,
-    ops::Ops,
+    engine::Engine,
+    files::Files,
     sim::{self, SimDisk},
+    store::{Limits, Store},
     watch::Watch,
 };
 
-/// sled's tree that holds the redo record, and its only key.
-const REDO_TREE: &str = "redo";
-const REDO_KEY: &[u8] = b"redo";
-/// The same on a simulated disk, which has one tree; no key of the layout begins so.
-const SIM_REDO_KEY: &[u8] = b"\xffredo";
-/// The longest redo record. sled writes a value from 128 KiB on to an unsynced file of its own; a leaf with one value of
-/// this length stays below. More is written as a batch of sled's, which takes one more write to the disk.
-const REDO_BYTES_MAX: usize = 24 * 1024;
-/// Most changed keys without a sync. sled uses a segment of its log again once what replaced it is *written*; how much may be
-/// written but not synced must stay well below the segment or two by which sled lags behind with that. Otherwise a power
-/// cut can take the new place of a page and leave the old one overwritten.
-const UNSYNCED_KEYS_MAX: usize = 64;
-const MARK: &[u8] = b"gengfu outbox 1\n";
+const MARK: &[u8] = b"gengfu outbox 2\n";
 /// How often to try for the directory's lock, and for sled's own, which its background threads let go of by and by.
 const LOCK_TRIES: u32 = 50;
 const REOPEN_TRIES: u32 = 200;
+/// What must find room before a failed store is opened again; sled writes about as much.
+const PROBE_BYTES: usize = 256 * 1024;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The place of the store, held exclusively for as long as this lives.
@@ -50,30 +41,15 @@ pub(crate) enum Home {
 pub(crate) struct Directory {
     path: PathBuf,
     cache_bytes: u64,
-    mark: File,
+    /// The locked mark; `None` after it was let go.
+    mark: Option<File>,
     created: bool,
 }
 
-/// The store, open.
-pub(crate) struct Store {
-    engine: Engine,
-    /// A redo record was begun and its changes are not all made, or nobody knows.
-    owes_redo: AtomicBool,
-    /// Keys changed since the last sync.
-    unsynced_keys: AtomicUsize,
-}
-
-/// What keeps the keys: single changes recovered in order up to the first that is torn, and a sync.
-enum Engine {
-    Sled(Sled),
-    Simulated(sim::Handle),
-}
-
 /// sled, open, and the descriptor that makes its flushes durable.
-struct Sled {
+pub(crate) struct Sled {
     /// `None` only while it is dropped.
     db: Option<sled::Db>,
-    redo: Option<sled::Tree>,
     data: File,
 }
 
@@ -96,13 +72,31 @@ impl Home {
 
     /// Opens the store, repairing what a power cut may have left.
     pub fn open(&mut self) -> Result<Store, OutboxError> {
-        let engine = match self {
-            Home::Directory(directory) => Engine::Sled(directory.open()?),
-            Home::Simulated(lease) => Engine::Simulated(lease.open()?),
+        let (engine, files, limits) = match self {
+            Home::Directory(directory) => {
+                (Engine::Sled(directory.open()?), Files::directory(&directory.path), Limits::REAL)
+            }
+            Home::Simulated(lease) => {
+                let disk = lease.open()?;
+                (Engine::Simulated(disk.clone()), Files::Simulated(disk), Limits::SIMULATED)
+            }
         };
-        let store = Store { engine, owes_redo: AtomicBool::new(true), unsynced_keys: AtomicUsize::new(0) };
-        guarded("redo the last batch", || store.redo_last())?;
-        Ok(store)
+        guarded("open", || Store::open(engine, files, limits))
+    }
+
+    /// Whether the disk takes anything at all, tried on a file of its own.
+    pub fn probe(&self) -> Result<(), OutboxError> {
+        match self {
+            Home::Directory(directory) => directory.probe(),
+            Home::Simulated(lease) => lease.probe(),
+        }
+    }
+
+    /// Lets go of the lock, so that nothing is open in the directory and its disk can be unmounted. Opening takes it again.
+    pub fn let_go(&mut self) {
+        if let Home::Directory(directory) = self {
+            directory.mark = None;
+        }
     }
 
     /// Drops what the page cache holds of the log. After a failed sync the kernel may hold pages it counts as clean
@@ -120,30 +114,16 @@ impl Directory {
     /// Creates the directory if needed and locks it.
     fn lock(path: &Path, cache_bytes: u64) -> Result<Directory, OutboxError> {
         fs::create_dir_all(path).map_err(io_error("create", path))?;
-        let mark_path = path.join("gengfu.outbox");
-        let mark = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&mark_path)
-            .map_err(io_error("open", &mark_path))?;
-        let mut tries = 0;
-        loop {
-            match mark.try_lock() {
-                Ok(()) => break,
-                // A process that is just being spawned holds a copy of its parent's descriptors until it begins to run.
-                Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => pause(),
-                Err(TryLockError::WouldBlock) => return Err(OutboxError::InUse { path: path.to_owned() }),
-                Err(TryLockError::Error(source)) => return Err(io_error("lock", &mark_path)(source)),
-            }
-            tries += 1;
-        }
-        let created = fs::read(&mark_path).map_err(io_error("read", &mark_path))?.ends_with(MARK);
-        Ok(Directory { path: path.to_owned(), cache_bytes, mark, created })
+        let (mark, created) = lock_mark(path)?;
+        Ok(Directory { path: path.to_owned(), cache_bytes, mark: Some(mark), created })
     }
 
     /// Opens sled, repairing what a power cut may have left, and syncs all that opening wrote.
     fn open(&mut self) -> Result<Sled, OutboxError> {
+        if self.mark.is_none() {
+            let (mark, created) = lock_mark(&self.path)?;
+            (self.mark, self.created) = (Some(mark), created);
+        }
         remove_half_written_snapshots(&self.path)?;
         // sled is about to write a snapshot, synced, that refers to the log; the log it refers to must be on the disk
         // first. After a kill it may be in the page cache only.
@@ -161,24 +141,40 @@ impl Directory {
             }
             Err(other) => return Err(other),
         };
-        let redo = guarded("open", || {
-            let redo = db.open_tree(REDO_TREE).and_then(|redo| db.flush().map(|_| redo));
-            redo.map_err(|source| OutboxError::Store { doing: "open the redo record", source })
-        })?;
-        sync_files(&self.path)?;
-        self.finish_creation()?;
         let data_path = self.path.join("db");
         let data = OpenOptions::new().read(true).write(true).open(&data_path).map_err(io_error("open", &data_path))?;
-        Ok(Sled { db: Some(db), redo: Some(redo), data })
+        if self.created {
+            // sled has synced its new snapshot itself; what is left is its name, and what opening wrote to the log of the index.
+            data.sync_data().map_err(io_error("sync", &data_path))?;
+            sync_directory(&self.path)?;
+        } else {
+            sync_files(&self.path)?;
+        }
+        self.finish_creation()?;
+        Ok(Sled { db: Some(db), data })
+    }
+
+    fn probe(&self) -> Result<(), OutboxError> {
+        let path = self.path.join("probe");
+        let written = File::create(&path).and_then(|mut file| {
+            file.write_all(&[0; PROBE_BYTES])?;
+            file.sync_all()
+        });
+        // Left over, it is overwritten by the next.
+        let _ = fs::remove_file(&path);
+        written.map_err(io_error("write", &path))
     }
 
     fn forget_cached_pages(&self) -> Result<(), OutboxError> {
-        let path = self.path.join("db");
-        let file = File::open(&path).map_err(io_error("open", &path))?;
-        // The error of the lost write may be reported once more here; it is known already.
-        let _ = file.sync_all();
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
-            .map_err(|error| io_error("drop the page cache of", &path)(error.into()))
+        for name in names(&self.path)?.iter().filter(|name| *name == "db" || name.starts_with("log.")) {
+            let path = self.path.join(name);
+            let file = File::open(&path).map_err(io_error("open", &path))?;
+            // The error of the lost write may be reported once more here; it is known already.
+            let _ = file.sync_all();
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
+                .map_err(|error| io_error("drop the page cache of", &path)(error.into()))?;
+        }
+        Ok(())
     }
 
     fn open_sled(&self) -> Result<sled::Db, OutboxError> {
@@ -211,215 +207,65 @@ impl Directory {
             return Ok(());
         }
         let path = self.path.join("gengfu.outbox");
-        self.mark.write_all(MARK).and_then(|()| self.mark.sync_all()).map_err(io_error("write", &path))?;
+        let mut mark = self.mark.as_ref().expect("the mark is locked before sled is opened");
+        mark.write_all(MARK).and_then(|()| mark.sync_all()).map_err(io_error("write", &path))?;
         sync_directory(&self.path)?;
         self.created = true;
         Ok(())
     }
 }
 
-impl Drop for Store {
-    fn drop(&mut self) {
-        if !*self.owes_redo.get_mut() {
-            // A store that was closed in order owes nothing; if this fails, the same changes are made once more.
-            let _ = guarded("close", || self.engine.remove_redo());
+/// Opens the mark and locks it; tells whether the store was once completely created.
+fn lock_mark(path: &Path) -> Result<(File, bool), OutboxError> {
+    let mark_path = path.join("gengfu.outbox");
+    let mark = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(&mark_path)
+        .map_err(io_error("open", &mark_path))?;
+    let mut tries = 0;
+    loop {
+        match mark.try_lock() {
+            Ok(()) => break,
+            // A process that is just being spawned holds a copy of its parent's descriptors until it begins to run.
+            Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => pause(),
+            Err(TryLockError::WouldBlock) => return Err(OutboxError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(io_error("lock", &mark_path)(source)),
         }
+        tries += 1;
     }
+    let created = fs::read(&mark_path).map_err(io_error("read", &mark_path))?.ends_with(MARK);
+    Ok((mark, created))
 }
 
 impl Drop for Sled {
     fn drop(&mut self) {
         // sled flushes when it closes, and panics when the disk is gone by then. What was promised is synced already.
-        let (db, redo) = (self.db.take(), self.redo.take());
+        let db = self.db.take();
         let _ = guarded("close", || {
-            drop((redo, db));
+            drop(db);
             Ok(())
         });
     }
 }
 
 impl Sled {
-    fn db(&self) -> &sled::Db {
+    pub fn db(&self) -> &sled::Db {
         self.db.as_ref().expect("the handle is there until the store is dropped")
     }
 
-    fn redo(&self) -> &sled::Tree {
-        self.redo.as_ref().expect("the handle is there until the store is dropped")
-    }
-
-    fn sync(&self, watch: &Watch) -> Result<(), OutboxError> {
+    /// Makes everything written so far survive a power cut. sled's flush writes its log and waits with `sync_file_range`,
+    /// which neither writes the file's size and block map nor empties the disk's own cache; `fdatasync` does both.
+    pub fn sync(&self, watch: &Watch) -> Result<(), OutboxError> {
         watch
-            .over(self.db(), || self.db().flush())
-            .map_err(|source| OutboxError::Store { doing: "flush the log", source })?;
+            .over(Some(self.db()), || self.db().flush())
+            .map_err(|source| OutboxError::Store { doing: "flush the index", source })?;
         self.data.sync_data().map_err(|source| OutboxError::Io {
             doing: "sync",
             path: PathBuf::from("the outbox's db file"),
             source,
         })
-    }
-
-    fn apply_batch(&self, ops: &Ops) -> sled::Result<()> {
-        let mut batch = sled::Batch::default();
-        for (key, value) in ops.iter() {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        self.db().apply_batch(batch)
-    }
-}
-
-impl Engine {
-    fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, OutboxError> {
-        match self {
-            Engine::Sled(sled) => sled.db().get(key).map_err(|source| OutboxError::Store { doing: "read", source }),
-            Engine::Simulated(disk) => disk.get(key),
-        }
-    }
-
-    /// Makes one change.
-    fn set(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), OutboxError> {
-        match (self, value) {
-            (Engine::Sled(sled), Some(value)) => sled.db().insert(key, value).map(drop).map_err(not_applied),
-            (Engine::Sled(sled), None) => sled.db().remove(key).map(drop).map_err(not_applied),
-            (Engine::Simulated(disk), value) => disk.write([(key, value)]),
-        }
-    }
-
-    /// Makes all changes as one.
-    fn set_all(&self, ops: &Ops) -> Result<(), OutboxError> {
-        match self {
-            Engine::Sled(sled) => sled.apply_batch(ops).map_err(not_applied),
-            Engine::Simulated(disk) => disk.write(ops.iter()),
-        }
-    }
-
-    fn read_redo(&self) -> Result<Option<sled::IVec>, OutboxError> {
-        match self {
-            Engine::Sled(sled) => {
-                sled.redo().get(REDO_KEY).map_err(|source| OutboxError::Store { doing: "read the redo record", source })
-            }
-            Engine::Simulated(disk) => disk.get(SIM_REDO_KEY),
-        }
-    }
-
-    fn write_redo(&self, record: Vec<u8>) -> Result<(), OutboxError> {
-        match self {
-            Engine::Sled(sled) => sled.redo().insert(REDO_KEY, record).map(drop).map_err(not_applied),
-            Engine::Simulated(disk) => disk.write([(SIM_REDO_KEY, Some(&record[..]))]),
-        }
-    }
-
-    fn remove_redo(&self) -> Result<(), OutboxError> {
-        match self {
-            Engine::Sled(sled) => sled.redo().remove(REDO_KEY).map(drop).map_err(not_applied),
-            Engine::Simulated(disk) => disk.write([(SIM_REDO_KEY, None)]),
-        }
-    }
-
-    fn sync(&self, watch: &Watch) -> Result<(), OutboxError> {
-        match self {
-            Engine::Sled(sled) => sled.sync(watch),
-            Engine::Simulated(disk) => disk.sync(),
-        }
-    }
-}
-
-fn not_applied(source: sled::Error) -> OutboxError {
-    OutboxError::Store { doing: "apply a batch", source }
-}
-
-impl Store {
-    pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, OutboxError> {
-        self.engine.get(key)
-    }
-
-    /// Keys and values from `start` while they begin with `prefix`.
-    pub fn range<'a>(
-        &'a self,
-        start: &[u8],
-        prefix: &'a [u8],
-    ) -> impl Iterator<Item = Result<(sled::IVec, sled::IVec), OutboxError>> + 'a {
-        let (sled, simulated) = match &self.engine {
-            Engine::Sled(sled) => (Some(sled.db().range(start.to_vec()..)), None),
-            Engine::Simulated(disk) => (None, Some(disk.range(start))),
-        };
-        sled.into_iter()
-            .flatten()
-            .map(|entry| entry.map_err(|source| OutboxError::Store { doing: "read", source }))
-            .chain(simulated.into_iter().flatten())
-            .take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
-    }
-
-    /// Makes changes that a power cut leaves whole or not at all. Not yet durable. One writer at a time.
-    pub fn apply(&self, ops: &Ops) -> Result<(), OutboxError> {
-        if self.begin(ops)? { self.finish(ops) } else { Ok(()) }
-    }
-
-    /// As [`Store::apply`], and durable before anybody can read them (except when they are too many for a redo
-    /// record: then when this returns). `before_visible` is called in between; what it gives back is held meanwhile.
-    pub fn commit<G>(&self, ops: &Ops, watch: &Watch, before_visible: impl FnOnce() -> G) -> Result<G, OutboxError> {
-        let is_open = self.begin(ops)?;
-        self.sync(watch)?;
-        let held = before_visible();
-        if is_open {
-            self.finish(ops)?;
-        }
-        Ok(held)
-    }
-
-    /// Writes the changes down as one redo record, which sled logs as a whole. From then on they will be found, as soon as
-    /// the log is synced that far: its messages are recovered in order up to the first that is torn, so whoever finds this record
-    /// finds all changes of the records before it, and opening makes the changes of this one again. Gives back whether
-    /// [`Store::finish`] is still to be called; not when the changes were too many, and made at once by sled's own batch.
-    ///
-    /// sled's batch is not used for all, because it costs one more write to the disk, with a change of threads, for a manifest.
-    fn begin(&self, ops: &Ops) -> Result<bool, OutboxError> {
-        self.owes_redo.store(true, Ordering::Relaxed);
-        self.unsynced_keys.fetch_add(ops.len(), Ordering::Relaxed);
-        if ops.encoded_bytes() <= REDO_BYTES_MAX {
-            self.engine.write_redo(ops.encode())?;
-            return Ok(true);
-        }
-        // All changes of the last record are made, and it must not be made again on top of these.
-        self.engine.remove_redo()?;
-        self.engine.set_all(ops)?;
-        self.owes_redo.store(false, Ordering::Relaxed);
-        Ok(false)
-    }
-
-    /// Makes the changes of the redo record.
-    fn finish(&self, ops: &Ops) -> Result<(), OutboxError> {
-        ops.iter().try_for_each(|(key, value)| self.engine.set(key, value))?;
-        self.owes_redo.store(false, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Makes the changes of the record that a crash may have cut short, once more.
-    fn redo_last(&self) -> Result<(), OutboxError> {
-        let ops = match &self.engine.read_redo()? {
-            Some(raw) => Ops::decode(raw).ok_or_else(|| OutboxError::Damaged {
-                place: "the redo record".to_owned(),
-                detail: "it does not have the form this program writes",
-            })?,
-            None => Ops::default(),
-        };
-        self.finish(&ops)
-    }
-
-    /// Syncs if so much was applied since the last sync that it may not wait for the next commit's.
-    pub fn sync_if_far(&self, watch: &Watch) -> Result<(), OutboxError> {
-        if self.unsynced_keys.load(Ordering::Relaxed) > UNSYNCED_KEYS_MAX { self.sync(watch) } else { Ok(()) }
-    }
-
-    /// Makes everything applied so far survive a power cut. sled's flush writes the log and waits with
-    /// `sync_file_range`, which neither writes the file's size and block map nor empties the disk's own cache;
-    /// `fdatasync` does both.
-    pub fn sync(&self, watch: &Watch) -> Result<(), OutboxError> {
-        self.engine.sync(watch)?;
-        self.unsynced_keys.store(0, Ordering::Relaxed);
-        Ok(())
     }
 }
 
@@ -445,19 +291,24 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "no message".to_owned())
 }
 
-fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OutboxError {
+pub(crate) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OutboxError {
     let path = path.to_owned();
     move |source| OutboxError::Io { doing, path, source }
 }
 
-fn sync_directory(path: &Path) -> Result<(), OutboxError> {
+pub(crate) fn sync_directory(path: &Path) -> Result<(), OutboxError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error("sync", path))
 }
 
-/// Syncs every file of the store, its directories, and the directory that holds it.
+/// Syncs every file of the store, its directories, and the directory that holds it. Of the log only the last two segments: one
+/// is begun when the one before it is durable.
 fn sync_files(path: &Path) -> Result<(), OutboxError> {
-    for name in names(path)? {
-        let file = path.join(&name);
+    let (mut log, others): (Vec<String>, Vec<String>) =
+        names(path)?.into_iter().partition(|name| name.starts_with("log."));
+    log.sort_unstable();
+    let sealed = log.len().saturating_sub(2);
+    for name in others.iter().chain(&log[sealed..]) {
+        let file = path.join(name);
         if file.is_dir() {
             sync_directory(&file)?;
         } else {

@@ -12,7 +12,7 @@ pub enum OutboxError {
         path: PathBuf,
     },
     /// The operating system refused something on a path.
-    #[error("cannot {doing} {path}: {source}; check that the disk is mounted, writable and not full")]
+    #[error("cannot {doing} {path}: {source}; {}", remedy(.source))]
     Io {
         /// What was attempted.
         doing: &'static str,
@@ -75,7 +75,7 @@ pub enum OutboxError {
         id: String,
     },
     /// A write or sync failed earlier; nothing is accepted until [`Outbox::recover`](crate::Outbox::recover) succeeds.
-    #[error("the outbox refuses to store, because {reason}; free the disk, then recover() or restart")]
+    #[error("the outbox refuses to store until the disk is well again, because {reason}")]
     Poisoned {
         /// The first failure.
         reason: String,
@@ -83,4 +83,22 @@ pub enum OutboxError {
     /// The calling thread already holds a batch; waiting for it would never end.
     #[error("this thread still holds an outbox batch; commit or drop it first")]
     BatchHeld,
+}
+
+/// What to do about an answer of the operating system.
+fn remedy(source: &io::Error) -> &'static str {
+    const EIO: i32 = 5;
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "the disk is full: free space on it, and storing goes on by itself"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "the file system is mounted read-only, as after an error of the disk: look into the kernel's log, check it (fsck), and \
+             mount it writable, then restart the gateway; until then what was stored is still sent"
+        }
+        io::ErrorKind::PermissionDenied => "give the gateway's user the right to read and write there",
+        io::ErrorKind::NotFound => "check that the disk is mounted and the path exists",
+        _ if source.raw_os_error() == Some(EIO) => "the disk fails: check its seat and cable, and replace it soon",
+        _ => "check that the disk is mounted, writable and not full",
+    }
 }

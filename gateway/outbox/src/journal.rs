@@ -65,7 +65,11 @@ impl Outbox {
             if records.len() >= limit {
                 break;
             }
-            records.extend(self.journal_record(sequence)?);
+            match self.journal_record(sequence) {
+                Ok(record) => records.extend(record),
+                Err(OutboxError::Damaged { .. }) => {}
+                Err(other) => return Err(other),
+            }
         }
         Ok(records)
     }
@@ -82,19 +86,29 @@ impl Outbox {
         let mut report = ChainReport { first_sequence: first, last_sequence: last, records: 0, faults: Vec::new() };
         let mut before: Option<[u8; 32]> = None;
         for sequence in first..=last {
-            let Some(record) = self.journal_record(sequence)? else {
-                before = None;
-                // Pruned while we walk: the chain begins later by now.
-                if sequence >= self.kept().0 {
-                    report.faults.push(ChainFault::Missing { sequence });
+            let record = match self.journal_record(sequence) {
+                Ok(Some(record)) => record,
+                missing => {
+                    before = None;
+                    // Pruned while we walk: the chain begins later by now.
+                    match missing {
+                        Ok(_) if sequence >= self.kept().0 => report.faults.push(ChainFault::Missing { sequence }),
+                        Err(OutboxError::Damaged { .. }) => {
+                            // Read, but not fit: taken back with the others below.
+                            report.records += 1;
+                            report.faults.push(ChainFault::Changed { sequence });
+                        }
+                        Err(other) => return Err(other),
+                        Ok(_) => {}
+                    }
+                    continue;
                 }
-                continue;
             };
+            report.records += 1;
             if before.is_some_and(|hash| hash != record.prev_hash) {
                 report.faults.push(ChainFault::Changed { sequence: sequence - 1 });
             }
             before = Some(record.hash);
-            report.records += 1;
         }
         // The head was read before the range, so a later commit may have moved the end; then it is not comparable.
         if last == head.sequence && before.is_some_and(|hash| hash != head.hash) {
@@ -112,12 +126,8 @@ impl Outbox {
     }
 
     fn journal_record(&self, sequence: u64) -> Result<Option<JournalRecord>, OutboxError> {
-        let read = self.inner().read("read the journal", |store| read_record(store, (sequence, 0)));
-        let (header, bytes) = match read {
-            Ok(Some(record)) => record,
-            Ok(None) | Err(OutboxError::Damaged { .. }) => return Ok(None),
-            Err(other) => return Err(other),
-        };
+        let read = self.inner().read("read the journal", |store| read_record(store, (sequence, 0)))?;
+        let Some((header, bytes)) = read else { return Ok(None) };
         Ok(header.prev_hash.map(|prev_hash| JournalRecord {
             sequence,
             hash: Sha256::digest(&bytes).into(),

@@ -12,17 +12,19 @@ pub(crate) const REASON_BYTES_MAX: usize = 200;
 /// The longest key of the caller's state.
 pub const MAX_STATE_KEY_BYTES: usize = 256;
 
-/// The longest value handed to sled. A leaf holds at most 16 values before it is split and about 20 after a merge;
+/// The longest value of the caller's state handed to sled. A leaf holds at most 16 values before it is split and about 20 after a merge;
 /// 20 × (4 KiB + key) stays below the 128 KiB from which sled writes an unsynced blob file.
 pub(crate) const CHUNK_BYTES: usize = 4096;
 pub(crate) const FORMAT: u8 = 2;
 pub(crate) const HEAD_KEY: [u8; 1] = [0x01];
 const PENDING: u8 = 0x02;
 const ID: u8 = 0x03;
-const BODY: u8 = 0x04;
+const RECORD: u8 = 0x04;
 const GROUP: u8 = 0x05;
 const STATE: u8 = 0x06;
 const STATE_TAIL: u8 = 0x07;
+/// The mark of the last checkpoint. Never in a frame of the log.
+pub(crate) const MARK_KEY: [u8; 1] = [0x08];
 const NEVER: i64 = i64::MIN;
 
 pub(crate) fn pending_key(key: ItemKey) -> [u8; 14] {
@@ -99,27 +101,40 @@ pub(crate) fn id_key(id: &str) -> Vec<u8> {
     [&[ID], id.as_bytes()].concat()
 }
 
-pub(crate) fn body_key((sequence, sub): (u64, u32), chunk: u16) -> [u8; 15] {
-    let mut out = [0; 15];
-    out[0] = BODY;
+/// The key of a record: an event or an attachment. Its value is read from the log.
+pub(crate) fn record_key((sequence, sub): (u64, u32)) -> [u8; 13] {
+    let mut out = [0; 13];
+    out[0] = RECORD;
     out[1..9].copy_from_slice(&sequence.to_be_bytes());
-    out[9..13].copy_from_slice(&sub.to_be_bytes());
-    out[13..].copy_from_slice(&chunk.to_be_bytes());
+    out[9..].copy_from_slice(&sub.to_be_bytes());
     out
 }
 
-/// Position and chunk of a record's key.
-pub(crate) fn parse_body_key(raw: &[u8]) -> Option<((u64, u32), u16)> {
-    let mut reader = Reader(raw);
-    if reader.u8()? != BODY {
-        return None;
-    }
-    Some(((reader.u64()?, reader.u32()?), u16::from_be_bytes(reader.array()?)))
+pub(crate) fn is_record_key(raw: &[u8]) -> bool {
+    raw.first() == Some(&RECORD)
 }
 
-pub(crate) fn body_prefix(sequence: u64) -> [u8; 9] {
+/// Where in a key of this kind the sequence begins, if it is a kind of which there are long runs.
+pub(crate) fn sequence_at(raw: &[u8]) -> Option<usize> {
+    match raw.first() {
+        Some(&PENDING) => Some(2),
+        Some(&RECORD) => Some(1),
+        _ => None,
+    }
+}
+
+/// The position of a record's key.
+pub(crate) fn parse_record_key(raw: &[u8]) -> Option<(u64, u32)> {
+    let mut reader = Reader(raw);
+    if reader.u8()? != RECORD {
+        return None;
+    }
+    Some((reader.u64()?, reader.u32()?))
+}
+
+pub(crate) fn record_prefix(sequence: u64) -> [u8; 9] {
     let mut out = [0; 9];
-    out[0] = BODY;
+    out[0] = RECORD;
     out[1..].copy_from_slice(&sequence.to_be_bytes());
     out
 }
@@ -270,7 +285,7 @@ impl IdRecord {
     }
 }
 
-/// The first chunk of a record, decoded.
+/// What stands before the bytes of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
     pub lane: Lane,
@@ -285,31 +300,28 @@ pub(crate) struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// The record as chunks; the index in the vector is the chunk's number.
-    pub fn encode(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let mut first = Vec::with_capacity((64 + self.id.len() + bytes.len()).min(CHUNK_BYTES));
-        first.push(match (self.prev_hash, self.emptied) {
+    pub fn encode(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + self.id.len() + bytes.len());
+        out.push(match (self.prev_hash, self.emptied) {
             (Some(_), _) => 0,
             (None, false) => 1,
             (None, true) => 2,
         });
-        first.push(self.lane as u8);
-        first.extend_from_slice(&self.at_ms.to_be_bytes());
+        out.push(self.lane as u8);
+        out.extend_from_slice(&self.at_ms.to_be_bytes());
         if let Some(hash) = self.prev_hash {
-            first.extend_from_slice(&hash);
+            out.extend_from_slice(&hash);
         }
-        first.extend_from_slice(&self.group.to_be_bytes());
-        // Ids are refused above MAX_ID_BYTES and values above MAX_VALUE_BYTES, so both casts keep the length.
-        first.push(self.id.len() as u8);
-        first.extend_from_slice(self.id.as_bytes());
-        first.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
-        let (start, rest) = bytes.split_at(bytes.len().min(CHUNK_BYTES - first.len()));
-        first.extend_from_slice(start);
-        std::iter::once(first).chain(rest.chunks(CHUNK_BYTES).map(<[u8]>::to_vec)).collect()
+        out.extend_from_slice(&self.group.to_be_bytes());
+        // Ids are refused above MAX_ID_BYTES, so the cast keeps the length.
+        out.push(self.id.len() as u8);
+        out.extend_from_slice(self.id.as_bytes());
+        out.extend_from_slice(bytes);
+        out
     }
 
-    /// The header, the length of the bytes, and as many of them as the first chunk holds.
-    pub fn decode(raw: &[u8]) -> Option<(RecordHeader, usize, &[u8])> {
+    /// The header, and the bytes.
+    pub fn decode(raw: &[u8]) -> Option<(RecordHeader, &[u8])> {
         let mut reader = Reader(raw);
         let kind = reader.u8()?;
         let lane = Lane::from_byte(reader.u8()?)?;
@@ -322,15 +334,8 @@ impl RecordHeader {
         let group = reader.u64()?;
         let id_length = usize::from(reader.u8()?);
         let id = std::str::from_utf8(reader.take(id_length)?).ok()?.to_owned();
-        let length = usize::try_from(reader.u32()?).ok()?;
-        Some((RecordHeader { lane, at_ms, prev_hash, emptied: kind == 2, group, id }, length, reader.0))
+        Some((RecordHeader { lane, at_ms, prev_hash, emptied: kind == 2, group, id }, reader.0))
     }
-}
-
-/// How many chunks after the first a record takes, from its length and what the first chunk holds.
-pub(crate) fn further_chunks(length: usize, in_first: usize) -> u16 {
-    // At most MAX_VALUE_BYTES / CHUNK_BYTES; a damaged length is cut to the same.
-    length.min(MAX_VALUE_BYTES).saturating_sub(in_first).div_ceil(CHUNK_BYTES) as u16
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -382,7 +387,8 @@ mod tests {
         for key in keys {
             assert_eq!(parse_pending_key(&pending_key(key)), Some(key));
         }
-        assert_eq!(parse_body_key(&body_key((7, 3), 2)), Some(((7, 3), 2)));
+        assert_eq!(parse_record_key(&record_key((7, 3))), Some((7, 3)));
+        assert!(record_key((7, 3)).starts_with(&record_prefix(7)));
         assert_eq!(parse_group_key(&group_key(KEY, 9)), Some(KEY));
         assert!(group_key(KEY, 9).starts_with(&group_prefix(Lane::Care, 9)));
         let pending = PendingRecord { at_ms: -4, group: 9 };
@@ -410,21 +416,16 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_record_is_cut_into_chunks_of_at_most_four_kib() {
-        let bytes: Vec<u8> = (0..MAX_VALUE_BYTES).map(|i| i as u8).collect();
-        let header = RecordHeader {
-            lane: Lane::Fire,
-            at_ms: 1,
-            prev_hash: Some([3; 32]),
-            emptied: false,
-            group: 77,
-            id: "x".repeat(MAX_ID_BYTES),
-        };
-        let chunks = header.encode(&bytes);
-        assert!(chunks.iter().all(|chunk| chunk.len() <= CHUNK_BYTES));
-        let (decoded, length, start) = RecordHeader::decode(&chunks[0]).unwrap();
-        assert_eq!((decoded, length), (header, bytes.len()));
-        assert_eq!(usize::from(further_chunks(length, start.len())), chunks.len() - 1);
-        assert_eq!([start, &chunks[1..].concat()].concat(), bytes);
+    fn a_record_reads_back_and_a_cut_header_is_refused_without_panic() {
+        for prev_hash in [Some([3; 32]), None] {
+            let id = "x".repeat(MAX_ID_BYTES);
+            let header = RecordHeader { lane: Lane::Fire, at_ms: 1, prev_hash, emptied: false, group: 77, id };
+            let raw = header.encode(b"bytes");
+            assert_eq!(RecordHeader::decode(&raw), Some((header.clone(), &b"bytes"[..])));
+            assert_eq!(RecordHeader::decode(&raw[..raw.len() - 5]), Some((header, &b""[..])));
+            for cut in 0..raw.len() - 5 {
+                assert_eq!(RecordHeader::decode(&raw[..cut]), None, "cut at {cut}");
+            }
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Changes that belong together: a key gets a value, or goes. Owns their bytes in the redo record; refuses to know what
-//! the keys mean. Applying the same changes twice is the same as once, which is what makes a redo record work.
+//! Changes that belong together: a key gets a value, or goes. Owns their bytes in the log; refuses to know what the keys
+//! mean. Making the same changes twice is the same as once, which is what makes a log work.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ impl Ops {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.encoded_bytes());
         for (key, value) in self.iter() {
-            // The longest key is a long state key with its chunk, the longest value a chunk: both casts keep the length.
+            // The longest key is a long state key with its chunk, the longest value a record: both casts keep the length.
             out.extend_from_slice(&(key.len() as u16).to_be_bytes());
             out.extend_from_slice(key);
             out.extend_from_slice(&value.map_or(u32::MAX, |value| value.len() as u32).to_be_bytes());
@@ -46,19 +46,35 @@ impl Ops {
         }
         out
     }
+}
 
-    /// Reads what [`Ops::encode`] wrote; `None` for anything else.
-    pub fn decode(mut raw: &[u8]) -> Option<Ops> {
-        let mut ops = Ops::default();
-        while !raw.is_empty() {
-            let length = u16::from_be_bytes(*take(&mut raw, 2)?.first_chunk()?);
-            let key = take(&mut raw, usize::from(length))?;
-            match u32::from_be_bytes(*take(&mut raw, 4)?.first_chunk()?) {
-                u32::MAX => ops.remove(key),
-                length => ops.insert(key, take(&mut raw, usize::try_from(length).ok()?)?),
-            }
+/// A key in encoded changes, and its new value with the offset at which it begins; `None` where the key goes.
+pub(crate) type Entry<'a> = (&'a [u8], Option<(usize, &'a [u8])>);
+
+/// Reads what [`Ops::encode`] wrote; a last `None` where it does not have that form.
+pub(crate) fn entries(raw: &[u8]) -> impl Iterator<Item = Option<Entry<'_>>> {
+    let mut rest = raw;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
         }
-        Some(ops)
+        let entry = entry(raw.len(), &mut rest);
+        if entry.is_none() {
+            rest = &[];
+        }
+        Some(entry)
+    })
+}
+
+fn entry<'a>(whole: usize, rest: &mut &'a [u8]) -> Option<Entry<'a>> {
+    let length = u16::from_be_bytes(*take(rest, 2)?.first_chunk()?);
+    let key = take(rest, usize::from(length))?;
+    match u32::from_be_bytes(*take(rest, 4)?.first_chunk()?) {
+        u32::MAX => Some((key, None)),
+        length => {
+            let at = whole - rest.len();
+            Some((key, Some((at, take(rest, usize::try_from(length).ok()?)?))))
+        }
     }
 }
 
@@ -82,11 +98,17 @@ mod tests {
         ops.remove(*b"gone");
         let raw = ops.encode();
         assert_eq!(raw.len(), ops.encoded_bytes());
-        assert_eq!(Ops::decode(&raw), Some(ops.clone()));
+        let read = |raw: &[u8]| {
+            entries(raw)
+                .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.map(|(at, value)| (at, value.to_vec())))))
+                .collect::<Option<Vec<_>>>()
+        };
+        let all = read(&raw).unwrap();
+        assert!(all.iter().flat_map(|(_, value)| value).all(|(at, value)| raw[*at..].starts_with(value)));
         let whole: Vec<_> = ops.iter().collect();
         assert_eq!(whole, [(&b"empty"[..], Some(&b""[..])), (b"gone", None), (b"key", Some(b"new"))]);
         for cut in 0..raw.len() {
-            assert_ne!(Ops::decode(&raw[..cut]), Some(ops.clone()), "cut at {cut}");
+            assert_ne!(read(&raw[..cut]), Some(all.clone()), "cut at {cut}");
         }
     }
 }

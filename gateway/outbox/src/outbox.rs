@@ -16,15 +16,16 @@ use crate::{
     Batch, Bounds, Head, Health, Item, ItemKey, Lane, LaneStats, Located, OutboxError, Outcome, Receipt, ReceivedItem,
     Stage, Stats, TraceRecord,
     batch::state_tail_count,
-    disk::{Home, Store, guarded},
+    disk::{Home, guarded},
     flight::Flight,
     layout::{
         HEAD_KEY, HeadRecord, IdRecord, PendingRecord, REASON_BYTES_MAX, id_key, pending_at, pending_key, state_key,
         state_tail_key,
     },
     ops::Ops,
-    settle::{read_outline, read_record, settle},
+    settle::{read_header, read_record, settle},
     sim::SimDisk,
+    store::Store,
     take::Taking,
     watch::Watch,
 };
@@ -94,8 +95,9 @@ pub(crate) struct Writer {
 
 impl Outbox {
     /// Opens the outbox, creating it when it is missing. After a crash or a power cut it recovers; everything not
-    /// received is pending again. Takes the time of reading the log written since the store was last opened (sled
-    /// writes its recovery snapshot at that moment only), and one record per lane.
+    /// received is pending again. Takes the time of reading what was committed since the last checkpoint (bounded), and what
+    /// sled wrote to its index since the store was last opened (it makes its own snapshot at that moment only); no backlog
+    /// is read.
     ///
     /// # Errors
     /// The directory cannot be used, is in use, was written by another version, or is damaged beyond sled's recovery.
@@ -219,7 +221,7 @@ impl Outbox {
 
     /// The centre's receipt for items, by id, at `at_ms`. They are no longer pending; events stay in the journal.
     /// Repeated receipts and unknown ids change nothing and are reported. Not synced by itself (after a power cut the
-    /// item is merely sent again); the next commit syncs it, or a later receipt when some dozens have gathered.
+    /// item is merely sent again); the next commit or checkpoint syncs it.
     ///
     /// # Errors
     /// The outbox is poisoned or the store fails; nothing was then received.
@@ -240,10 +242,10 @@ impl Outbox {
                     Outcome::Pending if !first.insert(key) => return Ok(Receipt::Repeated(key)),
                     Outcome::Pending => {}
                 }
-                let Some(outline) = read_outline(store, key.position())? else { return Ok(Receipt::Unknown) };
+                let Some(header) = read_header(store, key.position())? else { return Ok(Receipt::Unknown) };
                 let mut times = self.0.flight().times(key);
                 times.received_at_ms = Some(at_ms);
-                settle(&mut ops, &mut head, key, &outline, (Outcome::Received, ""), times);
+                settle(&mut ops, &mut head, key, &header, (Outcome::Received, ""), times);
                 Ok(Receipt::First(key))
             })?;
             answers.push(ReceivedItem { id: (*id).to_owned(), receipt });
@@ -263,16 +265,16 @@ impl Outbox {
     pub fn abandon(&self, key: ItemKey, reason: &str, at_ms: i64) -> Result<bool, OutboxError> {
         let mut writer = self.0.lock_writer()?;
         self.0.refuse_if_poisoned()?;
-        let outline = self.0.read("abandon an item", |store| {
-            if store.get(&pending_key(key))?.is_none() { Ok(None) } else { read_outline(store, key.position()) }
+        let header = self.0.read("abandon an item", |store| {
+            if store.get(&pending_key(key))?.is_none() { Ok(None) } else { read_header(store, key.position()) }
         })?;
-        let Some(outline) = outline else { return Ok(false) };
+        let Some(header) = header else { return Ok(false) };
         let mut head = writer.head.clone();
         let mut ops = Ops::default();
         let mut times = self.0.flight().times(key);
         times.received_at_ms = Some(at_ms);
         let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
-        settle(&mut ops, &mut head, key, &outline, (Outcome::Abandoned, reason), times);
+        settle(&mut ops, &mut head, key, &header, (Outcome::Abandoned, reason), times);
         self.settled(&mut writer, ops, head, HashSet::from([key]))?;
         Ok(true)
     }
@@ -293,10 +295,12 @@ impl Outbox {
             flight.head = head.clone();
             ended.iter().for_each(|key| flight.forget(*key));
             drop(flight);
-            store.sync_if_far(&self.0.watch)
+            store.tidy(head.oldest, &self.0.watch)
         })?;
         writer.head = head;
         writer.unsynced = true;
+        // What is stored is stored; if this fails, the outbox is poisoned and the next call says so.
+        let _ = self.0.refresh(writer);
         Ok(())
     }
 
@@ -348,6 +352,7 @@ impl Outbox {
             first.ok().flatten().and_then(|(_, raw)| Some(PendingRecord::decode(&raw)?.at_ms))
         });
         let health = self.health();
+        let damaged_segments = self.0.read("count damage", |store| Ok(store.damaged_segments)).unwrap_or(0);
         let flight = self.0.flight();
         let lanes = Lane::ALL.map(|lane| LaneStats {
             lane,
@@ -361,7 +366,7 @@ impl Outbox {
             lanes,
             head: flight.head.public(),
             oldest_kept_sequence: flight.head.oldest.max(1),
-            damaged: flight.unreadable(),
+            damaged: flight.unreadable() + damaged_segments,
             health,
         }
     }
@@ -380,35 +385,25 @@ impl Outbox {
     /// is allowed too and shortens the next start, as sled then writes its recovery snapshot.
     ///
     /// # Errors
-    /// The disk is still not usable: the outbox stays poisoned, and `recover` can be tried again. When sled's own
+    /// The disk is still not usable: the outbox stays poisoned with the present reason, what it holds can still be read and
+    /// delivered, and `recover` can be tried again. When sled's own
     /// threads were lost to a panic, only a restart of the process helps; the error then says that the store is in
     /// use.
     pub fn recover(&self) -> Result<(), OutboxError> {
         let mut writer = self.0.lock_writer()?;
-        let mut slot = self.0.store.write().unwrap_or_else(PoisonError::into_inner);
-        let mut reopen = || {
-            // Closed before it is opened again: sled locks its file.
-            drop(slot.take());
-            writer.home.forget_cached_pages()?;
-            let store = writer.home.open()?;
-            let head = load_head(&store, writer.home.path())?;
-            Ok((store, head))
-        };
-        match reopen() {
-            Ok((store, head)) => {
-                *slot = Some(store);
-                writer.head = head.clone();
-                writer.unsynced = false;
-                self.0.flight().reopened(head);
-                *lock(&self.0.poisoned) = None;
-                Ok(())
+        let was_healthy = lock(&self.0.poisoned).is_none();
+        if was_healthy {
+            self.0.write("make a checkpoint", |store| store.checkpoint(&self.0.watch))?;
+        } else if let Err(fault) = writer.home.probe() {
+            // What can still be read can still be sent. What cannot is let go: its disk may have to be unmounted.
+            if self.0.read("read the disk", Store::try_reading).is_err() {
+                drop(self.0.store.write().unwrap_or_else(PoisonError::into_inner).take());
+                writer.home.let_go();
             }
-            Err(fault) => {
-                let mut poisoned = lock(&self.0.poisoned);
-                *poisoned = Some(format!("reopening the store failed: {fault}"));
-                Err(fault)
-            }
+            *lock(&self.0.poisoned) = Some(fault.to_string());
+            return Err(fault);
         }
+        self.0.reopen(&mut writer, was_healthy)
     }
 
     pub(crate) fn inner(&self) -> &Inner {
@@ -423,6 +418,41 @@ impl Inner {
 
     pub fn batch_ended(&self) {
         *lock(&self.holder) = None;
+    }
+
+    /// Closes the store and opens it again. Its failure poisons the outbox.
+    pub fn reopen(&self, writer: &mut Writer, was_healthy: bool) -> Result<(), OutboxError> {
+        let mut slot = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        // Closed before it is opened again: sled locks its file.
+        drop(slot.take());
+        let mut open = || {
+            if !was_healthy {
+                writer.home.forget_cached_pages()?;
+            }
+            let store = writer.home.open()?;
+            let head = load_head(&store, writer.home.path())?;
+            Ok((store, head))
+        };
+        match open() {
+            Ok((store, head)) => {
+                *slot = Some(store);
+                writer.head = head.clone();
+                writer.unsynced = false;
+                self.flight().reopened(head);
+                *lock(&self.poisoned) = None;
+                Ok(())
+            }
+            Err(fault) => {
+                *lock(&self.poisoned) = Some(format!("reopening the store failed: {fault}"));
+                Err(fault)
+            }
+        }
+    }
+
+    /// Opens the store anew if it was open for long, so that the next start is a short one.
+    pub fn refresh(&self, writer: &mut Writer) -> Result<(), OutboxError> {
+        let is_due = self.read("look at the store", |store| Ok(store.is_long_open()))?;
+        if is_due { self.reopen(writer, true) } else { Ok(()) }
     }
 
     pub fn refuse_if_poisoned(&self) -> Result<(), OutboxError> {

@@ -1,47 +1,26 @@
 //! How a record ends: received or dropped, then pruned. Owns the rules of what stays for the journal and for `trace`;
 //! refuses to decide when: receipts, bounds and commits call it.
 
-use std::collections::HashSet;
-
 use crate::{
     ItemKey, OutboxError, Outcome,
-    disk::Store,
     layout::{
-        HEAD_KEY, HeadRecord, IdRecord, RecordHeader, StageTimes, body_key, body_prefix, further_chunks, group_key,
-        id_key, parse_body_key, pending_key,
+        HEAD_KEY, HeadRecord, IdRecord, RecordHeader, StageTimes, group_key, id_key, parse_record_key, pending_key,
+        record_key, record_prefix,
     },
     ops::Ops,
+    store::Store,
 };
 
-/// A record without its bytes: what settling needs to know of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Outline {
-    pub header: RecordHeader,
-    /// Chunks after the first.
-    pub further: u16,
-}
-
-/// Reads the outline of a record; `None` when there is no such record.
-pub(crate) fn read_outline(store: &Store, position: (u64, u32)) -> Result<Option<Outline>, OutboxError> {
-    let Some(raw) = store.get(&body_key(position, 0))? else { return Ok(None) };
-    let (header, length, start) = RecordHeader::decode(&raw).ok_or_else(|| damaged(position))?;
-    Ok(Some(Outline { further: further_chunks(length, start.len()), header }))
+/// Reads the header of a record; `None` when there is no such record.
+pub(crate) fn read_header(store: &Store, position: (u64, u32)) -> Result<Option<RecordHeader>, OutboxError> {
+    Ok(read_record(store, position)?.map(|(header, _)| header))
 }
 
 /// Reads a whole record; `None` when there is no such record.
 pub(crate) fn read_record(store: &Store, position: (u64, u32)) -> Result<Option<(RecordHeader, Vec<u8>)>, OutboxError> {
-    let Some(raw) = store.get(&body_key(position, 0))? else { return Ok(None) };
-    let (header, length, start) = RecordHeader::decode(&raw).ok_or_else(|| damaged(position))?;
-    let mut bytes = Vec::with_capacity(length.min(crate::MAX_VALUE_BYTES));
-    bytes.extend_from_slice(start);
-    for chunk in 1..=further_chunks(length, start.len()) {
-        let part = store.get(&body_key(position, chunk))?.ok_or_else(|| damaged(position))?;
-        bytes.extend_from_slice(&part);
-    }
-    if bytes.len() != length {
-        return Err(damaged(position));
-    }
-    Ok(Some((header, bytes)))
+    let Some(raw) = store.get(&record_key(position))? else { return Ok(None) };
+    let (header, bytes) = RecordHeader::decode(&raw).ok_or_else(|| damaged(position))?;
+    Ok(Some((header, bytes.to_vec())))
 }
 
 /// Ends a pending item. An event's record stays in the journal until it is pruned, an attachment loses its bytes at
@@ -50,14 +29,14 @@ pub(crate) fn settle(
     ops: &mut Ops,
     head: &mut HeadRecord,
     key: ItemKey,
-    outline: &Outline,
+    header: &RecordHeader,
     (outcome, reason): (Outcome, &str),
     times: StageTimes,
 ) {
     let lane = key.lane.index();
     ops.remove(&pending_key(key)[..]);
-    if outline.header.group != 0 {
-        ops.remove(&group_key(key, outline.header.group)[..]);
+    if header.group != 0 {
+        ops.remove(&group_key(key, header.group)[..]);
     }
     head.pending[lane] = head.pending[lane].saturating_sub(1);
     if outcome == Outcome::Dropped {
@@ -67,27 +46,21 @@ pub(crate) fn settle(
         head.abandoned[lane] = head.abandoned[lane].saturating_add(1);
     }
     if key.sequence < head.oldest {
-        remove(ops, key.position(), outline);
+        remove(ops, key.position(), header);
         return;
     }
-    ops.insert(id_key(&outline.header.id), IdRecord { key, outcome, times, reason: reason.to_owned() }.encode());
-    if outline.header.prev_hash.is_some() {
+    ops.insert(id_key(&header.id), IdRecord { key, outcome, times, reason: reason.to_owned() }.encode());
+    if header.prev_hash.is_some() {
         head.settled += 1;
     } else {
-        let emptied = RecordHeader { emptied: true, ..outline.header.clone() };
-        for chunk in 1..=outline.further {
-            ops.remove(&body_key(key.position(), chunk)[..]);
-        }
-        // Without bytes a record is one chunk.
-        ops.insert(&body_key(key.position(), 0)[..], emptied.encode(&[]).concat());
+        let emptied = RecordHeader { emptied: true, ..header.clone() };
+        ops.insert(&record_key(key.position())[..], emptied.encode(&[]));
     }
 }
 
-fn remove(ops: &mut Ops, position: (u64, u32), outline: &Outline) {
-    for chunk in 0..=outline.further {
-        ops.remove(&body_key(position, chunk)[..]);
-    }
-    ops.remove(id_key(&outline.header.id));
+fn remove(ops: &mut Ops, position: (u64, u32), header: &RecordHeader) {
+    ops.remove(&record_key(position)[..]);
+    ops.remove(id_key(&header.id));
 }
 
 /// Removes settled records from the old end while more than `keep` settled events are kept, at most `steps` sequences.
@@ -103,21 +76,17 @@ pub(crate) fn prune(
     let mut ops = Ops::default();
     let first = head.oldest;
     while head.settled > keep && head.oldest < head.sequence && head.oldest - first < steps {
-        let prefix = body_prefix(head.oldest);
-        let mut seen = HashSet::new();
+        let prefix = record_prefix(head.oldest);
         for entry in store.range(&prefix, &prefix) {
             let (raw_key, _) = entry?;
-            let Some((position, _)) = parse_body_key(&raw_key) else { continue };
-            if !seen.insert(position) {
-                continue;
-            }
-            let Some(outline) = read_outline(store, position)? else { continue };
-            let key = ItemKey { lane: outline.header.lane, sequence: position.0, sub: position.1 };
+            let Some(position) = parse_record_key(&raw_key) else { continue };
+            let Some(header) = read_header(store, position)? else { continue };
+            let key = ItemKey { lane: header.lane, sequence: position.0, sub: position.1 };
             if store.get(&pending_key(key))?.is_some() {
                 continue;
             }
-            remove(&mut ops, position, &outline);
-            if outline.header.prev_hash.is_some() {
+            remove(&mut ops, position, &header);
+            if header.prev_hash.is_some() {
                 head.settled -= 1;
             }
         }

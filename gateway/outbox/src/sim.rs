@@ -3,8 +3,9 @@
 //! what a power cut, a kill or a failure leaves of the former; refuses to know what is stored, to read a clock, and to
 //! start a thread. Nothing here is used unless [`Options::simulated`](crate::Options::simulated) is asked for.
 //!
-//! It behaves as the real store is shown to behave by the power-cut trials: changes are recovered in the order in which they
-//! were made, up to some point at or after the last sync; one change (a key, or a batch) is never torn.
+//! It behaves as the real store is shown to behave by the power-cut trials. It holds an index (as sled: changes are recovered in
+//! the order in which they were made, up to some point at or after its last sync; one change is never torn) and the files of
+//! a log (of what was appended since a file's last sync any number of bytes may stay, and zeros may stand behind them).
 //!
 //! ```
 //! use gengfu_outbox::{Lane, Options, Outbox, sim::{Kept, SimDisk}};
@@ -45,16 +46,16 @@ pub enum Kept {
     Nothing,
     /// All of them.
     Everything,
-    /// The first so many.
+    /// The first so many changes of the index, and so many appended pieces of each file.
     First(usize),
-    /// A number of them that the disk's seed decides.
+    /// As much of them as the disk's seed decides; an appended piece may be torn.
     Random,
 }
 
 /// A fault that stands until it is taken away. Reads go on working.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No space left: changes stay in memory, syncs fail.
+    /// No space left: files take a part of what is appended, syncs of the index fail.
     Full,
     /// Mounted read-only, as ext4 does after an error: changes and syncs fail.
     ReadOnly,
@@ -67,7 +68,7 @@ pub enum Fault {
 /// What was done on the disk since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Changes made (a batch counts once).
+    /// Changes of the index made, and pieces appended to the log.
     pub writes: u64,
     /// Syncs that succeeded.
     pub syncs: u64,
@@ -85,11 +86,20 @@ enum Planned {
     Fault(Fault),
 }
 
+#[derive(Default)]
+struct LogFile {
+    bytes: Vec<u8>,
+    synced: usize,
+    /// Where each piece that is not synced ends.
+    ends: Vec<usize>,
+}
+
 struct Platter {
-    /// As whoever reads sees it.
+    /// The index as whoever reads sees it.
     now: BTreeMap<Vec<u8>, IVec>,
     /// For each change since the last sync what it overwrote, oldest first.
-    undo: Vec<Vec<(Vec<u8>, Option<IVec>)>>,
+    undo: Vec<(Vec<u8>, Option<IVec>)>,
+    log: BTreeMap<u32, LogFile>,
     /// A change or sync failed: what is not synced is in doubt when the store is opened again.
     in_doubt: bool,
     fault: Option<Fault>,
@@ -110,6 +120,7 @@ impl SimDisk {
         SimDisk(Arc::new(Mutex::new(Platter {
             now: BTreeMap::new(),
             undo: Vec::new(),
+            log: BTreeMap::new(),
             in_doubt: false,
             fault: None,
             planned: None,
@@ -157,10 +168,11 @@ impl SimDisk {
         std::mem::take(&mut self.lock().spent_ms)
     }
 
-    /// How many changes a power cut now could take back.
+    /// How many changes of the index and pieces of the log a power cut now could take back.
     #[must_use]
     pub fn unsynced(&self) -> usize {
-        self.lock().undo.len()
+        let platter = self.lock();
+        platter.undo.len() + platter.log.values().map(|file| file.ends.len()).sum::<usize>()
     }
 
     /// What was done so far.
@@ -205,22 +217,38 @@ impl Platter {
     }
 
     fn roll_back(&mut self, kept: Kept) {
-        let kept = match kept {
+        let stays = match kept {
             Kept::Nothing => 0,
             Kept::Everything => self.undo.len(),
-            Kept::First(kept) => kept.min(self.undo.len()),
+            Kept::First(first) => first.min(self.undo.len()),
             Kept::Random => self.below(self.undo.len() + 1),
         };
-        for change in self.undo.drain(kept..).rev() {
-            for (key, before) in change.into_iter().rev() {
-                match before {
-                    Some(value) => self.now.insert(key, value),
-                    None => self.now.remove(&key),
-                };
-            }
+        for (key, before) in self.undo.drain(stays..).rev() {
+            match before {
+                Some(value) => self.now.insert(key, value),
+                None => self.now.remove(&key),
+            };
         }
         // What a start reads back has reached the disk.
         self.undo.clear();
+        let mut log = std::mem::take(&mut self.log);
+        for file in log.values_mut() {
+            let length = file.bytes.len();
+            let stays = match kept {
+                Kept::Nothing => file.synced,
+                Kept::Everything => length,
+                Kept::First(0) => file.synced,
+                Kept::First(first) => file.ends.get(first - 1).copied().unwrap_or(length),
+                Kept::Random => file.synced + self.below(length - file.synced + 1),
+            };
+            file.bytes.truncate(stays);
+            if kept == Kept::Random && self.below(4) == 0 {
+                file.bytes.resize(length, 0);
+            }
+            file.synced = file.bytes.len();
+            file.ends.clear();
+        }
+        self.log = log;
         self.in_doubt = false;
     }
 
@@ -248,7 +276,7 @@ impl Platter {
                 }
             }
         }
-        if machine == self.machine { Ok(()) } else { Err(failed(doing, "the power was cut")) }
+        if machine == self.machine { Ok(()) } else { Err(failed(doing, io::ErrorKind::NotConnected)) }
     }
 
     fn refuse(&mut self, doing: &'static str, faults: &[Fault]) -> Result<(), OutboxError> {
@@ -258,16 +286,16 @@ impl Platter {
         Err(failed(
             doing,
             match fault {
-                Fault::Full => "No space left on device",
-                Fault::ReadOnly => "Read-only file system",
-                Fault::WriteError | Fault::SyncError => "Input/output error",
+                Fault::Full => io::ErrorKind::StorageFull,
+                Fault::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
+                Fault::WriteError | Fault::SyncError => io::ErrorKind::Other,
             },
         ))
     }
 }
 
-fn failed(doing: &'static str, why: &'static str) -> OutboxError {
-    OutboxError::Io { doing, path: PathBuf::from("the simulated disk"), source: io::Error::other(why) }
+fn failed(doing: &'static str, kind: io::ErrorKind) -> OutboxError {
+    OutboxError::Io { doing, path: PathBuf::from("the simulated disk"), source: kind.into() }
 }
 
 /// The disk, held by one outbox.
@@ -282,6 +310,13 @@ impl Lease {
         &self.path
     }
 
+    /// Whether the disk takes anything.
+    pub fn probe(&self) -> Result<(), OutboxError> {
+        let mut platter = self.disk.lock();
+        platter.step(self.machine, "write")?;
+        platter.refuse("write", &[Fault::Full, Fault::ReadOnly, Fault::WriteError, Fault::SyncError])
+    }
+
     /// Opens the store. Like sled it writes and syncs when it opens, so it fails on a disk that takes neither.
     pub fn open(&self) -> Result<Handle, OutboxError> {
         let mut platter = self.disk.lock();
@@ -291,6 +326,10 @@ impl Lease {
             platter.roll_back(Kept::Random);
         }
         platter.undo.clear();
+        for file in platter.log.values_mut() {
+            file.synced = file.bytes.len();
+            file.ends.clear();
+        }
         platter.counts.opens += 1;
         Ok(Handle { disk: self.disk.clone(), machine: self.machine })
     }
@@ -305,7 +344,8 @@ impl Drop for Lease {
     }
 }
 
-/// The store on the disk, open.
+/// The disk, open.
+#[derive(Clone)]
 pub(crate) struct Handle {
     disk: SimDisk,
     machine: u64,
@@ -316,23 +356,15 @@ impl Handle {
         Ok(self.running()?.now.get(key).cloned())
     }
 
-    /// Makes changes as one.
-    pub fn write<'a>(
-        &self,
-        changes: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
-    ) -> Result<(), OutboxError> {
+    pub fn write(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), OutboxError> {
         let mut platter = self.disk.lock();
         platter.step(self.machine, "write")?;
         platter.refuse("write", &[Fault::ReadOnly, Fault::WriteError])?;
-        let mut undo = Vec::new();
-        for (key, value) in changes {
-            let before = match value {
-                Some(value) => platter.now.insert(key.to_vec(), value.into()),
-                None => platter.now.remove(key),
-            };
-            undo.push((key.to_vec(), before));
-        }
-        platter.undo.push(undo);
+        let before = match value {
+            Some(value) => platter.now.insert(key.to_vec(), value.into()),
+            None => platter.now.remove(key),
+        };
+        platter.undo.push((key.to_vec(), before));
         platter.counts.writes += 1;
         Ok(())
     }
@@ -344,44 +376,98 @@ impl Handle {
         platter.refuse("sync", &[Fault::Full, Fault::ReadOnly, Fault::SyncError])?;
         if platter.in_doubt {
             // A sync that succeeds after one that failed proves nothing of what came before.
-            return Err(failed("sync", "an earlier write was lost"));
+            return Err(failed("sync", io::ErrorKind::Other));
         }
         platter.undo.clear();
         platter.counts.syncs += 1;
         Ok(())
     }
 
-    /// Keys and values from `start` on.
-    pub fn range(&self, start: &[u8]) -> Range<'_> {
-        Range { handle: self, from: Bound::Included(start.to_vec()) }
+    /// Up to `limit` keys and values from a bound on.
+    pub fn some_from(&self, from: &Bound<Vec<u8>>, limit: usize) -> Result<Vec<(IVec, IVec)>, OutboxError> {
+        let platter = self.running()?;
+        let some = platter.now.range((from.clone(), Bound::Unbounded)).take(limit);
+        Ok(some.map(|(key, value)| (IVec::from(key.as_slice()), value.clone())).collect())
+    }
+
+    pub fn segments(&self) -> Result<Vec<u32>, OutboxError> {
+        Ok(self.running()?.log.keys().copied().collect())
+    }
+
+    pub fn read_log(&self, segment: u32, offset: u64, length: usize) -> Result<Option<Vec<u8>>, OutboxError> {
+        let platter = self.running()?;
+        let Some(file) = platter.log.get(&segment) else { return Ok(None) };
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(file.bytes.len());
+        let to = from.saturating_add(length).min(file.bytes.len());
+        Ok(Some(file.bytes[from..to].to_vec()))
+    }
+
+    pub fn log_length(&self, segment: u32) -> Result<u64, OutboxError> {
+        Ok(self.running()?.log.get(&segment).map_or(0, |file| file.bytes.len() as u64))
+    }
+
+    pub fn create_log(&self, segment: u32) -> Result<(), OutboxError> {
+        let mut platter = self.disk.lock();
+        platter.step(self.machine, "create")?;
+        platter.refuse("create", &[Fault::Full, Fault::ReadOnly, Fault::WriteError, Fault::SyncError])?;
+        platter.log.insert(segment, LogFile::default());
+        Ok(())
+    }
+
+    pub fn append_log(&self, segment: u32, bytes: &[u8]) -> Result<(), OutboxError> {
+        let mut platter = self.disk.lock();
+        platter.step(self.machine, "write")?;
+        let refused = platter.refuse("write", &[Fault::Full, Fault::ReadOnly, Fault::WriteError]);
+        let written = match platter.fault {
+            Some(Fault::Full) => platter.below(bytes.len()),
+            _ if refused.is_err() => 0,
+            _ => bytes.len(),
+        };
+        let file = platter.log.entry(segment).or_default();
+        file.bytes.extend_from_slice(&bytes[..written]);
+        file.ends.push(file.bytes.len());
+        platter.counts.writes += 1;
+        refused
+    }
+
+    pub fn sync_log(&self, segment: u32) -> Result<(), OutboxError> {
+        let mut platter = self.disk.lock();
+        platter.step(self.machine, "sync")?;
+        platter.spent_ms = platter.spent_ms.saturating_add(platter.sync_ms);
+        platter.refuse("sync", &[Fault::ReadOnly, Fault::SyncError])?;
+        if platter.in_doubt {
+            return Err(failed("sync", io::ErrorKind::Other));
+        }
+        if let Some(file) = platter.log.get_mut(&segment) {
+            file.synced = file.bytes.len();
+            file.ends.clear();
+        }
+        platter.counts.syncs += 1;
+        Ok(())
+    }
+
+    pub fn truncate_log(&self, segment: u32, length: u64) -> Result<(), OutboxError> {
+        let mut platter = self.disk.lock();
+        platter.step(self.machine, "write")?;
+        platter.refuse("write", &[Fault::ReadOnly, Fault::WriteError, Fault::SyncError])?;
+        if let Some(file) = platter.log.get_mut(&segment) {
+            file.bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+            file.synced = file.bytes.len();
+            file.ends.clear();
+        }
+        Ok(())
+    }
+
+    pub fn remove_log(&self, segment: u32) -> Result<(), OutboxError> {
+        let mut platter = self.disk.lock();
+        platter.step(self.machine, "remove")?;
+        platter.refuse("remove", &[Fault::ReadOnly, Fault::WriteError])?;
+        platter.log.remove(&segment);
+        Ok(())
     }
 
     fn running(&self) -> Result<MutexGuard<'_, Platter>, OutboxError> {
         let platter = self.disk.lock();
-        if platter.machine == self.machine { Ok(platter) } else { Err(failed("read", "the power was cut")) }
-    }
-}
-
-/// Keys and values in order; sees changes made while it is under way.
-pub(crate) struct Range<'a> {
-    handle: &'a Handle,
-    from: Bound<Vec<u8>>,
-}
-
-impl Iterator for Range<'_> {
-    type Item = Result<(IVec, IVec), OutboxError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let platter = match self.handle.running() {
-            Ok(platter) => platter,
-            Err(fault) => {
-                // The error once, then the end.
-                let ended = std::mem::replace(&mut self.from, Bound::Excluded(Vec::new()));
-                return (ended != Bound::Excluded(Vec::new())).then_some(Err(fault));
-            }
-        };
-        let (key, value) = platter.now.range((self.from.clone(), Bound::Unbounded)).next()?;
-        self.from = Bound::Excluded(key.clone());
-        Some(Ok((IVec::from(key.as_slice()), value.clone())))
+        if platter.machine == self.machine { Ok(platter) } else { Err(failed("read", io::ErrorKind::NotConnected)) }
     }
 }

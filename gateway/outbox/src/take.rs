@@ -3,10 +3,10 @@
 
 use crate::{
     Item, ItemKey, Lane, OutboxError,
-    disk::Store,
     flight::Flight,
     layout::{PendingRecord, group_prefix, parse_group_key, parse_pending_key, pending_at},
     settle::read_record,
+    store::Store,
 };
 
 /// How many waiting items of its group a live item brings with it in one `take`. Bounds how long one long story may hold up

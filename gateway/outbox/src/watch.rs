@@ -1,4 +1,4 @@
-//! Watches over flushes. sled 0.34 can miss the wake-up of a waiting flush when a background write fails: the flush
+//! Watches over flushes and syncs. sled 0.34 can miss the wake-up of a waiting flush when a background write fails: the flush
 //! then waits for ever for a write that will not come. Any other flush notices the failure and wakes the first. This
 //! module owns one thread that does so when a flush takes longer than a second, and that measures how long the disk
 //! has been silent. It refuses to decide anything: the commit returns sled's error and poisons the outbox.
@@ -25,7 +25,7 @@ struct Shared {
 struct State {
     /// Counts flushes, so that a later one is not taken for a long one.
     flush: u64,
-    running: Option<(Instant, sled::Db)>,
+    running: Option<(Instant, Option<sled::Db>)>,
     /// The thread waits without a time limit and must be woken.
     asleep: bool,
     stop: bool,
@@ -51,12 +51,12 @@ impl Watch {
         Watch(Arc::default())
     }
 
-    /// Runs `flush` on `db` under watch.
-    pub fn over<R>(&self, db: &sled::Db, flush: impl FnOnce() -> R) -> R {
+    /// Runs `flush` under watch; `db` is sled when it is sled that flushes.
+    pub fn over<R>(&self, db: Option<&sled::Db>, flush: impl FnOnce() -> R) -> R {
         {
             let mut state = self.0.lock();
             state.flush += 1;
-            state.running = Some((now(), db.clone()));
+            state.running = Some((now(), db.cloned()));
             // Under load the thread is never asleep, so a commit costs no wake-up.
             if state.asleep {
                 self.0.wake.notify_one();
@@ -96,7 +96,7 @@ fn watch(shared: &Shared) {
             continue;
         }
         if let Some((_, db)) = &state.running {
-            let db = db.clone();
+            let Some(db) = db.clone() else { continue };
             drop(state);
             // A failure is the commit's to report; here only its wake-up matters.
             let _ = catch_unwind(AssertUnwindSafe(move || db.flush().is_ok()));

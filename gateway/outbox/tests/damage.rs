@@ -21,17 +21,39 @@ fn filled(dir: &TempDir, events: u64) {
             .unwrap();
         batch.commit().unwrap();
     }
+    // Makes a checkpoint: from here on the index is believed, and the log only for the records.
+    outbox.recover().unwrap();
 }
 
-/// Changes the raw store while the outbox is closed. Keys are those of the layout at the top of the crate.
+/// Changes the raw index while the outbox is closed. Keys are those of the layout at the top of the crate.
 fn tamper(dir: &TempDir, change: impl FnOnce(&sled::Db)) {
     let db = sled::Config::new().path(dir.path()).flush_every_ms(None).open().unwrap();
     change(&db);
     db.flush().unwrap();
 }
 
-fn record_key(sequence: u64) -> Vec<u8> {
-    [&[0x04], &sequence.to_be_bytes()[..], &[0; 6]].concat()
+/// Changes where the index says the first records are: 22 bytes for each, in one value.
+fn tamper_with_places(dir: &TempDir, change: impl FnOnce(&mut Vec<u8>)) {
+    let key = [&[0x04], &0_u64.to_be_bytes()[..], &[0]].concat();
+    tamper(dir, |db| {
+        let mut raw = db.get(&key).unwrap().unwrap().to_vec();
+        change(&mut raw);
+        db.insert(key, raw).unwrap();
+    });
+}
+
+/// Changes the log while the outbox is closed.
+fn tamper_with_log(dir: &TempDir, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = dir.path().join("log.00000001");
+    let mut bytes = fs::read(&path).unwrap();
+    change(&mut bytes);
+    fs::write(&path, bytes).unwrap();
+}
+
+/// Where the bytes of the event with this sequence begin.
+fn find_event(log: &[u8], sequence: u64) -> usize {
+    let is_it = |at: &usize| log[*at..].starts_with(b"event ") && log[at + 38..at + 46] == sequence.to_be_bytes();
+    (0..log.len() - 45).find(is_it).unwrap()
 }
 
 fn faults(dir: &TempDir) -> Vec<ChainFault> {
@@ -48,10 +70,9 @@ fn verification_names_a_changed_record() {
     for changed in [1, 4, 9] {
         let dir = TempDir::new().unwrap();
         filled(&dir, 9);
-        tamper(&dir, |db| {
-            let mut raw = db.get(record_key(changed)).unwrap().unwrap().to_vec();
-            *raw.last_mut().unwrap() ^= 1;
-            db.insert(record_key(changed), raw).unwrap();
+        tamper_with_log(&dir, |log| {
+            let at = find_event(log, changed);
+            log[at + 20] ^= 1;
         });
         assert_eq!(faults(&dir), [ChainFault::Changed { sequence: changed }]);
     }
@@ -62,8 +83,8 @@ fn verification_names_a_removed_record() {
     for removed in [1, 5, 9] {
         let dir = TempDir::new().unwrap();
         filled(&dir, 9);
-        tamper(&dir, |db| drop(db.remove(record_key(removed)).unwrap()));
-        assert_eq!(faults(&dir), [ChainFault::Missing { sequence: removed }]);
+        tamper_with_places(&dir, |places| drop(places.drain((removed - 1) * 22..removed * 22)));
+        assert_eq!(faults(&dir), [ChainFault::Missing { sequence: removed as u64 }]);
     }
 }
 
@@ -71,7 +92,8 @@ fn verification_names_a_removed_record() {
 fn an_item_that_cannot_be_read_is_counted_and_does_not_stand_in_the_way() {
     let dir = TempDir::new().unwrap();
     filled(&dir, 3);
-    tamper(&dir, |db| drop(db.insert(record_key(1), b"\xff").unwrap()));
+    // The last byte of the first place: the checksum of the record.
+    tamper_with_places(&dir, |places| places[21] ^= 1);
     let outbox = Outbox::open(Options::new(dir.path())).unwrap();
     let ids: Vec<String> = outbox.take(9).unwrap().into_iter().map(|item| item.id).collect();
     assert_eq!(ids, ["e2", "e3"]);
@@ -129,4 +151,37 @@ fn a_store_of_another_format_is_refused_untouched() {
     tamper(&dir, |db| drop(db.insert([0x01], b"\x09later").unwrap()));
     let refused = Outbox::open(Options::new(dir.path()));
     assert!(matches!(refused, Err(OutboxError::UnknownFormat { found: 9, .. })));
+}
+
+#[test]
+fn a_torn_end_of_the_log_is_cut_and_what_was_committed_before_is_there() {
+    for torn in [1, 7, 8, 9, 60] {
+        let dir = TempDir::new().unwrap();
+        filled(&dir, 5);
+        filled_more(&dir, 6..=8);
+        tamper_with_log(&dir, |log| log.truncate(log.len() - torn));
+        let outbox = Outbox::open(Options::new(dir.path())).unwrap();
+        assert_eq!(outbox.head().sequence, 7, "torn by {torn}");
+        drop(outbox);
+        filled_more(&dir, 8..=9);
+        let outbox = Outbox::open(Options::new(dir.path())).unwrap();
+        assert_eq!((outbox.take(99).unwrap().len(), outbox.verify().unwrap().faults), (9, vec![]));
+        assert_eq!(outbox.stats().damaged, 0);
+    }
+}
+
+#[test]
+fn a_log_that_lost_what_was_synced_is_told_and_the_rest_goes_on() {
+    let dir = TempDir::new().unwrap();
+    filled(&dir, 5);
+    tamper_with_log(&dir, |log| log.truncate(log.len() / 2));
+    let outbox = Outbox::open(Options::new(dir.path())).unwrap();
+    assert!(outbox.stats().damaged > 0);
+    assert!(!outbox.verify().unwrap().faults.is_empty());
+    let before = outbox.take(99).unwrap().len();
+    assert!((1..5).contains(&before), "{before} of 5 can be read");
+    drop(outbox);
+    filled_more(&dir, 6..=7);
+    let outbox = Outbox::open(Options::new(dir.path())).unwrap();
+    assert_eq!(outbox.take(99).unwrap().len(), before + 2);
 }

@@ -194,7 +194,7 @@ impl Run {
         let mut undecided = None;
         for _ in 0..20 {
             undecided = self.batch();
-            if undecided.is_some() {
+            if undecided.is_some() || self.outbox.health() != Health::Ok {
                 break;
             }
         }

@@ -68,7 +68,8 @@ fn main() -> ExitCode {
         needs_loop("after_a_power_cut_everything_committed_is_there", power_cuts),
         needs_loop("a_power_cut_while_a_backlog_drains_loses_nothing", cuts_while_draining),
         needs_loop("a_full_disk_poisons_it_and_recover_brings_it_back", full_disk),
-        needs_loop("a_lost_disk_poisons_it_and_it_stays_poisoned_until_it_can_reopen", lost_disk),
+        needs_loop("a_lost_disk_poisons_it_and_recover_brings_it_back_when_it_is_mounted_again", lost_disk),
+        needs_loop("a_read_only_disk_poisons_it_says_what_to_do_and_what_was_stored_is_still_sent", read_only_disk),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -282,56 +283,57 @@ fn kills() -> Result<(), Failed> {
 }
 
 fn power_cuts() -> Result<(), Failed> {
-    let mut rng = StdRng::seed_from_u64(seed());
-    let disk = Disk::create(64);
-    let mut promises = Promises::default();
-    for cut in 0..count("GENGFU_POWER_CUTS") {
-        let mount = disk.mount();
-        let store = mount.0.join("site/outbox");
+    cut_again_and_again(64, |cut, store, promises, rng| {
         // That its disk goes away under it is the trial; it need not say so.
-        let mut writer = Writer::start(&store, Stdio::null());
+        let mut writer = Writer::start(store, Stdio::null());
         // Some cuts hit a store that is just being created, some one that just recovers from a kill.
         match cut % 4 {
             3 => let_it_run(Duration::from_micros(rng.random_range(0..60_000))),
             2 => {
-                promises.hear_until_a_moment(&writer, &mut rng);
-                stop_and_hear_the_rest(writer, &mut promises);
-                writer = Writer::start(&store, Stdio::null());
+                promises.hear_until_a_moment(&writer, rng);
+                stop_and_hear_the_rest(writer, promises);
+                writer = Writer::start(store, Stdio::null());
                 let_it_run(Duration::from_micros(rng.random_range(0..60_000)));
             }
-            _ => promises.hear_until_a_moment(&writer, &mut rng),
+            _ => promises.hear_until_a_moment(&writer, rng),
         }
+        writer
+    })
+}
+
+fn cuts_while_draining() -> Result<(), Failed> {
+    cut_again_and_again(512, |_, store, promises, rng| {
+        let program = std::env::current_exe().unwrap();
+        let writer = Writer::begin(Command::new(program).env(WRITER, store).env(DRAINS, "1").stderr(Stdio::null()));
+        let received = promises.receiving.len() + rng.random_range(1..600);
+        while promises.receiving.len() < received {
+            let line = writer.lines.recv_timeout(Duration::from_secs(60)).expect("the writer writes");
+            promises.hear(&line);
+        }
+        writer
+    })
+}
+
+/// On one disk of so many MiB: lets `begin` run a writer to some moment, cuts the power, mounts again and checks.
+fn cut_again_and_again(
+    mib: u64,
+    mut begin: impl FnMut(u32, &Path, &mut Promises, &mut StdRng) -> Writer,
+) -> Result<(), Failed> {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let disk = Disk::create(mib);
+    let mut promises = Promises::default();
+    for cut in 0..count("GENGFU_POWER_CUTS") {
+        let mount = disk.mount();
+        let store = mount.0.join("site/outbox");
+        let writer = begin(cut, &store, &mut promises, &mut rng);
         mount.cut_power();
         stop_and_hear_the_rest(writer, &mut promises);
         drop(mount);
         let mount = disk.mount();
         promises.check(&mount.0.join("site/outbox"));
     }
-    eprintln!("{} commits promised and kept", promises.committed.len());
-    Ok(())
-}
-
-fn cuts_while_draining() -> Result<(), Failed> {
-    let mut rng = StdRng::seed_from_u64(seed());
-    let disk = Disk::create(512);
-    let mut promises = Promises::default();
-    for _ in 0..count("GENGFU_POWER_CUTS") {
-        let mount = disk.mount();
-        let store = mount.0.join("outbox");
-        let program = std::env::current_exe()?;
-        let writer = Writer::begin(Command::new(program).env(WRITER, &store).env(DRAINS, "1").stderr(Stdio::null()));
-        let received = promises.receiving.len() + rng.random_range(1..600);
-        while promises.receiving.len() < received {
-            let line = writer.lines.recv_timeout(Duration::from_secs(60)).expect("the writer writes");
-            promises.hear(&line);
-        }
-        mount.cut_power();
-        stop_and_hear_the_rest(writer, &mut promises);
-        drop(mount);
-        let mount = disk.mount();
-        promises.check(&mount.0.join("outbox"));
-    }
-    eprintln!("{} items received between {} commits", promises.receiving.len(), promises.committed.len());
+    let (committed, received) = (promises.committed.len(), promises.receiving.len());
+    eprintln!("{committed} commits promised and kept, {received} items received between them");
     Ok(())
 }
 
@@ -401,11 +403,49 @@ fn lost_disk() -> Result<(), Failed> {
     assert!(matches!(outbox.health(), Health::Poisoned { .. }));
     assert!(matches!(store(&outbox, "refused", 10), Err(OutboxError::Poisoned { .. })));
     assert!(outbox.take(1).is_err(), "there is no store to read");
+    // Nothing is open there any more, so the disk can be mounted again under the running outbox.
+    run(Command::new("umount").arg(&mount.0));
+    std::mem::forget(mount);
+    let mount = disk.mount();
+    outbox.recover()?;
+    assert_eq!((outbox.health(), outbox.head().sequence), (Health::Ok, stored));
+    store(&outbox, "after", 10)?;
+    assert_eq!(outbox.take(9)?.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(), ["before", "after"]);
+    assert!(matches!(Outbox::open(options(&path)), Err(OutboxError::InUse { .. })), "it holds the lock again");
+    drop(outbox);
+    drop(mount);
+    Ok(())
+}
+
+/// ext4 remounts itself read-only after an error of its own, here one that was asked for.
+fn read_only_disk() -> Result<(), Failed> {
+    let disk = Disk::create(64);
+    let mount = disk.mount_with("loop,errors=remount-ro");
+    let path = mount.0.join("outbox");
+    let outbox = Outbox::open(options(&path))?;
+    let stored = store(&outbox, "before", 10)?;
+    let device = fs::read_to_string("/proc/self/mounts")?;
+    let device = device.lines().find(|line| line.contains(&*mount.0.to_string_lossy())).ok_or("it is mounted")?;
+    let device = device.split(' ').next().and_then(|device| device.strip_prefix("/dev/")).ok_or("it is a device")?;
+    fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "the trial's own")?;
+    let refused = store(&outbox, "refused", 10).expect_err("the disk takes nothing");
+    eprintln!("refused with: {refused}");
+    for _ in 0..3 {
+        let fault = outbox.recover().expect_err("it is still read-only").to_string();
+        assert!(fault.contains("read-only"), "{fault}");
+        let Health::Poisoned { reason } = outbox.health() else { return Err("poisoned".into()) };
+        assert!(reason.contains("fsck"), "the remedy is told: {reason}");
+    }
+    assert!(matches!(store(&outbox, "refused", 10), Err(OutboxError::Poisoned { .. })));
+    assert_eq!(outbox.take(9)?.len(), 1, "what was stored is still sent");
     drop(outbox);
     drop(mount);
     let mount = disk.mount();
     let outbox = Outbox::open(options(&mount.0.join("outbox")))?;
     assert_eq!(outbox.head().sequence, stored);
+    store(&outbox, "after", 10)?;
+    drop(outbox);
+    drop(mount);
     Ok(())
 }
 
@@ -430,8 +470,12 @@ impl Disk {
 
     /// Mounts; ext4 replays its journal, as after a cut.
     fn mount(&self) -> Mount {
+        self.mount_with("loop")
+    }
+
+    fn mount_with(&self, options: &str) -> Mount {
         let at = self.home.path().join("mnt");
-        run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&at));
+        run(Command::new("mount").args(["-o", options]).arg(&self.image).arg(&at));
         Mount(at)
     }
 }
