@@ -5,8 +5,10 @@
 //! builds it first. A test run by hand uses what was built last: after a change, `cargo build -p gengfu`.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -216,4 +218,69 @@ pub fn binary() -> Result<PathBuf> {
     let own = std::env::current_exe().map_err(|e| RigError::failed(doing, e))?;
     let built = own.ancestors().nth(2).map(|profile| profile.join("gengfu")).filter(|file| file.is_file());
     built.ok_or_else(|| RigError::failed(doing, "it is not built: `cargo build -p gengfu` with the tests' profile"))
+}
+
+/// A gateway whose log is read line by line while it runs, for benches: nothing polls it. Dropping it kills it.
+pub struct Watched<T> {
+    child: Child,
+    read: Receiver<T>,
+}
+
+impl<T: Send + 'static> Watched<T> {
+    /// Starts `gengfu run` with the configuration at `config` and a log in JSON; `pick` makes something of a line, or nothing.
+    ///
+    /// # Errors
+    /// When the binary is not built or does not start.
+    pub fn start(config: &Path, mut pick: impl FnMut(String) -> Option<T> + Send + 'static) -> Result<Self> {
+        let program = binary()?;
+        let mut command = Command::new(&program);
+        command.args(["run", "--log", "json", "--config"]).arg(config);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let doing = format!("start {}", program.display());
+        let mut child = command.spawn().map_err(|e| RigError::failed(&doing, e))?;
+        let log = child.stderr.take().ok_or_else(|| RigError::failed(&doing, "its log is not piped"))?;
+        // The reader must never make the gateway wait for a full pipe.
+        let (picked, read) = sync_channel(1 << 16);
+        std::thread::spawn(move || {
+            for line in BufReader::new(log).lines().map_while(std::result::Result::ok) {
+                if let Some(found) = pick(line)
+                    && picked.send(found).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Ok(Self { child, read })
+    }
+
+    /// What was picked next; `None` when nothing came `within`.
+    ///
+    /// # Errors
+    /// When the gateway has ended.
+    pub fn next(&self, within: Duration) -> Result<Option<T>> {
+        match self.read.recv_timeout(within) {
+            Ok(found) => Ok(Some(found)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(RigError::failed("read the gateway's log", "it has ended")),
+        }
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl<T> Drop for Watched<T> {
+    fn drop(&mut self) {
+        // Only an ended process cannot be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

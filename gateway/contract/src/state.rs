@@ -110,6 +110,9 @@ pub struct Statement {
     pub oldest_pending_at: Option<Timestamp>,
     /// Items dropped for want of room since the beginning, per lane.
     pub dropped: BTreeMap<Lane, u64>,
+    /// Items that could never be sent (a picture whose file is gone) and were given up since the beginning, per lane.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub abandoned: BTreeMap<Lane, u64>,
     /// When this was said.
     pub at: Timestamp,
 }

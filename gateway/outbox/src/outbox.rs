@@ -343,6 +343,13 @@ impl Outbox {
         self.0.flight().head.public()
     }
 
+    /// Items of each lane, most urgent first, that are pending and not in flight. From memory only: for a sender that asks after every event.
+    #[must_use]
+    pub fn waiting(&self) -> [u64; 7] {
+        let flight = self.0.flight();
+        Lane::ALL.map(|lane| flight.head.pending[lane.index()].saturating_sub(flight.in_flight(lane)))
+    }
+
     /// The outbox in figures. Cheap: counters from memory and the first key of each lane.
     #[must_use]
     pub fn stats(&self) -> Stats {

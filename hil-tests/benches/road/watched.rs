@@ -3,13 +3,11 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use hil_tests::{Result, RigError, gateway};
+use hil_tests::gateway::Watched;
+use hil_tests::{Result, RigError};
 use serde_json::Value;
 
 /// Log lines repeated in a failure message.
@@ -28,8 +26,8 @@ pub struct Hop {
 
 /// The running gateway. Dropping it kills it.
 pub struct Gateway {
-    child: Child,
-    hops: Receiver<std::result::Result<Hop, String>>,
+    /// Hops, and other lines.
+    log: Watched<std::result::Result<Hop, String>>,
     tail: VecDeque<String>,
 }
 
@@ -39,17 +37,8 @@ impl Gateway {
     /// # Errors
     /// When the binary is not built or does not start.
     pub fn start(config: &Path) -> Result<Gateway> {
-        let program = gateway::binary()?;
-        let mut command = Command::new(&program);
-        command.args(["run", "--log", "json", "--config"]).arg(config);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let doing = format!("start {}", program.display());
-        let mut child = command.spawn().map_err(|e| RigError::failed(&doing, e))?;
-        let log = child.stderr.take().ok_or_else(|| RigError::failed(&doing, "its log is not piped"))?;
-        // The reader must never make the gateway wait for a full pipe.
-        let (lines, hops) = sync_channel(1 << 16);
-        std::thread::spawn(move || read(log, &lines));
-        Ok(Gateway { child, hops, tail: VecDeque::new() })
+        let log = Watched::start(config, |line| Some(parse(&line).ok_or(line)))?;
+        Ok(Gateway { log, tail: VecDeque::new() })
     }
 
     /// The next hop the gateway tells.
@@ -58,17 +47,17 @@ impl Gateway {
     /// When it tells none `within`, or has ended; the text has its last lines.
     pub fn next(&mut self, what: &str, within: Duration) -> Result<Hop> {
         loop {
-            let why = match self.hops.recv_timeout(within) {
-                Ok(Ok(hop)) => return Ok(hop),
-                Ok(Err(line)) => {
+            let why = match self.log.next(within) {
+                Ok(Some(Ok(hop))) => return Ok(hop),
+                Ok(Some(Err(line))) => {
                     self.tail.push_back(line);
                     if self.tail.len() > TAIL_LINES {
                         self.tail.pop_front();
                     }
                     continue;
                 }
-                Err(RecvTimeoutError::Timeout) => format!("nothing for {} s", within.as_secs()),
-                Err(RecvTimeoutError::Disconnected) => "the gateway has ended".to_owned(),
+                Ok(None) => format!("nothing for {} s", within.as_secs()),
+                Err(ended) => ended.to_string(),
             };
             let lines: Vec<&str> = self.tail.iter().map(String::as_str).collect();
             return Err(RigError::failed(what, format!("{why}; its last other lines:\n{}", lines.join("\n"))));
@@ -80,7 +69,7 @@ impl Gateway {
     /// # Errors
     /// When the gateway has ended.
     pub fn memory(&self) -> Result<Memory> {
-        let path = format!("/proc/{}/status", self.child.id());
+        let path = format!("/proc/{}/status", self.log.pid());
         let status = fs::read_to_string(&path).map_err(|e| RigError::failed(format!("read {path}"), e))?;
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -98,14 +87,6 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        // Only an ended process cannot be killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Memory in KiB, see proc(5).
 #[derive(Debug, Clone, Copy)]
 pub struct Memory {
@@ -117,15 +98,6 @@ pub struct Memory {
     pub anonymous: u64,
     /// RssFile: pages of program and libraries, shared with the page cache.
     pub files: u64,
-}
-
-fn read(log: ChildStderr, lines: &SyncSender<std::result::Result<Hop, String>>) {
-    for line in BufReader::new(log).lines().map_while(std::result::Result::ok) {
-        let hop = parse(&line).ok_or(line);
-        if lines.send(hop).is_err() {
-            return;
-        }
-    }
 }
 
 fn parse(line: &str) -> Option<Hop> {

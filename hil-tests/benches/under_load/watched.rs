@@ -1,14 +1,13 @@
 //! The gateway binary under load. Owns its process and its log, of which only the lines about the probe's smoke are read: reading all
 //! of them would be a load of its own.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::process::Command;
 use std::time::Duration;
 
+use hil_tests::gateway::{self, Watched};
 use hil_tests::process::eventually;
-use hil_tests::{Result, RigError, gateway};
+use hil_tests::{Result, RigError};
 use serde_json::Value;
 
 /// Times of one fire event, microseconds since the Unix epoch.
@@ -24,36 +23,28 @@ pub struct Hops {
 
 /// The running gateway. Dropping it kills it.
 pub struct Gateway {
-    child: Child,
     /// The probe's fire events as they are acknowledged.
-    acked: Receiver<Hops>,
+    acked: Watched<Hops>,
 }
 
 impl Gateway {
     /// Starts `gengfu run` with the configuration at `config`.
     pub fn start(config: &Path) -> Result<Gateway> {
-        let program = gateway::binary()?;
-        let mut command = Command::new(&program);
-        command.args(["run", "--log", "json", "--config"]).arg(config);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let doing = format!("start {}", program.display());
-        let mut child = command.spawn().map_err(|e| RigError::failed(&doing, e))?;
-        let log = child.stderr.take().ok_or_else(|| RigError::failed(&doing, "its log is not piped"))?;
-        // The reader must never make the gateway wait for a full pipe.
-        let (times, acked) = sync_channel(1 << 12);
-        std::thread::spawn(move || read(log, &times));
-        Ok(Gateway { child, acked })
+        let (mut awaited, mut hops) = (String::new(), Hops::default());
+        let acked = Watched::start(config, move |line| pick(&line, &mut awaited, &mut hops))?;
+        Ok(Gateway { acked })
     }
 
     /// The way of the probe's next fire event, when the broker has acknowledged it.
     pub fn fire_acked(&self, within: Duration) -> Result<Hops> {
-        self.acked.recv_timeout(within).map_err(|e| RigError::failed("await the PUBACK of a smoke alarm", e))
+        let doing = "await the PUBACK of a smoke alarm";
+        self.acked.next(within)?.ok_or_else(|| RigError::failed(doing, format!("nothing for {} s", within.as_secs())))
     }
 
     /// Waits until the uplink is online and all cameras give pictures.
     pub fn wait_until_ready(&mut self, config: &Path, cameras: usize, within: Duration) -> Result<()> {
         eventually("the gateway is connected and sees", within, || {
-            if !matches!(self.child.try_wait(), Ok(None)) {
+            if !self.acked.is_running() {
                 return Ok(false);
             }
             let status = status(config).map_err(|e| e.to_string())?;
@@ -74,14 +65,6 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        // Only an ended process cannot be killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn status(config: &Path) -> Result<Value> {
     let doing = "ask the gateway for its status";
     let mut command = Command::new(gateway::binary()?);
@@ -91,29 +74,24 @@ fn status(config: &Path) -> Result<Value> {
         .map_err(|e| RigError::failed(doing, format!("{e}: {}", String::from_utf8_lossy(&output.stderr))))
 }
 
-fn read(log: ChildStderr, times: &SyncSender<Hops>) {
-    let mut awaited = String::new();
-    let mut hops = Hops::default();
-    for line in BufReader::new(log).lines().map_while(std::result::Result::ok) {
-        let is_decision = line.contains("smoke-probe") && line.contains("\"decided\"");
-        let is_hop = line.contains("\"fire\"") && (line.contains("\"sent\"") || line.contains("\"broker_acked\""));
-        if !is_decision && !is_hop {
-            continue;
-        }
-        let Ok(parsed) = serde_json::from_str::<Value>(&line) else { continue };
-        let at = parsed["timestamp"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
-        let (Some(id), Some(at)) = (parsed["id"].as_str(), at) else { continue };
-        let at_us = at.as_microsecond();
-        if is_decision {
-            id.clone_into(&mut awaited);
-            hops.decided_us = at_us;
-        } else if awaited == id && parsed["hop"] == "sent" {
-            hops.sent_us = at_us;
-        } else if awaited == id {
-            hops.acked_us = at_us;
-            if times.send(hops).is_err() {
-                return;
-            }
-        }
+/// Follows the probe's fire event through its lines; its times at the last of them.
+fn pick(line: &str, awaited: &mut String, hops: &mut Hops) -> Option<Hops> {
+    let is_decision = line.contains("smoke-probe") && line.contains("\"decided\"");
+    let is_hop = line.contains("\"fire\"") && (line.contains("\"sent\"") || line.contains("\"broker_acked\""));
+    if !is_decision && !is_hop {
+        return None;
     }
+    let parsed: Value = serde_json::from_str(line).ok()?;
+    let at_us = parsed["timestamp"].as_str()?.parse::<jiff::Timestamp>().ok()?.as_microsecond();
+    let id = parsed["id"].as_str()?;
+    if is_decision {
+        id.clone_into(awaited);
+        hops.decided_us = at_us;
+    } else if awaited == id && parsed["hop"] == "sent" {
+        hops.sent_us = at_us;
+    } else if awaited == id {
+        hops.acked_us = at_us;
+        return Some(*hops);
+    }
+    None
 }

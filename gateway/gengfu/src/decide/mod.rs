@@ -371,8 +371,10 @@ impl Decider {
 
     /// Journals an event that is no alarm's.
     fn journal(&self, now: Timestamp, batch: &mut Batch, draft: events::Draft) -> Result<(), OutboxError> {
-        let (id, lane) = (draft.id.clone(), draft.lane);
-        batch.append(lane_of(lane), &id, now.as_millisecond(), |place| self.author.journal(now, &place, draft))?;
+        let (id, lane, group) = (draft.id.clone(), draft.lane, draft.group());
+        batch.append_grouped(lane_of(lane), group, &id, now.as_millisecond(), |place| {
+            self.author.journal(now, &place, draft)
+        })?;
         Ok(())
     }
 
@@ -396,7 +398,8 @@ impl Decider {
                         condition = %transition.alarm.condition, rev = transition.alarm.rev, device = %transition.alarm.device,
                         rule = %transition.alarm.explanation.rule, "{:?}", transition.event_type
                     );
-                    let appended = batch.append(lane_of(lane), &id, now.as_millisecond(), |place| {
+                    let group = events::group_of(&transition.alarm.alarm_id);
+                    let appended = batch.append_grouped(lane_of(lane), group, &id, now.as_millisecond(), |place| {
                         self.author.journal(now, &place, draft)
                     })?;
                     self.on_site.appended(now, &transition, &id);

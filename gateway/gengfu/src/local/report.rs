@@ -119,6 +119,9 @@ pub struct LaneReport {
     pub oldest_at: Option<Timestamp>,
     /// Dropped for want of room, since the beginning.
     pub dropped: u64,
+    /// Given up because they could never be sent, since the beginning.
+    #[serde(default)]
+    pub abandoned: u64,
 }
 
 /// Something wrong.
@@ -232,6 +235,7 @@ impl Sources {
             in_flight: lane.in_flight,
             oldest_at: lane.oldest_appended_at_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
             dropped: lane.dropped,
+            abandoned: lane.abandoned,
         });
         OutboxReport {
             sequence: stats.head.sequence,
@@ -308,6 +312,12 @@ fn findings(report: &Report) -> Vec<Finding> {
         say(
             format!("{} {} item(s) were dropped undelivered", lane.dropped, lane.lane),
             "the uplink was away for longer than the lane's bound; see [outbox] in the configuration",
+        );
+    }
+    for lane in report.outbox.lanes.iter().filter(|lane| lane.abandoned > 0) {
+        say(
+            format!("{} {} item(s) could never be sent and were given up", lane.abandoned, lane.lane),
+            "their files were gone or changed: see the log (`abandoned`) and the evidence folder's disk and permissions",
         );
     }
     if report.gateway.clock == ClockQuality::Unsynced {

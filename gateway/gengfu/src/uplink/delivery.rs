@@ -123,6 +123,17 @@ pub struct Figures {
     pub overdue_life_safety: usize,
 }
 
+/// How many items may be taken.
+#[derive(Debug, Default)]
+struct Room {
+    life_safety: usize,
+    /// Of the other lanes, live ones.
+    other: usize,
+    /// Of the other lanes, whatever their age: less than `other` while a backlog leaves at its pace.
+    paced: usize,
+    evidence: usize,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Sent,
@@ -198,8 +209,10 @@ impl Delivery {
         }
     }
 
-    /// A connection stands; the broker takes at most `receive_max` messages at a time.
+    /// A connection stands; the broker takes at most `receive_max` messages at a time. What gathered until now is backlog: what happens from now on
+    /// does not wait behind it.
     pub fn connected(&mut self, receive_max: Option<u16>) {
+        self.outbox.mark_backlog();
         self.window = self.limits.window.min(receive_max.map_or(usize::MAX, usize::from)).max(1);
     }
 
@@ -211,27 +224,43 @@ impl Delivery {
     pub fn take(&mut self, now: Timestamp) -> Result<Vec<Publication>, OutboxError> {
         self.notice_clock(now);
         self.expire(now);
-        let room = self.room(now);
-        if room == 0 {
-            return Ok(Vec::new());
+        let Room { life_safety, other, paced, evidence } = self.room(now);
+        let mut items = Vec::new();
+        let live_first = paced < other;
+        if live_first {
+            // What happens now leaves at once; what gathered leaves at its pace.
+            items = self.outbox.take_live(life_safety + other)?;
         }
-        let items = self.outbox.take(room)?;
-        self.pace.took(items.iter().filter(|item| !item.lane.is_life_safety()).count());
+        let urgent = items.iter().filter(|item| item.lane.is_life_safety()).count();
+        let (urgent_left, other_left) =
+            (life_safety.saturating_sub(urgent), other.saturating_sub(items.len() - urgent));
+        let rest = urgent_left + paced.min(other_left) + evidence;
+        if rest > 0 {
+            match self.outbox.take(rest) {
+                Ok(more) => {
+                    self.pace.took(more.iter().filter(|item| !item.lane.is_life_safety()).count());
+                    items.extend(more);
+                }
+                Err(fault) => {
+                    items.iter().for_each(|item| self.outbox.release(item.key));
+                    return Err(fault);
+                }
+            }
+        }
         Ok(items.into_iter().filter_map(|item| self.send(item, now)).collect())
     }
 
-    /// How many items may be taken, given that the outbox hands out the most urgent first.
-    fn room(&mut self, now: Timestamp) -> usize {
+    /// How many items of each sort may be taken.
+    fn room(&mut self, now: Timestamp) -> Room {
         let free = self.window.saturating_sub(self.sent_life_safety + self.sent_other);
         if free == 0 {
             // The next PUBACK asks again, not the clock.
             self.pace.rest();
-            return 0;
+            return Room::default();
         }
-        let lanes = self.outbox.stats().lanes;
+        let lanes = self.outbox.waiting();
         let waiting = |wanted: &dyn Fn(Lane) -> bool| -> usize {
-            let count =
-                lanes.iter().filter(|l| wanted(l.lane)).map(|l| l.pending.saturating_sub(l.in_flight)).sum::<u64>();
+            let count = Lane::ALL.iter().filter(|lane| wanted(**lane)).map(|lane| lanes[lane.index()]).sum::<u64>();
             usize::try_from(count).unwrap_or(usize::MAX)
         };
         let life_safety = waiting(&Lane::is_life_safety).min(free);
@@ -243,16 +272,22 @@ impl Delivery {
             .saturating_sub(self.sent_other)
             .min(free - life_safety)
             .min(unreceived_max.saturating_sub(self.entries_other));
-        let other = self.pace.allows(now, waiting(&|lane| !lane.is_life_safety() && lane != Lane::Evidence)).min(room);
+        let others = waiting(&|lane| !lane.is_life_safety() && lane != Lane::Evidence);
+        let (paced, other) = (self.pace.allows(now, others).min(room), others.min(room));
         // A picture is large: one at a time, and none while an item of life safety is on the same line.
         let quiet = life_safety == 0 && self.sent_life_safety == 0;
         let evidence =
             if quiet && self.sent_evidence == 0 { waiting(&|lane| lane == Lane::Evidence).min(1) } else { 0 };
-        life_safety + other + evidence.min(room - other)
+        Room { life_safety, other, paced, evidence: evidence.min(room - paced) }
     }
 
     fn send(&mut self, item: Item, now: Timestamp) -> Option<Publication> {
         let key = item.key;
+        if key.lane() == Lane::Evidence && (self.sent_evidence > 0 || self.sent_life_safety > 0) {
+            // It came with what is live; its turn is later.
+            self.outbox.release(key);
+            return None;
+        }
         let held_until = self.past.get(&key).and_then(|past| past.hold_until).filter(|until| *until > now);
         if let Some(until) = held_until {
             let held = Entry { id: item.id, alarm: None, state: State::Held, sensed_at: None, due_at: Some(until) };
@@ -295,7 +330,7 @@ impl Delivery {
         counter!("gengfu_uplink_broker_acked_total", "lane" => key.lane().as_str()).increment(1);
         self.outbox.mark(key, Stage::BrokerAcked, now.as_millisecond());
         let past = self.past.entry(key).or_default();
-        (past.losses, past.refusals) = (0, 0);
+        past.refusals = 0;
         let patience =
             if key.lane().is_life_safety() { self.limits.receipt_life_safety } else { self.limits.receipt_other };
         let wait = patience.wait(past.timeouts.saturating_add(1));
@@ -372,8 +407,18 @@ impl Delivery {
         counter!("gengfu_uplink_abandoned_total", "lane" => key.lane().as_str()).increment(1);
         self.past.remove(&key);
         self.abandoned += 1;
-        if let Err(fault) = self.outbox.received(&[id], now.as_millisecond()) {
+        if let Err(fault) = self.outbox.abandon(key, reason, now.as_millisecond()) {
             warn!(id, %fault, "an item that cannot be sent stays in the outbox; it is tried again after a restart");
+        }
+    }
+
+    /// The connection ended right after the broker's PUBACK for this item: as if it had been lost. (mosquitto 2.0 with `max_queued_messages 0`
+    /// acknowledges what its ACL refuses, and hangs up.) To be told before [`Self::lost`].
+    pub fn lost_after_puback(&mut self, key: ItemKey) {
+        if let Some(entry) = self.entries.get(&key).filter(|entry| entry.state == State::BrokerAcked) {
+            let entry = Entry { id: entry.id.clone(), alarm: entry.alarm.clone(), state: State::Sent, ..*entry };
+            self.remove(key);
+            self.insert(key, Entry { due_at: None, ..entry });
         }
     }
 
@@ -455,6 +500,8 @@ impl Delivery {
             let Some(entry) = self.remove(key) else { continue };
             if entry.state == State::BrokerAcked {
                 let past = self.past.entry(key).or_default();
+                // The connection has outlived its acknowledgement by long.
+                past.losses = 0;
                 past.timeouts = past.timeouts.saturating_add(1);
                 warn!(hop = "overdue", id = %entry.id, alarm = entry.alarm.as_deref(), lane = key.lane().as_str(),
                     timeouts = past.timeouts, "no receipt from the dispatch centre in time; sent again");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::backoff::{Backoff, later};
+use super::backoff::{Backoff, between, later};
 
 /// Lost with the connection this often in a row without an acknowledgement: suspected of ending it.
 const SUSPECT_AFTER_LOSSES: u32 = 3;
@@ -23,6 +23,7 @@ struct Hold {
     losses: u32,
     refusals: u32,
     until: Option<Timestamp>,
+    lost_at: Option<Timestamp>,
 }
 
 /// The account.
@@ -38,19 +39,23 @@ impl Holds {
         }
     }
 
-    /// A connection ended with a message on this topic unacknowledged.
+    /// A connection ended with a message on this topic unacknowledged, or right after its acknowledgement.
     pub fn lost(&mut self, topic: &str, now: Timestamp) {
         if let Some(hold) = self.entry(topic) {
-            hold.losses = hold.losses.saturating_add(1);
+            let in_a_row = hold.lost_at.is_some_and(|at| between(at, now) <= 2 * PAUSE.ceiling);
+            hold.losses = if in_a_row { hold.losses.saturating_add(1) } else { 1 };
+            hold.lost_at = Some(now);
             if hold.losses >= SUSPECT_AFTER_LOSSES {
                 hold.until = Some(later(now, PAUSE.wait(hold.losses - SUSPECT_AFTER_LOSSES + 1)));
             }
         }
     }
 
-    /// The broker took it.
+    /// The broker took it. Its losses are remembered for a while: some brokers acknowledge what they refuse, and hang up then.
     pub fn taken(&mut self, topic: &str) {
-        self.0.remove(topic);
+        if let Some(hold) = self.0.get_mut(topic) {
+            (hold.refusals, hold.until) = (0, None);
+        }
     }
 
     /// Not to be tried yet.
@@ -94,8 +99,11 @@ mod tests {
         let mut holds = Holds::default();
         (0..2).for_each(|n| holds.lost("t", at(n)));
         assert!(!holds.is_held("t", at(2)));
+        holds.taken("t");
         holds.lost("t", at(2));
         assert!(holds.is_held("t", at(3)) && !holds.is_held("t", at(12)));
+        holds.lost("t", at(90_000));
+        assert!(!holds.is_held("t", at(90_000)), "a loss of yesterday does not count");
     }
 
     #[test]

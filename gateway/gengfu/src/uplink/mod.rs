@@ -45,6 +45,7 @@ mod missing;
 mod mqtt;
 pub mod options;
 mod pace;
+mod parts;
 mod respond;
 mod session;
 pub mod status;

@@ -26,7 +26,7 @@ use super::holds::Holds;
 use super::missing::Receipts;
 use super::options::{BrokerConfig, SessionOptions};
 use super::respond::Wishes;
-use super::session::{End, Session};
+use super::session::{End, Session, Suspect};
 use super::status::{Known, Latencies, LinkState, UplinkStatus};
 use super::{UplinkConfig, UplinkParts};
 
@@ -230,6 +230,11 @@ impl Pump {
             self.replies.push_front(reply);
         }
         if let End::Lost(lost) = &end {
+            match session.hung_up_after(lost, now) {
+                Some(Suspect::Item(key)) => self.delivery.lost_after_puback(key),
+                Some(Suspect::Topic(topic)) => self.holds.lost(&topic, now),
+                None => {}
+            }
             session.unsent_topics(&self.topics).iter().for_each(|topic| self.holds.lost(topic, now));
             if lost.cause.is_refusal() {
                 // An MQTT 5 broker that hangs up on a message says why; which one it was, the account of losses finds out.
@@ -329,9 +334,7 @@ impl Pump {
 
     /// Nothing is under way or waits: a good moment to change brokers.
     pub(super) fn is_quiet(&self) -> bool {
-        self.delivery.is_idle()
-            && self.replies.is_empty()
-            && self.parts.outbox.stats().lanes.iter().all(|l| l.pending == 0)
+        self.delivery.is_idle() && self.replies.is_empty() && self.parts.outbox.waiting().iter().all(|n| *n == 0)
     }
 
     /// Renews the status if it is due, or at once when something important happened.
@@ -410,6 +413,7 @@ impl Pump {
             pending: per_lane(&|l| l.pending),
             oldest_pending_at: oldest.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
             dropped: per_lane(&|l| l.dropped),
+            abandoned: per_lane(&|l| l.abandoned),
             at: now,
         };
         let message = self.json(self.topics.statement(), &statement, true);

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use gengfu_contract::command::{Reply, VERBS};
+use gengfu_contract::command::{Outcome, Reply, VERBS};
 use gengfu_contract::state::{DispatchStatus, Presence};
 use gengfu_outbox::ItemKey;
 use jiff::Timestamp;
@@ -23,15 +23,20 @@ use super::backoff::{between, later};
 use super::brokers::Switch;
 use super::commands::{self, Verdict};
 use super::connection::{Arrived, Connection, Lost, Message, NotTaken, Refusal, Signal, Subscription};
-use super::copies::EvidenceFault;
+use super::copies::{EvidenceFault, EvidenceItem};
 use super::delivery::{Body, Publication};
 use super::ledger::Ledger;
 use super::mqtt::Pump;
+use super::parts::Parts;
 
 /// Postings of the board, and answers to commands, that may each be on the wire at one time.
 pub(super) const SMALL_MAX: usize = 16;
 /// Room for a packet's head beside topic and body.
 const HEAD_BYTES: usize = 256;
+/// A broker that hangs up on what it has just acknowledged does so at once.
+const HANGS_UP_WITHIN: Duration = Duration::from_secs(1);
+/// What the numbers of a part add to its picture's topic.
+const PART_TOPIC_BYTES: usize = 24;
 /// After a fault of the store the next try comes after this.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// After the subscription a broker shows what it holds at once; so long it may take.
@@ -55,6 +60,13 @@ pub(super) enum End {
     Return(Box<Connection>, Signal),
 }
 
+/// What the broker acknowledged last before it hung up.
+#[derive(Debug, Clone)]
+pub(super) enum Suspect {
+    Item(ItemKey),
+    Topic(String),
+}
+
 /// Why the pump ended, short of a loss.
 enum Leave {
     Shutdown,
@@ -65,6 +77,8 @@ enum Leave {
 /// What a message on the wire stands for.
 enum Ticket {
     Item(ItemKey),
+    /// A part of the picture under way.
+    Part(ItemKey),
     Posting {
         topic: String,
         generation: u64,
@@ -83,6 +97,10 @@ pub(super) struct Session {
     connected: Option<Signal>,
     /// A connection to the preferred broker, while it is looked at from another one.
     probe: Option<Connection>,
+    /// What the broker acknowledged last, and when.
+    acked_last: Option<(Timestamp, Suspect)>,
+    /// It is still to be said that we are here.
+    presence_due: bool,
     /// The answer to the first subscription has come.
     subscribed: bool,
     /// Own retained topics are read until then.
@@ -94,6 +112,8 @@ pub(super) struct Session {
     replies: usize,
     packet_bytes_max: usize,
     loading: Option<Loading>,
+    /// A picture that goes in parts.
+    parts: Option<(Parts, EvidenceItem)>,
     store_retry_at: Option<Timestamp>,
 }
 
@@ -103,6 +123,8 @@ impl Session {
             connection,
             connected: None,
             probe: None,
+            acked_last: None,
+            presence_due: true,
             subscribed: false,
             own_until: None,
             small_max: SMALL_MAX,
@@ -111,6 +133,7 @@ impl Session {
             replies: 0,
             packet_bytes_max: usize::MAX,
             loading: None,
+            parts: None,
             store_retry_at: None,
         }
     }
@@ -162,26 +185,39 @@ impl Session {
         self.small_max = receive_max.map_or(SMALL_MAX, |max| SMALL_MAX.min(usize::from(max / 4).max(1)));
         pump.delivery.connected(receive_max);
         pump.online(now);
-        let subscription = |filter, not_own, at_most_once| Subscription { filter, not_own, at_most_once };
+        // Retained state repairs itself with the next connection: QoS 0 is enough, and costs a clustered broker far less.
+        let state = |filter, not_own| Subscription { filter, not_own, at_most_once: true };
         let [alarms, devices] = own_retained(pump);
         let wanted = [
-            subscription(pump.topics.command_filter(), false, false),
-            // The centre's presence is only a hint: receipts tell whether it is there.
-            subscription(pump.topics.dispatch_status(), false, true),
+            Subscription { filter: pump.topics.command_filter(), not_own: false, at_most_once: false },
+            state(pump.topics.dispatch_status(), false),
             // What we left there: alarms that are over and devices that are no more are emptied.
-            subscription(alarms, true, true),
-            subscription(devices, true, true),
+            state(alarms, true),
+            state(devices, true),
         ];
         self.connection.subscribe(&wanted).map_err(no_place)?;
         if session_present {
             // An earlier connection may have watched its own events, and the broker remembers.
             self.connection.unsubscribe(&pump.topics.event()).map_err(no_place)?;
         }
-        let presence = pump.presence(Presence::Online);
-        if !pump.holds.is_held(&presence.topic, now) {
-            self.publish(Ticket::Presence, presence, now)?;
-        }
+        self.say_we_are_here(pump, now)?;
         Ok(true)
+    }
+
+    fn say_we_are_here(&mut self, pump: &Pump, now: Timestamp) -> Result<(), Lost> {
+        let presence = pump.presence(Presence::Online);
+        if self.presence_due && !pump.holds.is_held(&presence.topic, now) {
+            self.publish(Ticket::Presence, presence, now)?;
+            self.presence_due = false;
+        }
+        Ok(())
+    }
+
+    /// What the broker probably hung up on: what it acknowledged right before. (Some acknowledge what they refuse, and hang up.)
+    pub(super) fn hung_up_after(&self, lost: &Lost, now: Timestamp) -> Option<Suspect> {
+        let (at, suspect) = self.acked_last.as_ref()?;
+        let abrupt = matches!(lost.cause, Cause::BrokerUnreachable | Cause::BrokerEnded);
+        (abrupt && between(*at, now) <= HANGS_UP_WITHIN).then(|| suspect.clone())
     }
 
     /// Pumps until there is a reason to leave.
@@ -257,7 +293,7 @@ impl Session {
             }
         }
         if self.subscribed && pump.status.overdue > 0 && pump.receipts.wants_echo() {
-            let own = Subscription { filter: pump.topics.event(), not_own: false, at_most_once: false };
+            let own = Subscription { filter: pump.topics.event(), not_own: false, at_most_once: true };
             self.connection.subscribe(&[own]).map_err(no_place)?;
             pump.receipts.echo_asked();
         }
@@ -307,6 +343,7 @@ impl Session {
                 later_ones.push(publication);
             }
         }
+        self.say_we_are_here(pump, now)?;
         while self.replies < self.small_max
             && let Some(reply) = pump.replies.pop_front()
         {
@@ -329,6 +366,18 @@ impl Session {
         for publication in later_ones {
             self.publish_item(pump, publication, now)?;
         }
+        self.publish_parts(pump, now)
+    }
+
+    /// Hands over the next parts of a picture.
+    fn publish_parts(&mut self, pump: &Pump, now: Timestamp) -> Result<(), Lost> {
+        while let Some((parts, item)) = &mut self.parts
+            && let Some((part, of, payload)) = parts.next()
+        {
+            let (key, topic) = (parts.key, pump.topics.evidence_part(&item.alarm_id, item.n, part, of));
+            let content_type = Some("application/octet-stream");
+            self.publish(Ticket::Part(key), Message { topic, payload, content_type, ..Message::default() }, now)?;
+        }
         Ok(())
     }
 
@@ -336,6 +385,15 @@ impl Session {
     fn answer(&mut self, pump: &mut Pump, reply: Reply, now: Timestamp) -> Result<(), Lost> {
         let wish = pump.wishes.of(&reply.cmd_id);
         let mut message = pump.json(pump.topics.reply(&reply.cmd_id), &reply, false);
+        if message.payload.len() + message.topic.len() + HEAD_BYTES > self.packet_bytes_max {
+            let (bytes, most) = (message.payload.len(), self.packet_bytes_max);
+            let why = super::advice::text(
+                format!("应答 {bytes} 字节，超过服务器上限 {most} 字节"),
+                format!("the answer has {bytes} bytes, the broker takes at most {most}; ask for less at a time"),
+            );
+            let short = Reply::new(&reply.cmd_id, Outcome::Refused, Some(why), now);
+            message = pump.json(message.topic, &short, false);
+        }
         if pump.holds.is_held(&message.topic, now) {
             warn!(cmd_id = %reply.cmd_id, "the broker does not take this answer; the centre repeats its command");
             return Ok(());
@@ -398,13 +456,27 @@ impl Session {
         (publication, picture): (Publication, Result<Vec<u8>, EvidenceFault>),
     ) -> Result<(), Lost> {
         let now = pump.now();
-        match picture {
-            Ok(bytes) => self.publish_bytes(pump, publication.key, publication.topic, bytes, "image/jpeg", now),
-            Err(fault) => {
-                pump.delivery.abandoned(publication.key, &fault.to_string(), now);
+        let Publication { key, topic, body, .. } = publication;
+        match (picture, body) {
+            (Ok(bytes), Body::Evidence(item)) if bytes.len() + topic.len() + HEAD_BYTES > self.packet_bytes_max => {
+                let part_max = self.packet_bytes_max.saturating_sub(topic.len() + PART_TOPIC_BYTES + HEAD_BYTES);
+                match Parts::new(key, &bytes, part_max) {
+                    Some(parts) => self.parts = Some((parts, item)),
+                    None => self.too_large(pump, key, &topic, bytes.len(), now),
+                }
+                self.publish_parts(pump, now)
+            }
+            (Ok(bytes), _) => self.publish_bytes(pump, key, topic, bytes, "image/jpeg", now),
+            (Err(fault), _) => {
+                pump.delivery.abandoned(key, &fault.to_string(), now);
                 Ok(())
             }
         }
+    }
+
+    fn too_large(&self, pump: &mut Pump, key: ItemKey, topic: &str, bytes: usize, now: Timestamp) {
+        let text = format!("{bytes} bytes, the broker takes at most {}", self.packet_bytes_max);
+        refuse_item(pump, key, topic, Refusal { cause: Cause::PacketTooLarge, text }, now);
     }
 
     fn publish_bytes(
@@ -418,8 +490,7 @@ impl Session {
     ) -> Result<(), Lost> {
         let bytes = payload.len() + topic.len() + HEAD_BYTES;
         if bytes > self.packet_bytes_max {
-            let text = format!("{bytes} bytes, the broker takes at most {}", self.packet_bytes_max);
-            refuse_item(pump, key, &topic, Refusal { cause: Cause::PacketTooLarge, text }, now);
+            self.too_large(pump, key, &topic, bytes, now);
             return Ok(());
         }
         let expiry = (key.lane() == gengfu_outbox::Lane::Telemetry).then_some(TELEMETRY_EXPIRY);
@@ -469,6 +540,19 @@ impl Session {
         pump.refresh_status(now, true);
     }
 
+    fn part_acked(&mut self, pump: &mut Pump, key: ItemKey, refusal: Option<Refusal>, now: Timestamp) {
+        let Some((parts, _)) = self.parts.as_mut().filter(|(parts, _)| parts.key == key) else { return };
+        match refusal {
+            None if !parts.acknowledged() => return,
+            None => pump.delivery.broker_acked(key, now),
+            Some(refusal) => {
+                let topic = pump.topics.evidence_part("+", 0, 0, 0);
+                refuse_item(pump, key, &topic, refusal, now);
+            }
+        }
+        self.parts = None;
+    }
+
     fn acked(&mut self, pump: &mut Pump, ticket: Ticket, refusal: Option<Refusal>, now: Timestamp) {
         pump.status.last_puback_at = Some(now);
         pump.brokers.acknowledged();
@@ -477,6 +561,7 @@ impl Session {
                 let is_event = key.sequence().is_some();
                 match refusal {
                     None => {
+                        self.acked_last = Some((now, Suspect::Item(key)));
                         pump.delivery.broker_acked(key, now);
                         if is_event {
                             pump.receipts.event_acknowledged(now);
@@ -487,6 +572,10 @@ impl Session {
                         refuse_item(pump, key, &topic, refusal, now);
                     }
                 }
+                return;
+            }
+            Ticket::Part(key) => {
+                self.part_acked(pump, key, refusal, now);
                 return;
             }
             Ticket::Posting { topic, generation } => {
@@ -511,6 +600,7 @@ impl Session {
         match refusal {
             None => {
                 pump.holds.taken(&topic);
+                self.acked_last = Some((now, Suspect::Topic(topic.clone())));
                 if pump.refused.as_ref().is_some_and(|(refused, _)| *refused == topic) {
                     pump.refused = None;
                 }
@@ -547,7 +637,10 @@ impl Session {
     fn command(&mut self, pump: &mut Pump, verb: &str, cmd_id: &str, arrived: &Arrived, now: Timestamp) {
         let own = [pump.topics.reply(""), pump.topics.dispatch_status().trim_end_matches("status").to_owned()];
         if let Some(topic) = pump.wishes.note(cmd_id, arrived, &own) {
-            warn!(verb, cmd_id, topic, "a response topic outside this gateway's reply/ and the site's dispatch/ is not used");
+            warn!(
+                verb,
+                cmd_id, topic, "a response topic outside this gateway's reply/ and the site's dispatch/ is not used"
+            );
         }
         let verdict = commands::read(verb, cmd_id, &arrived.payload, arrived.retained, now);
         let known = if VERBS.contains(&verb) { verb.to_owned() } else { "unknown".to_owned() };
@@ -614,7 +707,7 @@ impl Session {
     /// Topics of what is no item and was handed over and not acknowledged.
     pub(super) fn unsent_topics(&self, topics: &gengfu_contract::topic::Topics) -> Vec<String> {
         let topic = |ticket: &Ticket| match ticket {
-            Ticket::Item(_) => None,
+            Ticket::Item(_) | Ticket::Part(_) => None,
             Ticket::Posting { topic, .. } | Ticket::Copy(topic) => Some(topic.clone()),
             Ticket::Reply(reply) => Some(topics.reply(&reply.cmd_id)),
             Ticket::Presence => Some(topics.status()),

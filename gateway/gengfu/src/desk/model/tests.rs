@@ -117,6 +117,7 @@ fn the_statement_shows_what_has_not_come_yet() {
         pending: [(Lane::City, 2)].into(),
         oldest_pending_at: None,
         dropped: BTreeMap::new(),
+        abandoned: BTreeMap::new(),
         at: at(2),
     };
     feed(&mut model, "gengfu/v1/s/g/statement", &statement, 2);

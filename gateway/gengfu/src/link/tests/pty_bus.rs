@@ -133,31 +133,3 @@ async fn a_bus_works_on_a_real_terminal() {
     let saved = gateway.ends().await;
     assert_eq!(saved.len(), 8, "each node has a cursor of its own");
 }
-
-/// Prints the figures of docs/wire-protocol.md. Not judged: it measures the machine too.
-#[test]
-#[ignore = "a measurement of ten seconds; run it with --ignored --nocapture"]
-fn what_an_idle_bus_of_32_nodes_costs() {
-    let building = Building::new(32);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut gateway = Gateway::of(building.config(), std::collections::BTreeMap::new());
-        let last = slug("door-31");
-        gateway.until_seen(|it| it.device == last).await;
-        let polls = |stats: &super::super::LinkStats| stats.polls;
-        let (cpu, began, before) = (cpu(), Instant::now(), polls(&gateway.state_of(0, |_| true).await));
-        let end = gateway.state_of(0, |stats| stats.polls >= before + 40).await;
-        let (cpu, wall) = (self::cpu() - cpu, began.elapsed());
-        println!(
-            "32 idle nodes: {:.2} % of a core, a node is asked every {:.0} ms",
-            100.0 * cpu.as_secs_f64() / wall.as_secs_f64(),
-            1e3 * wall.as_secs_f64() / (polls(&end) - before) as f64
-        );
-        gateway.ends().await;
-    });
-}
-
-fn cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap(), u32::try_from(time.tv_nsec).unwrap())
-}

@@ -402,6 +402,67 @@ fn life_safety_latency_is_from_sensed_to_receipt() {
     assert_eq!(delivered, [expected]);
 }
 
+#[test]
+fn an_item_that_is_acknowledged_and_ends_every_connection_steps_back_for_the_others() {
+    let mut s = Script::new();
+    s.journal(CITY, "denied c2");
+    for _ in 0..3 {
+        assert_eq!(s.sent(), "denied@1 c2@2");
+        let key = s.last[0].key;
+        s.puback(1);
+        s.delivery.lost_after_puback(key);
+        s.lost();
+        s.connack();
+    }
+    assert_eq!((s.sent().as_str(), s.delivery.figures().held), ("c2@1", 1));
+    s.now = s.delivery.next_deadline().unwrap();
+    assert_eq!(s.sent(), "denied@2");
+    s.puback(2);
+    assert_eq!(s.receipt("denied c2"), 2, "whatever was suspected");
+    assert_eq!((s.pending(), s.delivery.figures()), (0, Figures::default()));
+}
+
+#[test]
+fn after_an_outage_what_happens_now_goes_before_what_gathered_within_its_lane() {
+    let mut s = Script::with(Limits { window: 4, life_safety_reserve: 1, ..Limits::default() });
+    s.lost();
+    s.journal(CITY, "old1 old2 old3 old4 old5");
+    s.seconds_later(600);
+    s.connack();
+    assert_eq!(s.sent(), "old1@1 old2@2 old3@3");
+    s.journal(CITY, "new1 new2");
+    (1..=3).for_each(|packet| s.puback(packet));
+    assert_eq!(s.sent(), "new1@4 new2@5 old4@6");
+    assert_eq!((s.event(0).historical, s.event(2).historical), (None, Some(true)));
+}
+
+#[test]
+fn what_happens_now_does_not_keep_the_pace_of_the_backlog() {
+    let mut s = Script::with(Limits { backlog_per_s: 10, ..Limits::default() });
+    s.lost();
+    let old: Vec<String> = (0..300).map(|n| format!("old{n}")).collect();
+    s.journal(CITY, &old.join(" "));
+    s.connack();
+    assert_eq!(s.sent().split(' ').count(), 16, "a burst, then the pace");
+    s.journal(CITY, "new1 new2");
+    s.journal(FIRE, "f1");
+    assert_eq!(s.sent(), "f1@17 new1@18 new2@19");
+    s.now += jiff::SignedDuration::from_millis(200);
+    assert_eq!(s.sent(), "old16@20 old17@21");
+}
+
+#[test]
+fn a_picture_that_is_gone_is_abandoned_with_its_reason() {
+    let mut s = Script::new();
+    let mut batch = s.outbox.batch();
+    batch.attach(Lane::Evidence, "A/1", 0, b"no evidence item").unwrap();
+    batch.commit().unwrap();
+    assert_eq!(s.sent(), "");
+    assert_eq!((s.delivery.figures().abandoned, s.pending()), (1, 0));
+    let trace = s.outbox.trace("A/1").unwrap().unwrap();
+    assert!(trace.abandoned_because.is_some_and(|why| why.contains("no evidence item")), "told in the trace");
+}
+
 /// Random faults against the whole of it: whatever happens, every item is received in the end, a lane's first sendings are in order,
 /// and the window is never exceeded.
 #[test]
@@ -417,7 +478,7 @@ fn random_faults(seed: u64) {
     let mut random = Jitter::new(seed);
     let mut s = Script::with(Limits { window: 6, life_safety_reserve: 2, unreceived_max: 9, ..Limits::default() });
     let (mut count, mut on_wire, mut at_centre) = ([0_u32; 2], Vec::<(u16, String)>::new(), Vec::<String>::new());
-    let mut newest_first_sent = [0_u64; 7];
+    let (mut newest_first_sent, mut backlog_to) = ([[0_u64; 7]; 2], 0);
     for step in 0..600 {
         let faults = step < 400;
         match random.next_u64() % 10 {
@@ -430,6 +491,8 @@ fn random_faults(seed: u64) {
                 s.lost();
                 s.connack();
                 on_wire.clear();
+                // What was live and never sent is backlog now; the backlog begins anew.
+                newest_first_sent[0] = [0; 7];
             }
             3 if faults && !on_wire.is_empty() => {
                 let (packet, _) = on_wire.swap_remove(index(&mut random, on_wire.len()));
@@ -455,7 +518,9 @@ fn random_faults(seed: u64) {
             let Body::Event(bytes) = &publication.body else { panic!("an event") };
             let event = Event::parse(bytes).unwrap();
             if event.attempt == Some(1) {
-                let newest = &mut newest_first_sent[publication.key.lane().index()];
+                // Live items have an order, and the backlog has one.
+                let side = usize::from(event.sequence > backlog_to);
+                let newest = &mut newest_first_sent[side][publication.key.lane().index()];
                 assert!(event.sequence > *newest, "seed {seed} step {step}: order within the lane");
                 *newest = event.sequence;
             }

@@ -1,10 +1,7 @@
-//! A mosquitto, a gateway's uplink and a desk, joined as the daemon joins them. Owns the rig of these tests; the assertions are theirs.
-#![allow(clippy::unwrap_used, dead_code)]
+//! A gateway's uplink and a desk, joined as the daemon joins them, in this process. Owns the rig of these tests; the assertions are theirs.
+#![allow(clippy::unwrap_used)]
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,130 +26,6 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn slug(name: &str) -> Slug {
     Slug::new(name).unwrap()
-}
-
-/// Whether the test can run; says so when not. With `GENGFU_NO_SKIP` a missing mosquitto is a failure.
-pub fn have_mosquitto() -> bool {
-    let have = Command::new("mosquitto").arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !have {
-        let forbidden = std::env::var_os("GENGFU_NO_SKIP").is_some_and(|v| v != "0" && !v.is_empty());
-        assert!(!forbidden, "mosquitto is not installed (make setup installs it), and GENGFU_NO_SKIP forbids skipping");
-        println!("skipped, because mosquitto is not installed (make setup installs it)");
-    }
-    have
-}
-
-/// A real mosquitto that keeps nothing over a restart.
-pub struct Mosquitto {
-    pub port: u16,
-    config: PathBuf,
-    child: Child,
-}
-
-impl Mosquitto {
-    pub fn start(dir: &Path, acl: Option<&str>) -> Self {
-        Self::start_with(dir, acl, "")
-    }
-
-    /// Starts one that wants TLS and a client's certificate; answers are awaited on the TCP level only.
-    pub fn start_tls(dir: &Path, certificates: &Path) -> Self {
-        let file = |name: &str| certificates.join(name).display().to_string();
-        let extra = format!(
-            "cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n",
-            file("ca.pem"),
-            file("server.pem"),
-            file("server.key")
-        );
-        Self::start_with(dir, None, &extra)
-    }
-
-    fn start_with(dir: &Path, acl: Option<&str>, extra: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = dir.join("mosquitto.conf");
-        let mut text = format!(
-            "listener {port} 127.0.0.1\nuser root\nallow_anonymous true\npersistence false\nmax_queued_messages 0\nlog_dest none\n"
-        );
-        if let Some(acl) = acl {
-            std::fs::write(dir.join("acl"), acl).unwrap();
-            text += &format!("acl_file {}\n", dir.join("acl").display());
-        }
-        text += extra;
-        std::fs::write(&config, text).unwrap();
-        let child = Self::spawn(&config);
-        let broker = Self { port, config, child };
-        if extra.is_empty() {
-            broker.wait_until_ready();
-        }
-        broker
-    }
-
-    fn spawn(config: &Path) -> Child {
-        Command::new("mosquitto").arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// Starts it again, with nothing remembered.
-    pub fn restart(&mut self) {
-        self.child = Self::spawn(&self.config);
-        self.wait_until_ready();
-    }
-
-    pub fn signal(&self, signal: libc::c_int) {
-        // SAFETY: kill(2) of a child that has not been waited for.
-        assert_eq!(unsafe { libc::kill(self.child.id().cast_signed(), signal) }, 0);
-    }
-
-    fn wait_until_ready(&self) {
-        for _ in 0..2000 {
-            if connack(self.port).is_ok() {
-                return;
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-        panic!("mosquitto does not answer on port {}", self.port);
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// An authority, a broker's certificate for 127.0.0.1 and a gateway's, made with openssl in `dir`. False when openssl is missing.
-pub fn make_certificates(dir: &Path) -> bool {
-    let openssl = |args: &str| {
-        let done = Command::new("openssl").args(args.split(' ')).current_dir(dir).output();
-        done.is_ok_and(|done| {
-            assert!(done.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&done.stderr));
-            true
-        })
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    if !openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca")) {
-        println!("skipped, because openssl is not installed");
-        return false;
-    }
-    for (name, extension) in [("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")] {
-        std::fs::write(dir.join("extension"), extension).unwrap();
-        openssl(&format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
-        openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 2 -extfile extension"
-        ));
-    }
-    true
-}
-
-fn connack(port: u16) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    stream.write_all(&[0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, 0x02, 0, 10, 0, 0])?;
-    stream.read_exact(&mut [0_u8; 4])
 }
 
 pub fn broker(port: u16, protocol: Protocol, client_id: &str) -> BrokerConfig {
@@ -318,7 +191,7 @@ fn append(batch: &mut gengfu_outbox::Batch<'_>, id: &str, lane: Lane, fill: impl
 pub struct Desk {
     pub model: Arc<Mutex<DeskModel>>,
     pub events: mpsc::Receiver<DeskEvent>,
-    pub orders: mpsc::Sender<Order>,
+    _orders: mpsc::Sender<Order>,
     pub shutdown: CancellationToken,
     pub task: JoinHandle<Result<(), desk::DeskError>>,
     /// Everything seen so far.
@@ -344,7 +217,7 @@ impl Desk {
             shutdown: shutdown.clone(),
         };
         let task = tokio::spawn(desk::run(config, parts));
-        Self { model, events, orders, shutdown, task, seen: Vec::new() }
+        Self { model, events, _orders: orders, shutdown, task, seen: Vec::new() }
     }
 
     /// Waits for an event of the desk.
@@ -411,4 +284,63 @@ pub fn alarm(id: &str, kind: AlarmKind, picture: Option<&[u8]>) -> AlarmData {
         side: None,
         case: None,
     }
+}
+
+/// A bare MQTT 5 client of the broker at `port`, subscribed to `filters`.
+pub async fn client(port: u16, id: &str, filters: &[&str]) -> (rumqttc::v5::AsyncClient, rumqttc::v5::EventLoop) {
+    let mut options = rumqttc::v5::MqttOptions::new(id, "127.0.0.1", port);
+    options.set_keep_alive(Duration::from_secs(5));
+    options.set_max_packet_size(Some(8 << 20));
+    let (client, mut events) = rumqttc::v5::AsyncClient::new(options, 1024);
+    for filter in filters {
+        client.try_subscribe(*filter, rumqttc::v5::mqttbytes::QoS::AtLeastOnce).unwrap();
+    }
+    let mut answered = 0;
+    while answered < filters.len().max(1) {
+        use rumqttc::v5::mqttbytes::v5::Packet;
+        let wanted = if filters.is_empty() { "CONNACK" } else { "SUBACK" };
+        match tokio::time::timeout(PATIENCE, events.poll()).await.expect(wanted).expect(wanted) {
+            rumqttc::v5::Event::Incoming(Packet::SubAck(_)) => answered += 1,
+            rumqttc::v5::Event::Incoming(Packet::ConnAck(_)) if filters.is_empty() => answered += 1,
+            _ => {}
+        }
+    }
+    (client, events)
+}
+
+/// The next message that this client is sent.
+pub async fn message(events: &mut rumqttc::v5::EventLoop) -> rumqttc::v5::mqttbytes::v5::Publish {
+    loop {
+        let event =
+            tokio::time::timeout(PATIENCE, events.poll()).await.expect("a message comes").expect("a connection");
+        if let rumqttc::v5::Event::Incoming(rumqttc::v5::mqttbytes::v5::Packet::Publish(publish)) = event {
+            return publish;
+        }
+    }
+}
+
+/// The topics that match `filter` and hold something on the broker at `port`; asked again until there are `count` of them.
+pub async fn retained(port: u16, filter: &str, count: usize) -> Vec<String> {
+    let look = async {
+        loop {
+            let (client, mut events) = client(port, "looker", &["marker"]).await;
+            // Whatever is retained comes before this marker.
+            client.try_subscribe(filter, rumqttc::v5::mqttbytes::QoS::AtLeastOnce).unwrap();
+            client.try_publish("marker", rumqttc::v5::mqttbytes::QoS::AtLeastOnce, false, "x").unwrap();
+            let mut held = std::collections::BTreeSet::new();
+            loop {
+                let publish = message(&mut events).await;
+                match std::str::from_utf8(&publish.topic).unwrap() {
+                    "marker" => break,
+                    topic if publish.retain => drop(held.insert(topic.to_owned())),
+                    _ => {}
+                }
+            }
+            if held.len() == count {
+                return held.into_iter().collect();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, look).await.expect("the broker holds what is wanted")
 }

@@ -1,21 +1,84 @@
 //! The road from the outbox to the desk over a real broker. Goal: what was journaled arrives, whatever happens to the broker, the
 //! connection or either end, and faults show as states. Method: mosquitto as a process that is killed, frozen and restarted
-//! empty, over both MQTT versions; the embedded broker of the demonstration; the real uplink, outbox and desk.
+//! empty, over both MQTT versions; the embedded broker of the demonstration; the real uplink, outbox and desk, in this process.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod brokers;
+mod missing;
+mod protocol;
+mod rig;
 
+use std::future::Future;
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use common::*;
 use gengfu::config::Protocol::{self, Mqtt5, Mqtt311};
 use gengfu::demo::broker::{BrokerPorts, start as start_embedded};
 use gengfu::desk::{Arrival, DeskEvent};
-use gengfu::uplink::{LinkState, TlsFiles};
+use gengfu::uplink::LinkState;
 use gengfu_contract::command::{Command, Outcome, Reply};
-use gengfu_contract::state::{AlarmSnapshot, Presence};
+use gengfu_contract::state::{AlarmSnapshot, DeviceState, Presence};
 use gengfu_contract::topic::Topics;
 use gengfu_contract::words::AlarmKind;
+use hil_tests::broker::{Broker, BrokerOptions, Memory};
+use hil_tests::skip::{self, need};
+use rig::*;
+
+fn main() -> ExitCode {
+    macro_rules! on_mosquitto {
+        ($($name:literal => $test:expr),* $(,)?) => {
+            vec![$(skip::test($name, need::tool("mosquitto"), || run($test)),)*]
+        };
+    }
+    let mut tests = on_mosquitto![
+        "the_whole_road_over_mosquitto_with_mqtt_5" => over_mosquitto(Mqtt5),
+        "the_whole_road_over_mosquitto_with_mqtt_3_1_1" => over_mosquitto(Mqtt311),
+        "nothing_is_missing_after_the_broker_was_killed_and_restarted_empty_with_mqtt_5" => a_broker_killed_and_restarted_empty(Mqtt5),
+        "nothing_is_missing_after_the_broker_was_killed_and_restarted_empty_with_mqtt_3_1_1" => a_broker_killed_and_restarted_empty(Mqtt311),
+        "a_frozen_broker_is_noticed_and_everything_arrives_when_it_thaws" => a_frozen_broker(),
+        "a_gateway_that_dies_is_told_by_its_will_and_goes_on_where_it_was" => a_gateway_that_dies(),
+        "a_desk_that_comes_late_gets_everything_and_missing_receipts_are_a_state_until_then" => a_desk_that_comes_late(),
+        "a_topic_the_broker_refuses_shows_as_a_state_and_loses_nothing_with_mqtt_5" => a_refused_topic(),
+        "retained_alarms_that_are_over_and_devices_that_are_no_more_are_emptied_after_a_restart" => retained_leftovers(),
+        "a_broker_that_dies_is_left_for_the_next_and_returned_to_when_it_is_back" => brokers::killed_and_back(),
+        "a_broker_that_takes_and_does_not_acknowledge_is_left" => brokers::frozen(),
+        "a_broker_that_leads_to_no_receipts_is_left" => brokers::without_receipts(),
+        "a_preferred_broker_that_is_back_but_useless_is_left_again_and_nothing_is_lost" => brokers::back_but_useless(),
+        "on_3_1_1_a_broker_that_drops_in_silence_is_told_from_a_centre_that_is_silent" => missing::dropped_or_silent(),
+        "a_centre_that_is_away_is_told_from_one_never_seen" => missing::away_or_never_seen(),
+        "a_topic_of_the_board_that_is_refused_stops_no_alarm" => missing::a_refused_board(),
+        "packet_ids_come_round_many_times_with_mqtt_5" => protocol::packet_ids_come_round(Mqtt5),
+        "packet_ids_come_round_many_times_with_mqtt_3_1_1" => protocol::packet_ids_come_round(Mqtt311),
+        "a_broker_that_takes_one_message_at_a_time_gets_everything" => protocol::one_at_a_time(),
+        "a_picture_larger_than_the_broker_takes_goes_in_parts_with_mqtt_5" => protocol::a_large_picture(Mqtt5),
+        "a_picture_larger_than_the_broker_takes_goes_in_parts_with_mqtt_3_1_1" => protocol::a_large_picture(Mqtt311),
+        "answers_carry_correlation_data_and_go_to_the_response_topic_as_well" => protocol::response_topics(),
+    ];
+    let embedded_too = [("5", Mqtt5), ("3_1_1", Mqtt311)].map(|(name, protocol)| {
+        let name = format!("the_whole_road_over_the_embedded_broker_with_mqtt_{name}");
+        skip::test(&name, need::nothing(), move || {
+            run(async move {
+                let ports = embedded();
+                the_whole_road(if protocol == Mqtt5 { ports.v5 } else { ports.v4 }, protocol).await;
+            });
+        })
+    });
+    tests.extend(embedded_too);
+    skip::main(tests)
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(test);
+}
+
+/// A mosquitto that keeps nothing over a restart, with its files in `dir`.
+fn mosquitto(dir: &Path, acl: Option<&str>, extra: &[&str]) -> Broker {
+    let extra = extra.iter().map(|&line| line.to_owned()).collect();
+    let options = BrokerOptions { acl: acl.map(str::to_owned), extra, ..BrokerOptions::default() };
+    Broker::start(&dir.join("broker"), &options).unwrap()
+}
 
 /// The whole story over a broker: events in order, a picture, the board, an acknowledgement and its reply, receipts, goodbye.
 async fn the_whole_road(port: u16, protocol: Protocol) {
@@ -81,22 +144,10 @@ async fn the_whole_road(port: u16, protocol: Protocol) {
     desk.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_whole_road_over_mosquitto_with_mqtt_5() {
-    if have_mosquitto() {
-        let dir = tempfile::tempdir().unwrap();
-        let mosquitto = Mosquitto::start(dir.path(), None);
-        the_whole_road(mosquitto.port, Mqtt5).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_whole_road_over_mosquitto_with_mqtt_3_1_1() {
-    if have_mosquitto() {
-        let dir = tempfile::tempdir().unwrap();
-        let mosquitto = Mosquitto::start(dir.path(), None);
-        the_whole_road(mosquitto.port, Mqtt311).await;
-    }
+async fn over_mosquitto(protocol: Protocol) {
+    let dir = tempfile::tempdir().unwrap();
+    let mosquitto = mosquitto(dir.path(), None, &[]);
+    the_whole_road(mosquitto.port(), protocol).await;
 }
 
 fn embedded() -> BrokerPorts {
@@ -104,22 +155,12 @@ fn embedded() -> BrokerPorts {
     start_embedded(BrokerPorts { v5: free(), v4: free() }).unwrap().ports
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_whole_road_over_the_embedded_broker_with_mqtt_5() {
-    the_whole_road(embedded().v5, Mqtt5).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_whole_road_over_the_embedded_broker_with_mqtt_3_1_1() {
-    the_whole_road(embedded().v4, Mqtt311).await;
-}
-
 async fn a_broker_killed_and_restarted_empty(protocol: Protocol) {
     let dir = tempfile::tempdir().unwrap();
-    let mut mosquitto = Mosquitto::start(dir.path(), None);
-    let mut desk = Desk::start(dir.path(), broker(mosquitto.port, protocol, "desk"), None, false);
+    let mut mosquitto = mosquitto(dir.path(), None, &[]);
+    let mut desk = Desk::start(dir.path(), broker(mosquitto.port(), protocol, "desk"), None, false);
     desk.connected().await;
-    let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port, protocol, "gengfu-s-g")));
+    let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port(), protocol, "gengfu-s-g")));
     for round in 0..4_u64 {
         gateway.status("online", |s| s.state == LinkState::Online && s.connects > round).await;
         for n in 0..150 {
@@ -129,7 +170,7 @@ async fn a_broker_killed_and_restarted_empty(protocol: Protocol) {
                 mosquitto.kill();
             }
         }
-        mosquitto.restart();
+        mosquitto.restart(Memory::Empty).unwrap();
     }
     gateway.all_received().await;
     let proof = desk.proof();
@@ -140,50 +181,28 @@ async fn a_broker_killed_and_restarted_empty(protocol: Protocol) {
     desk.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_missing_after_the_broker_was_killed_and_restarted_empty_with_mqtt_5() {
-    if have_mosquitto() {
-        a_broker_killed_and_restarted_empty(Mqtt5).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_missing_after_the_broker_was_killed_and_restarted_empty_with_mqtt_3_1_1() {
-    if have_mosquitto() {
-        a_broker_killed_and_restarted_empty(Mqtt311).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_broker_is_noticed_and_everything_arrives_when_it_thaws() {
-    if !have_mosquitto() {
-        return;
-    }
+async fn a_frozen_broker() {
     let dir = tempfile::tempdir().unwrap();
-    let mosquitto = Mosquitto::start(dir.path(), None);
-    let mut desk = Desk::start(dir.path(), broker(mosquitto.port, Mqtt5, "desk"), None, false);
+    let mut mosquitto = mosquitto(dir.path(), None, &[]);
+    let mut desk = Desk::start(dir.path(), broker(mosquitto.port(), Mqtt5, "desk"), None, false);
     desk.connected().await;
-    let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port, Mqtt5, "gengfu-s-g")));
+    let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port(), Mqtt5, "gengfu-s-g")));
     gateway.status("online", |s| s.state == LinkState::Online).await;
-    mosquitto.signal(libc::SIGSTOP);
+    mosquitto.freeze().unwrap();
     gateway.alarm("s1", &alarm("01SMOKE", AlarmKind::Smoke, None));
     let offline = gateway.status("offline", |s| s.state == LinkState::Offline).await;
     assert!(offline.detail.is_some() && offline.remedy.is_some(), "{offline:?}");
-    mosquitto.signal(libc::SIGCONT);
+    mosquitto.thaw().unwrap();
     gateway.all_received().await;
     assert!(desk.proof().holds());
     gateway.stop().await;
     desk.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_dies_is_told_by_its_will_and_goes_on_where_it_was() {
-    if !have_mosquitto() {
-        return;
-    }
+async fn a_gateway_that_dies() {
     let dir = tempfile::tempdir().unwrap();
-    let mosquitto = Mosquitto::start(dir.path(), None);
-    let config = uplink_config(broker(mosquitto.port, Mqtt5, "gengfu-s-g"));
+    let mosquitto = mosquitto(dir.path(), None, &[]);
+    let config = uplink_config(broker(mosquitto.port(), Mqtt5, "gengfu-s-g"));
     let mut gateway = Gateway::start(dir.path(), config.clone());
     gateway.status("online", |s| s.state == LinkState::Online).await;
     (1..=50).for_each(|n| gateway.door(&format!("d{n}")));
@@ -192,7 +211,7 @@ async fn a_gateway_that_dies_is_told_by_its_will_and_goes_on_where_it_was() {
     gateway.task.abort();
     let _ = gateway.task.await;
     drop((gateway.outbox, gateway.board));
-    let mut desk = Desk::start(dir.path(), broker(mosquitto.port, Mqtt5, "desk"), None, false);
+    let mut desk = Desk::start(dir.path(), broker(mosquitto.port(), Mqtt5, "desk"), None, false);
     desk.until(
         "the will",
         |event, _| matches!(event, DeskEvent::Gateway { status, .. } if status.state == Presence::Offline),
@@ -206,19 +225,15 @@ async fn a_gateway_that_dies_is_told_by_its_will_and_goes_on_where_it_was() {
     desk.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_desk_that_comes_late_gets_everything_and_missing_receipts_are_a_state_until_then() {
-    if !have_mosquitto() {
-        return;
-    }
+async fn a_desk_that_comes_late() {
     let dir = tempfile::tempdir().unwrap();
-    let mosquitto = Mosquitto::start(dir.path(), None);
-    let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port, Mqtt311, "gengfu-s-g")));
+    let mosquitto = mosquitto(dir.path(), None, &[]);
+    let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port(), Mqtt311, "gengfu-s-g")));
     gateway.alarm("s1", &alarm("01SMOKE", AlarmKind::Smoke, None));
     let silent = gateway.status("without receipts", |s| s.state == LinkState::NoReceipts).await;
     assert_eq!(silent.overdue_life_safety, 1);
     assert!(silent.remedy.as_ref().is_some_and(|r| r.contains("ACL")), "{silent:?}");
-    let desk = Desk::start(dir.path(), broker(mosquitto.port, Mqtt311, "desk"), None, false);
+    let desk = Desk::start(dir.path(), broker(mosquitto.port(), Mqtt311, "desk"), None, false);
     gateway.all_received().await;
     gateway.status("online again", |s| s.state == LinkState::Online).await;
     assert!(desk.proof().holds());
@@ -226,16 +241,12 @@ async fn a_desk_that_comes_late_gets_everything_and_missing_receipts_are_a_state
     desk.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_the_broker_refuses_shows_as_a_state_and_loses_nothing_with_mqtt_5() {
-    if !have_mosquitto() {
-        return;
-    }
+async fn a_refused_topic() {
     let dir = tempfile::tempdir().unwrap();
     // Everything is allowed but writing events.
     let acl = "topic read #\ntopic write gengfu/v1/s/g/status\ntopic write gengfu/v1/s/g/statement\ntopic write gengfu/v1/s/dispatch/status\n";
-    let mosquitto = Mosquitto::start(dir.path(), Some(acl));
-    let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port, Mqtt5, "gengfu-s-g")));
+    let mosquitto = mosquitto(dir.path(), Some(acl), &[]);
+    let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port(), Mqtt5, "gengfu-s-g")));
     gateway.alarm("s1", &alarm("01SMOKE", AlarmKind::Smoke, None));
     let refused = gateway.status("refused", |s| s.state == LinkState::Refused).await;
     assert!(refused.detail.is_some(), "{refused:?}");
@@ -249,81 +260,42 @@ async fn a_topic_the_broker_refuses_shows_as_a_state_and_loses_nothing_with_mqtt
     gateway.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mutual_tls_lets_the_gateway_in_and_a_wrong_authority_keeps_it_out_with_a_remedy() {
-    let dir = tempfile::tempdir().unwrap();
-    if !have_mosquitto() || !make_certificates(dir.path()) {
-        return;
-    }
-    let mosquitto = Mosquitto::start_tls(dir.path(), dir.path());
-    for protocol in [Mqtt5, Mqtt311] {
-        let mut config = uplink_config(broker(mosquitto.port, protocol, "gengfu-s-g"));
-        let identity = Some((dir.path().join("client.pem"), dir.path().join("client.key")));
-        config.broker.tls = Some(TlsFiles { ca: dir.path().join("ca.pem"), identity: identity.clone() }.into());
-        let store = tempfile::tempdir().unwrap();
-        let mut gateway = Gateway::start(store.path(), config.clone());
-        gateway.status("online", |s| s.state == LinkState::Online).await;
-        gateway.stop().await;
-        // The client's certificate is no authority for the broker's.
-        config.broker.tls = Some(TlsFiles { ca: dir.path().join("client.pem"), identity }.into());
-        let store = tempfile::tempdir().unwrap();
-        let mut gateway = Gateway::start(store.path(), config);
-        let kept_out = gateway.status("offline", |s| s.state == LinkState::Offline).await;
-        assert!(kept_out.remedy.as_ref().is_some_and(|r| r.contains("CA")), "{kept_out:?}");
-        gateway.stop().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement, run by hand: cargo test --release --test uplink_mosquitto drain -- --ignored --nocapture"]
-async fn drain_of_a_backlog() {
-    let dir = tempfile::tempdir().unwrap();
-    let mosquitto = Mosquitto::start(dir.path(), None);
-    let events = 20_000;
-    let mut desk = Desk::start(dir.path(), broker(mosquitto.port, Mqtt5, "desk"), None, false);
-    desk.connected().await;
-    let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port + 1, Mqtt5, "nobody")));
-    gateway.doors(events);
-    let Gateway { outbox, .. } = &gateway;
-    let outbox = outbox.clone();
-    gateway.shutdown.cancel();
-    gateway.status("stopped", |s| s.state == LinkState::Stopped).await;
-    let began = gengfu::clock::Clock::now(&gengfu::clock::SystemClock);
-    let mut gateway = Gateway::start_on(outbox, uplink_config(broker(mosquitto.port, Mqtt5, "gengfu-s-g")));
-    gateway.all_received().await;
-    let took = gengfu::clock::Clock::now(&gengfu::clock::SystemClock).duration_since(began).as_secs_f64();
-    println!("{events} events, outbox to receipt, in {took:.2} s: {:.0}/s; {}", events as f64 / took, desk.proof());
-    gateway.stop().await;
-    desk.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_retained_alarm_that_is_over_is_emptied_after_a_restart() {
-    if !have_mosquitto() {
-        return;
-    }
+async fn retained_leftovers() {
     for protocol in [Mqtt5, Mqtt311] {
         let dir = tempfile::tempdir().unwrap();
-        let mosquitto = Mosquitto::start(dir.path(), None);
-        let config = uplink_config(broker(mosquitto.port, protocol, "gengfu-s-g"));
+        let mosquitto = mosquitto(dir.path(), None, &[]);
+        let config = uplink_config(broker(mosquitto.port(), protocol, "gengfu-s-g"));
         let topics = Topics::new(&slug("s"), &slug("g"));
         let snapshot = |id: &str| {
             let snapshot = AlarmSnapshot { sequence: 1, alarm: alarm(id, AlarmKind::Smoke, None) };
             serde_json::to_vec(&snapshot).unwrap()
         };
-        let mut desk = Desk::start(dir.path(), broker(mosquitto.port, protocol, "desk"), None, false);
+        let device = |name: &str| {
+            let state = serde_json::json!({"device": name, "class": "door", "state": "closed"});
+            serde_json::to_vec(&serde_json::from_value::<DeviceState>(state).unwrap()).unwrap()
+        };
+        let mut desk = Desk::start(dir.path(), broker(mosquitto.port(), protocol, "desk"), None, false);
         desk.connected().await;
         let gateway = Gateway::start(dir.path(), config.clone());
-        gateway.board.set(&topics.alarm("01OVER"), Some(snapshot("01OVER")));
-        gateway.board.set(&topics.alarm("01OPEN"), Some(snapshot("01OPEN")));
+        for id in ["01OVER", "01OPEN"] {
+            gateway.board.set(&topics.alarm(id), Some(snapshot(id)));
+        }
+        for name in ["door-old", "door-1"] {
+            gateway.board.set(&topics.device(&slug(name)), Some(device(name)));
+        }
         open_alarms(&desk, 2).await;
+        let held = retained(mosquitto.port(), "gengfu/v1/s/g/device/+", 2).await;
+        assert_eq!(held, ["gengfu/v1/s/g/device/door-1", "gengfu/v1/s/g/device/door-old"]);
         gateway.stop().await;
-        // While it was down, 01OVER ended.
+        // While it was down, 01OVER ended and door-old was taken out of the configuration.
         let dir = tempfile::tempdir().unwrap();
         let gateway = Gateway::start(dir.path(), config);
         gateway.board.set(&topics.alarm("01OPEN"), Some(snapshot("01OPEN")));
+        gateway.board.set(&topics.device(&slug("door-1")), Some(device("door-1")));
         gateway.board.complete();
         open_alarms(&desk, 1).await;
+        let held = retained(mosquitto.port(), "gengfu/v1/s/g/device/+", 1).await;
+        assert_eq!(held, ["gengfu/v1/s/g/device/door-1"]);
         gateway.stop().await;
         desk.stop().await;
     }
