@@ -400,7 +400,7 @@ impl Outbox {
         let mut writer = self.0.lock_writer()?;
         let was_healthy = lock(&self.0.poisoned).is_none();
         if was_healthy {
-            self.0.write("make a checkpoint", |store| store.checkpoint(&self.0.watch))?;
+            self.0.write("make a checkpoint", |store| store.checkpoint(&self.0.watch).map(drop))?;
         } else if let Err(fault) = writer.home.probe() {
             // What can still be read can still be sent. What cannot is let go: its disk may have to be unmounted.
             if self.0.read("read the disk", Store::try_reading).is_err() {

@@ -186,9 +186,9 @@ impl Store {
                 || gathered.logged_bytes >= 2 * self.limits.segment_bytes
         };
         if is_due {
-            self.checkpoint(watch)?;
+            let mark = self.checkpoint(watch)?;
             for _ in 0..CLEANED_MAX {
-                if !self.clean(oldest, watch)? {
+                if !self.clean(mark, oldest, watch)? {
                     break;
                 }
             }
@@ -206,8 +206,8 @@ impl Store {
         self.log.try_reading()
     }
 
-    /// Brings everything that gathered to the index.
-    pub fn checkpoint(&self, watch: &Watch) -> Result<(), OutboxError> {
+    /// Brings everything that gathered to the index; gives back the place in the log from which opening would read now.
+    pub fn checkpoint(&self, watch: &Watch) -> Result<Place, OutboxError> {
         // The index must never be ahead of the log.
         self.log.sync(watch)?;
         let mark = self.log.end();
@@ -226,26 +226,25 @@ impl Store {
             from = Bound::Excluded(last);
         }
         // Last, so that whoever finds it finds all the rest.
-        let mark = self.gathered().write_mark(mark);
-        self.index.write(vec![(MARK_KEY.to_vec(), Some(mark.into()))])?;
+        let value = self.gathered().write_mark(mark);
+        self.index.write(vec![(MARK_KEY.to_vec(), Some(value.into()))])?;
         self.index.sync(watch)?;
         let mut gathered = self.gathered();
         gathered.keys.clear();
         gathered.bytes = 0;
         gathered.logged_bytes = 0;
-        Ok(())
+        Ok(mark)
     }
 
     /// Removes the oldest segment that is mostly dead, after copying what is still referred to to the log's end. `false` when
     /// there is none.
-    fn clean(&self, oldest: u64, watch: &Watch) -> Result<bool, OutboxError> {
-        let end = self.log.end();
+    fn clean(&self, mark: Place, oldest: u64, watch: &Watch) -> Result<bool, OutboxError> {
         let worth = self.limits.segment_bytes / 2;
         let is_worth_it = |segment: &Segment| segment.last_sequence < oldest && segment.live_bytes < worth;
         let found =
             self.gathered().segments.iter().find(|(_, segment)| is_worth_it(segment)).map(|(number, _)| *number);
-        // Replay begins at the mark, which is in the segment that is being written or, rarely, the one before.
-        let Some(number) = found.filter(|number| *number + 1 < end.segment) else { return Ok(false) };
+        // Replay begins at the mark: what stands behind it must stay.
+        let Some(number) = found.filter(|number| *number < mark.segment) else { return Ok(false) };
         let mut frames = self.log.frames(number)?;
         let mut copies = Ops::default();
         while let Some(frame) = frames.next_frame() {

@@ -130,7 +130,7 @@ fn write_for_ever(path: &Path) -> Result<Infallible, Box<dyn Error>> {
         batch.put(b"cursor", &last.sequence.to_be_bytes());
         batch.commit()?;
         let hash: String = last.hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        writeln!(out, "committed {} {hash}", last.sequence)?;
+        writeln!(out, "committed {} {hash} {}", last.sequence, monotonic_ns())?;
         let items = outbox.take(rng.random_range(0..12))?;
         let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
         for id in &ids {
@@ -162,7 +162,7 @@ fn drain_for_ever(path: &Path) -> Result<Infallible, Box<dyn Error>> {
             batch.put(b"cursor", &last.sequence.to_be_bytes());
             batch.commit()?;
             let hash: String = last.hash.iter().map(|byte| format!("{byte:02x}")).collect();
-            writeln!(out, "committed {} {hash}", last.sequence)?;
+            writeln!(out, "committed {} {hash} {}", last.sequence, monotonic_ns())?;
         }
         loop {
             let items = outbox.take(10)?;
@@ -176,6 +176,12 @@ fn drain_for_ever(path: &Path) -> Result<Infallible, Box<dyn Error>> {
             }
         }
     }
+}
+
+/// The same clock for the writer and its parent.
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 struct Writer {
@@ -209,18 +215,28 @@ impl Drop for Writer {
 #[derive(Default)]
 struct Promises {
     committed: BTreeMap<u64, String>,
+    /// When the power went, ns. A machine that is off promises nothing: ext4's shutdown lets a sync that meets it in
+    /// the wrong moment return without an error (its journal's commit is aborted, and then no longer there to wait for).
+    cut_at_ns: Option<u64>,
+    /// Promises made after that.
+    too_late: u32,
     receiving: BTreeSet<String>,
 }
 
 impl Promises {
     fn hear(&mut self, line: &str) {
         let mut words = line.split(' ');
-        match (words.next(), words.next(), words.next()) {
-            // A line cut by the kill has no full hash and promises nothing.
-            (Some("committed"), Some(sequence), Some(hash)) if hash.len() == 64 => {
-                self.committed.insert(sequence.parse().unwrap(), hash.to_owned());
+        match (words.next(), words.next(), words.next(), words.next()) {
+            // A line cut by the kill has no time, or a shorter one, which is an earlier one.
+            (Some("committed"), Some(sequence), Some(hash), Some(at_ns)) if hash.len() == 64 => {
+                let at_ns: u64 = at_ns.parse().unwrap_or(0);
+                if self.cut_at_ns.is_some_and(|cut_at_ns| at_ns >= cut_at_ns) {
+                    self.too_late += 1;
+                } else {
+                    self.committed.insert(sequence.parse().unwrap(), hash.to_owned());
+                }
             }
-            (Some("receiving"), Some(id), None) => drop(self.receiving.insert(id.to_owned())),
+            (Some("receiving"), Some(id), None, None) => drop(self.receiving.insert(id.to_owned())),
             _ => {}
         }
     }
@@ -326,14 +342,20 @@ fn cut_again_and_again(
         let mount = disk.mount();
         let store = mount.0.join("site/outbox");
         let writer = begin(cut, &store, &mut promises, &mut rng);
+        promises.cut_at_ns = Some(monotonic_ns());
         mount.cut_power();
         stop_and_hear_the_rest(writer, &mut promises);
+        promises.cut_at_ns = None;
         drop(mount);
         let mount = disk.mount();
         promises.check(&mount.0.join("site/outbox"));
     }
     let (committed, received) = (promises.committed.len(), promises.receiving.len());
-    eprintln!("{committed} commits promised and kept, {received} items received between them");
+    let too_late = promises.too_late;
+    eprintln!(
+        "{committed} commits promised and kept, {received} items received between them, {too_late} promised while the \
+         power went"
+    );
     Ok(())
 }
 
