@@ -187,7 +187,9 @@ impl Keeper {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = reload.notified() => {
-                    (self.trial.wait, self.renewal, self.stamps) = (Wait::default(), Wait::default(), None);
+                    (self.trial.wait, self.renewal) = (Wait::default(), Wait::default());
+                    // Faulty files are tried again; good ones that are in use need no new connection.
+                    self.stamps = self.stamps.take().filter(|_| self.file_problem.is_none());
                 }
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }

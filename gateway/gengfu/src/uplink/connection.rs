@@ -453,6 +453,10 @@ fn lost_v5(error: &four::v5::ConnectionError) -> Lost {
             };
             Lost::of(cause, &format!("{reason_code:?}{text}"))
         }
+        // An alert that comes after a TLS 1.3 handshake; this error alone does not name what it was caused by.
+        ConnectionError::MqttState(StateError::Deserialization(inner)) if fault::explain(inner).is_some() => {
+            unreachable_broker(inner)
+        }
         other => unreachable_broker(other),
     }
 }
@@ -542,6 +546,10 @@ mod tests {
         let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRevoked);
         let lost = unreachable_broker(&std::io::Error::other(alert));
         assert_eq!((lost.cause, lost.blame), (Cause::TlsFailed, Blame::Us), "{lost:?}");
+        let alert = std::io::Error::other(rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRevoked));
+        let inner = four::v5::mqttbytes::Error::Io(alert);
+        let late = four::v5::ConnectionError::MqttState(four::v5::StateError::Deserialization(inner));
+        assert_eq!(lost_v5(&late).blame, Blame::Us, "as it comes after a handshake of TLS 1.3");
         let lost = unreachable_broker(&std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
         assert_eq!((lost.cause, lost.blame), (Cause::BrokerUnreachable, Blame::Nobody), "{lost:?}");
     }
