@@ -235,6 +235,7 @@ fn tampered() -> Result<()> {
         pending: [].into(),
         oldest_pending_at: None,
         dropped: [].into(),
+        abandoned: [].into(),
         at: last.recordedtime,
     };
     for (number, (what, tamper, named)) in (0..).zip(DEEDS) {
