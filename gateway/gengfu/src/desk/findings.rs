@@ -88,6 +88,11 @@ pub enum Finding {
         /// How many, by lane, since its beginning.
         items: BTreeMap<Lane, u64>,
     },
+    /// The gateway says that it gave up items that could never be sent, as a picture whose file is gone.
+    Abandoned {
+        /// How many, by lane, since its beginning.
+        items: BTreeMap<Lane, u64>,
+    },
     /// The gateway is online and has not stated its journal since.
     NoStatement {
         /// Since when.
@@ -146,6 +151,13 @@ impl Finding {
                     format!("dropped by the gateway for want of room: {}", items.join(", ")),
                 )
             }
+            Finding::Abandoned { items } => {
+                let items: Vec<_> = items.iter().map(|(lane, count)| format!("{lane} {count}")).collect();
+                (
+                    format!("网关放弃了无法发送的内容：{}", items.join("，")),
+                    format!("given up by the gateway, could not be sent: {}", items.join(", ")),
+                )
+            }
             Finding::NoStatement { since } => (
                 format!("{} 起没有收到网关的日志声明", time(*since)),
                 format!("no statement of the gateway's journal since {}", time(*since)),
@@ -202,11 +214,12 @@ pub fn judge(ledger: &SequenceLedger, stated: Option<&Stated>, is_shared: bool) 
     findings.extend(proof.journals.iter().skip(1).map(second_journal));
     findings.extend(ledger.went_back().iter().cloned().map(Finding::WentBack));
     if let Some(Stated { statement, .. }) = stated {
-        let items: BTreeMap<Lane, u64> =
-            statement.dropped.iter().filter(|(_, count)| **count > 0).map(|(lane, count)| (*lane, *count)).collect();
-        if !items.is_empty() {
-            findings.push(Finding::Dropped { items });
-        }
+        let some = |items: &BTreeMap<Lane, u64>| -> BTreeMap<Lane, u64> {
+            items.iter().filter(|(_, count)| **count > 0).map(|(lane, count)| (*lane, *count)).collect()
+        };
+        let (dropped, abandoned) = (some(&statement.dropped), some(&statement.abandoned));
+        findings.extend((!dropped.is_empty()).then_some(Finding::Dropped { items: dropped }));
+        findings.extend((!abandoned.is_empty()).then_some(Finding::Abandoned { items: abandoned }));
     }
     findings.sort_by_key(|finding| !finding.is_fault());
     findings
@@ -236,7 +249,8 @@ fn fate(gap: &Gap, proof: &Proof, stated: Option<&Stated>) -> Fate {
         return Fate::Unknown;
     }
     let missing = proof.missing_events;
-    let (pending, dropped) = (events(&statement.pending), events(&statement.dropped));
+    let pending = events(&statement.pending);
+    let dropped = events(&statement.dropped).saturating_add(events(&statement.abandoned));
     // Everything journaled before the oldest pending item is settled for the gateway.
     let is_settled = match (statement.oldest_pending_at, gap.recorded_before) {
         (Some(oldest), Some(recorded)) => recorded < oldest,

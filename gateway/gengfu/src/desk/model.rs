@@ -283,7 +283,8 @@ impl DeskModel {
         };
         let view = self.gateways.entry(gateway.clone()).or_default();
         // The same statement again proves nothing more, unless it is about what is missing.
-        let says = |s: &Statement| (s.sequence, s.head.clone(), s.pending.clone(), s.dropped.clone());
+        let says =
+            |s: &Statement| (s.sequence, s.head.clone(), s.pending.clone(), s.dropped.clone(), s.abandoned.clone());
         let is_news = view.stated.as_ref().is_none_or(|last| says(&last.statement) != says(&statement));
         view.state(&statement, now);
         let record = Record { gateway: gateway.clone(), received_at: now, what: What::Statement(statement.clone()) };
