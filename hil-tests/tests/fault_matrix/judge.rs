@@ -13,11 +13,11 @@ use hil_tests::{Result, RigError};
 use crate::rows::{Order, Row};
 use crate::stage::is_well;
 
-/// Judges a site that has settled, and ends its gateway.
+/// Judges a site that has settled, and ends its gateway. Order counts for events behind `before`, the last sequence before the row's story.
 ///
 /// # Errors
 /// All that is not so.
-pub fn judge(site: &mut Site, row: &Row) -> Result<Account> {
+pub fn judge(site: &mut Site, row: &Row, before: u64) -> Result<Account> {
     let account = site.account()?;
     let mut faults = Vec::new();
     let status = is_well(site)?;
@@ -27,7 +27,8 @@ pub fn judge(site: &mut Site, row: &Row) -> Result<Account> {
     if account.acknowledged < 10 {
         faults.push(format!("too little happened to prove anything: {account:?}"));
     }
-    let arrived: Vec<Event> = site.desk.journal()?.into_iter().map(|line| line.event).collect();
+    let of_the_story = |event: &Event| event.sequence > before;
+    let arrived: Vec<Event> = site.desk.journal()?.into_iter().map(|line| line.event).filter(of_the_story).collect();
     if row.order == Order::Arrival {
         faults.extend(disorder(&arrived).map(|what| format!("arrived out of order: {what}")));
     }
@@ -35,7 +36,8 @@ pub fn judge(site: &mut Site, row: &Row) -> Result<Account> {
         let seen = way.seen();
         faults.extend(copies(&seen));
         if row.order != Order::Refused {
-            faults.extend(disorder(&first_sendings(&seen)).map(|what| format!("sent out of order: {what}")));
+            let sent: Vec<Event> = first_sendings(&seen).into_iter().filter(of_the_story).collect();
+            faults.extend(disorder(&sent).map(|what| format!("sent out of order: {what}")));
         }
         faults.extend(row.check.and_then(|check| check(&seen).err()));
         if way.no_mqtt() > 0 {
