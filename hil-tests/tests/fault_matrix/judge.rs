@@ -13,11 +13,11 @@ use hil_tests::{Result, RigError};
 use crate::rows::{Order, Row};
 use crate::stage::is_well;
 
-/// Judges a site that has settled, and ends its gateway.
+/// Judges a site that has settled, and ends its gateway. Order counts for events behind `before`, the last sequence before the row's story.
 ///
 /// # Errors
 /// All that is not so.
-pub fn judge(site: &mut Site, row: &Row) -> Result<Account> {
+pub fn judge(site: &mut Site, row: &Row, before: u64) -> Result<Account> {
     let account = site.account()?;
     let mut faults = Vec::new();
     let status = is_well(site)?;
@@ -27,15 +27,18 @@ pub fn judge(site: &mut Site, row: &Row) -> Result<Account> {
     if account.acknowledged < 10 {
         faults.push(format!("too little happened to prove anything: {account:?}"));
     }
-    let arrived: Vec<Event> = site.desk.journal()?.into_iter().map(|line| line.event).collect();
+    let of_the_story = |event: &Event| event.sequence > before;
+    let arrived: Vec<Event> = site.desk.journal()?.into_iter().map(|line| line.event).filter(of_the_story).collect();
+    let one_connection = status["uplink"]["connects"] == 1;
     if row.order == Order::Arrival {
-        faults.extend(disorder(&arrived).map(|what| format!("arrived out of order: {what}")));
+        faults.extend(disorder(&arrived, one_connection).map(|what| format!("arrived out of order: {what}")));
     }
     if let Some(way) = &site.mqtt {
         let seen = way.seen();
         faults.extend(copies(&seen));
         if row.order != Order::Refused {
-            faults.extend(disorder(&first_sendings(&seen)).map(|what| format!("sent out of order: {what}")));
+            let sent: Vec<Event> = first_sendings(&seen).into_iter().filter(of_the_story).collect();
+            faults.extend(disorder(&sent, one_connection).map(|what| format!("sent out of order: {what}")));
         }
         faults.extend(row.check.and_then(|check| check(&seen).err()));
         if way.no_mqtt() > 0 {
@@ -74,17 +77,25 @@ fn copies(seen: &[Seen]) -> Vec<String> {
     ids.iter().map(|(sequence, ids)| format!("event {sequence} was sent under {ids:?}")).collect()
 }
 
-/// The first place where, within a lane, an event comes behind a later one. What waited and what is new may each go in its own order.
-fn disorder(events: &[Event]) -> Option<String> {
-    let mut last: BTreeMap<(Lane, bool), &Event> = BTreeMap::new();
+/// The first place where an event comes behind a later one: of the same alarm or device always; within a lane as long as one connection lasted. What waits when
+/// a connection ends is backlog, and behind it goes what happens from then on, each in its own order.
+fn disorder(events: &[Event], one_connection: bool) -> Option<String> {
+    let mut of_subject: BTreeMap<(Lane, &str), &Event> = BTreeMap::new();
+    let mut of_lane: BTreeMap<Lane, &Event> = BTreeMap::new();
     for event in events {
-        let row = (event.lane, event.historical == Some(true));
-        if let Some(before) = last.insert(row, event)
-            && before.sequence > event.sequence
-        {
+        let same = of_subject.insert((event.lane, event.subject.as_str()), event);
+        let lane = of_lane.insert(event.lane, event).filter(|_| one_connection);
+        if let Some(before) = [same, lane].into_iter().flatten().find(|before| before.sequence > event.sequence) {
             return Some(format!(
-                "in lane {} event {} ({:?}, attempt {:?}) comes behind {} ({:?})",
-                event.lane, event.sequence, event.event_type, event.attempt, before.sequence, before.event_type
+                "in lane {} event {} ({:?}, attempt {:?}) of {} comes behind {} ({:?}) of {}",
+                event.lane,
+                event.sequence,
+                event.event_type,
+                event.attempt,
+                event.subject,
+                before.sequence,
+                before.event_type,
+                before.subject
             ));
         }
     }

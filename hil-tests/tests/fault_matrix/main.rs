@@ -1,7 +1,7 @@
 //! The fault matrix: everything that can go wrong between a gateway and its centre, one row each, on a real broker with the real gateway program, real nodes
-//! and the reference desk, in both MQTT versions. Goal: in each row nothing received is missing, order is kept within a lane, every duplicate has its id,
-//! `status` shows the state with its remedy while it lasts, and afterwards all is well again by itself. Method: the rows are data ([`rows`]), one player acts
-//! them out ([`stage`]), one judge judges all ([`judge`]), and a table tells how each went.
+//! and the reference desk, in both MQTT versions. Goal: in each row nothing received is missing, order is kept within a lane (live before backlog, an
+//! alarm's story always), every duplicate has its id, `status` shows the state with its remedy while it lasts, and afterwards all is well again by itself.
+//! Method: the rows are data ([`rows`]), one player acts them out ([`stage`]), one judge judges all ([`judge`]), and a table tells how each went.
 //!
 //! `GENGFU_ROW` plays only rows whose name contains it, `GENGFU_ROUNDS` plays all so often (1 unless said), `GENGFU_SEED` repeats what happens at the nodes.
 

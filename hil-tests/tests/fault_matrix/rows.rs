@@ -287,11 +287,20 @@ pub const WAY: &[Row] = &[
             &[
                 Live(5),
                 Acl(ACL_WITHOUT_EVENTS),
+                Cut,
                 Shows { state: "no_receipts", cause: "dropped_in_silence" },
                 Live(10),
                 Acl(ACL),
                 ONLINE,
             ],
+        )),
+    ),
+    with(
+        Setting::Acl,
+        on_3_1_1(row(
+            "ACL refuses events in silence, after receipts",
+            Sending,
+            &[Live(20), Acl(ACL_WITHOUT_EVENTS), Shows { state: "no_receipts", cause: "" }, Live(10), Acl(ACL), ONLINE],
         )),
     ),
     on_5(row(
@@ -398,7 +407,7 @@ pub const WAY: &[Row] = &[
         &[
             Live(5),
             BrokerWith(&["message_size_limit 900"]),
-            Shows { state: "no_receipts", cause: "dropped_in_silence" },
+            Shows { state: "no_receipts", cause: "" },
             Live(10),
             BrokerWith(&[]),
             ONLINE,

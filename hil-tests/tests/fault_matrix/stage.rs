@@ -69,6 +69,9 @@ fn warnings(log: &str) -> String {
 
 impl Stage {
     fn play(&mut self, row: &Row, seed: u64) -> Result<Outcome> {
+        // Who comes first to the broker, gateway or desk, is no part of a row: what was sent before anybody listened is sent again, late.
+        self.site.settle()?;
+        let before = self.site.gateway.status()?["outbox"]["sequence"].as_u64().unwrap_or(0);
         let traffic = Traffic::start(self.site.nodes.clone(), seed, 40..160)?;
         for (step, n) in row.story.iter().zip(1..) {
             self.act(step).map_err(|e| RigError::failed(format!("step {n}, {step:?}"), e))?;
@@ -81,7 +84,7 @@ impl Stage {
         self.site.settle()?;
         let whole_after = healed_at.elapsed();
         let life_safety_p99_ms = self.site.gateway.status()?["uplink"]["latency"]["p99_ms"].as_u64().unwrap_or(0);
-        let account = judge::judge(&mut self.site, row)?;
+        let account = judge::judge(&mut self.site, row, before)?;
         Ok(Outcome { account, struck, shown: std::mem::take(&mut self.shown), whole_after, life_safety_p99_ms })
     }
 
