@@ -236,6 +236,7 @@ fn tampered() -> Result<()> {
         pending: [].into(),
         oldest_pending_at: None,
         dropped: [].into(),
+        abandoned: std::collections::BTreeMap::new(),
         at: last.recordedtime,
     };
     for (number, (what, tamper, named)) in (0..).zip(DEEDS) {

@@ -95,6 +95,7 @@ fn from_gateway() -> Vec<Example> {
         pending: lanes(&[(Lane::Evidence, 1)]),
         oldest_pending_at: Some(at(1)),
         dropped: lanes(&[]),
+        abandoned: lanes(&[]),
         at: at(60),
     };
     vec![

@@ -118,6 +118,7 @@ pub(crate) fn statement(sequence: u64, pending: u64) -> gengfu_contract::state::
         pending: [(Lane::City, pending)].into(),
         oldest_pending_at: None,
         dropped: std::collections::BTreeMap::new(),
+        abandoned: std::collections::BTreeMap::new(),
         at: at(i64::try_from(sequence).unwrap()),
     }
 }
