@@ -95,7 +95,7 @@ fn one_stream(protocol: Protocol) -> Result<()> {
             site.broker.restart(Memory::Keep)?;
         }
         let so_far = node.accepted().len();
-        node.act(Smoke(gengfu_wire::Smoke::Alarm))?;
+        node.act(Smoke(true))?;
         let _ = eventually("the head reports", Duration::from_secs(2), || {
             if node.accepted().len() > so_far { Ok(()) } else { Err(String::new()) }
         });
