@@ -39,6 +39,7 @@ demo: setup-demo ## see the whole road on this machine: smoke, a door, a parked 
 test: setup-test firmware ## everything CI runs, against real parts
 	@echo "==> building the workspace and its tests; examples in the documentation"
 	@$(CARGO) test --locked --workspace --doc --quiet
+	@$(CARGO) build --locked --workspace --bins
 ifeq ($(NEXTEST),yes)
 	@$(CARGO) nextest run --locked --workspace --profile ci
 else

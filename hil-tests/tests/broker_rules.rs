@@ -142,7 +142,9 @@ impl Running {
 
     fn client(&self, program: &str, user: &str) -> Command {
         let file = |name: &str| self.dir.path().join(name);
-        let mut command = Command::new(program);
+        // By lines: into a pipe it would keep "Subscribed" to itself.
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", program]);
         // Both speak 3.1.1.
         command.args(["-V", "311", "-q", "1", "-h", "127.0.0.1", "-p", &self.port.number().to_string()]);
         command.arg("--cafile").arg(file("ca.crt"));

@@ -264,11 +264,11 @@ fn asyncapi() -> Result<()> {
     let document = repository().join("docs/contract/asyncapi.json");
     let told = judge(&document)?;
     assert!(told.trim() == "faults 0", "{told}");
-    // The judge does judge: an example that does not fit is refused.
+    // The judge does judge: an operation that is none is refused.
     let text = fs::read_to_string(&document).map_err(failed("read the document"))?;
     let dir = tempfile::tempdir().map_err(failed("make a temporary folder"))?;
     let broken = dir.path().join("broken.json");
-    let replaced = text.replacen("\"ACTIVE_UNACK\"", "\"BURNING\"", 1);
+    let replaced = text.replacen("\"action\": \"receive\"", "\"action\": \"shout\"", 1);
     fs::write(&broken, &replaced).map_err(failed("write the broken document"))?;
     let told = judge(&broken)?;
     assert!(replaced != text && !told.contains("faults 0"), "{told}");

@@ -414,7 +414,9 @@ impl AlarmKind {
             DoorLeftOpen => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Safety),
             Tamper | SensorLost | DeviceFault | EventsLost | CameraFault | Contaminated | BusDown | ClockTrouble
             | TxOverdue | DrillFailed => (Urgency::Expected, Severity::Moderate, Certainty::Observed, Category::Infra),
-            LowBattery | EndOfLife | CertificateExpiring => (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Infra),
+            LowBattery | EndOfLife | CertificateExpiring => {
+                (Urgency::Future, Severity::Minor, Certainty::Observed, Category::Infra)
+            }
             NeverTriggered => (Urgency::Future, Severity::Minor, Certainty::Possible, Category::Infra),
             NotOpened => {
                 let (urgency, severity) = CareLevel::Yellow.cap();

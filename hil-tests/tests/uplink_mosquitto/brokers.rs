@@ -53,7 +53,7 @@ impl Two {
             for event in &desk.seen {
                 match event {
                     DeskEvent::Observed { sequence, .. } | DeskEvent::Alarm { sequence, .. } => {
-                        drop(have.insert(*sequence))
+                        have.insert(*sequence);
                     }
                     _ => {}
                 }

@@ -354,6 +354,7 @@ fn a_certificate_near_its_end_is_one_trouble_that_worsens_and_is_over_when_it_is
     let [Output::Alarm(one)] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!((one.alarm.cap.urgency, one.alarm.cap.severity), (Urgency::Immediate, Severity::Severe));
     assert_eq!(one.alarm.rev, 2);
+    assert_eq!(player.tell(told), ["updated certificate_expiring@gw-1 ACTIVE_UNACK"]);
     let told = player.engine.report_certificate(at(4.0), &gateway, None, &text("renewed"));
     assert_eq!(player.tell(told), ["cleared certificate_expiring@gw-1 CLEARED_UNACK"]);
 }

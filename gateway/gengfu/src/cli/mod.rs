@@ -6,8 +6,8 @@
 mod check;
 mod desk;
 mod drill;
-mod export;
 mod enrol;
+mod export;
 mod firmware;
 mod identity;
 mod load;

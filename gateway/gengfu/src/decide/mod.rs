@@ -585,7 +585,9 @@ fn refuse(inputs: Vec<Input>, memory: &Memory, why: &str, now: Timestamp) -> Eff
             }
             Input::Command(request) => effects.replies.push(match memory.seen(&request.cmd_id, &request.digest) {
                 // What was answered and stored stays so.
-                memory::Seen::Same(answered) | memory::Seen::InHand(answered) if answered.verb != "query" => answered.reply,
+                memory::Seen::Same(answered) | memory::Seen::InHand(answered) if answered.verb != "query" => {
+                    answered.reply
+                }
                 _ => not_stored(request.cmd_id, why, now),
             }),
             // Carried out already; only the record of it is lost, and a repetition carries it out again.

@@ -453,6 +453,8 @@ fn lost_v5(error: &four::v5::ConnectionError) -> Lost {
             };
             Lost::of(cause, &format!("{reason_code:?}{text}"))
         }
+        // The client stopped before a packet id whose PUBACK never came.
+        ConnectionError::MqttState(StateError::CollisionTimeout) => Lost::of(Cause::NoPuback, &error.to_string()),
         // An alert that comes after a TLS 1.3 handshake; this error alone does not name what it was caused by.
         ConnectionError::MqttState(StateError::Deserialization(inner)) if fault::explain(inner).is_some() => {
             unreachable_broker(inner)
@@ -464,6 +466,9 @@ fn lost_v5(error: &four::v5::ConnectionError) -> Lost {
 fn lost_v4(error: &four::ConnectionError) -> Lost {
     match error {
         four::ConnectionError::ConnectionRefused(code) => refused(&format!("{code:?}")),
+        four::ConnectionError::MqttState(four::StateError::CollisionTimeout) => {
+            Lost::of(Cause::NoPuback, &error.to_string())
+        }
         other => unreachable_broker(other),
     }
 }

@@ -25,6 +25,10 @@ use super::pace::Pace;
 /// An item lost on the wire this often in a row is suspected of killing the connection (too large for the broker, say) and waits
 /// a little before the next try, so that others get through.
 const SUSPECT_AFTER_LOSSES: u32 = 3;
+/// Longest pause of a suspect.
+const HELD_MAX: Duration = Duration::from_secs(30);
+/// The same for life safety, which may well be innocent.
+const LIFE_SAFETY_HELD_MAX: Duration = Duration::from_secs(2);
 /// Past fates of items are kept at most for this many of the bounded lanes.
 const HISTORY_MAX: usize = 8192;
 
@@ -149,6 +153,8 @@ struct Entry {
     state: State,
     sensed_at: Option<Timestamp>,
     due_at: Option<Timestamp>,
+    /// When it was sent, as a number: the lowest of those on the wire went first.
+    turn: u64,
 }
 
 /// What happened to an item before; outlives its being released.
@@ -172,6 +178,8 @@ pub struct Delivery {
     entries: BTreeMap<ItemKey, Entry>,
     past: HashMap<ItemKey, Past>,
     due: BTreeSet<(Timestamp, ItemKey)>,
+    /// Items sent so far.
+    turns: u64,
     sent_life_safety: usize,
     sent_other: usize,
     sent_evidence: usize,
@@ -198,6 +206,7 @@ impl Delivery {
             entries: BTreeMap::new(),
             past: HashMap::new(),
             due: BTreeSet::new(),
+            turns: 0,
             sent_life_safety: 0,
             sent_other: 0,
             sent_evidence: 0,
@@ -290,7 +299,8 @@ impl Delivery {
         }
         let held_until = self.past.get(&key).and_then(|past| past.hold_until).filter(|until| *until > now);
         if let Some(until) = held_until {
-            let held = Entry { id: item.id, alarm: None, state: State::Held, sensed_at: None, due_at: Some(until) };
+            let held =
+                Entry { id: item.id, alarm: None, state: State::Held, sensed_at: None, due_at: Some(until), turn: 0 };
             self.insert(key, held);
             return None;
         }
@@ -318,7 +328,9 @@ impl Delivery {
         info!(hop = "sent", id = %item.id, alarm = alarm.as_deref(), lane, attempt, sequence = item.sequence);
         counter!("gengfu_uplink_sent_total", "lane" => lane).increment(1);
         self.outbox.mark(key, Stage::Sent, now.as_millisecond());
-        self.insert(key, Entry { id: item.id.clone(), alarm, state: State::Sent, sensed_at, due_at: None });
+        self.turns += 1;
+        let turn = self.turns;
+        self.insert(key, Entry { id: item.id.clone(), alarm, state: State::Sent, sensed_at, due_at: None, turn });
         Some(Publication { key, id: item.id, topic, body })
     }
 
@@ -425,17 +437,11 @@ impl Delivery {
     /// The connection is gone: everything not received goes back to the outbox, its order kept.
     pub fn lost(&mut self, now: Timestamp) {
         self.notice_clock(now);
-        for (key, entry) in &self.entries {
+        for key in self.entries.keys() {
             let past = self.past.entry(*key).or_default();
             past.timeouts = past.timeouts.min(1);
-            if entry.state == State::Sent {
-                past.losses = past.losses.saturating_add(1);
-                if past.losses >= SUSPECT_AFTER_LOSSES {
-                    let again = Backoff { ceiling: Duration::from_secs(30), ..self.limits.refused_life_safety };
-                    past.hold_until = Some(later(now, again.wait(past.losses - SUSPECT_AFTER_LOSSES + 1)));
-                }
-            }
         }
+        self.suspect(now);
         self.outbox.release_all();
         self.entries.clear();
         self.due.clear();
@@ -444,6 +450,20 @@ impl Delivery {
         self.centre = None;
         if self.past.len() > HISTORY_MAX {
             self.past.retain(|key, _| key.lane().is_life_safety());
+        }
+    }
+
+    /// A broker answers in order, so of all items on the wire only the one that went first can have ended the connection. The others
+    /// are innocent, and on a line that flaps this one is too: life safety is never held for long.
+    fn suspect(&mut self, now: Timestamp) {
+        let sent = self.entries.iter().filter(|(_, entry)| entry.state == State::Sent);
+        let Some(key) = sent.min_by_key(|(_, entry)| entry.turn).map(|(key, _)| *key) else { return };
+        let past = self.past.entry(key).or_default();
+        past.losses = past.losses.saturating_add(1);
+        if past.losses >= SUSPECT_AFTER_LOSSES {
+            let ceiling = if key.lane().is_life_safety() { LIFE_SAFETY_HELD_MAX } else { HELD_MAX };
+            let again = Backoff { ceiling, ..self.limits.refused_life_safety };
+            past.hold_until = Some(later(now, again.wait(past.losses - SUSPECT_AFTER_LOSSES + 1)));
         }
     }
 

@@ -67,6 +67,14 @@ impl<T> Ledger<T> {
         Some(later(oldest, limit))
     }
 
+    /// The same for the messages that `matters` picks: some may wait less long than others.
+    #[must_use]
+    pub fn deadline_of(&self, limit: Duration, matters: impl Fn(&T) -> bool) -> Option<Timestamp> {
+        let all = self.on_wire.values().chain(&self.handed);
+        let oldest = all.filter(|(ticket, _)| matters(ticket)).map(|(_, at)| *at).min()?;
+        Some(later(oldest, limit))
+    }
+
     /// Every ticket not acknowledged.
     pub fn tickets(&self) -> impl Iterator<Item = &T> {
         self.on_wire.values().chain(&self.handed).map(|(ticket, _)| ticket)

@@ -64,6 +64,8 @@ pub(super) struct Pump {
     pub(super) refused: Option<(String, Refusal)>,
     /// Why items are held, where the broker told.
     pub(super) item_refused: Option<(String, Refusal)>,
+    /// Connections given up in a row because a PUBACK was missing.
+    pub(super) without_puback: u32,
     /// Answers to send.
     pub(super) replies: VecDeque<Reply>,
     /// The core has hung up; no more answers will come.
@@ -155,6 +157,7 @@ impl Pump {
             receipts: Receipts::default(),
             refused: None,
             item_refused: None,
+            without_puback: 0,
             replies: VecDeque::new(),
             replies_ended: false,
             latencies: Latencies::default(),

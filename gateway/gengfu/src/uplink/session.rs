@@ -74,6 +74,10 @@ enum Leave {
     Return(Signal),
 }
 
+/// A life-safety item without PUBACK for this long: the connection is made anew. Two of these and a reconnect are within the 10 s of
+/// GB 26875.1.
+const LIFE_SAFETY_PUBACK: Duration = Duration::from_secs(3);
+
 /// What a message on the wire stands for.
 enum Ticket {
     Item(ItemKey),
@@ -220,6 +224,17 @@ impl Session {
         (abrupt && between(*at, now) <= HANGS_UP_WITHIN).then(|| suspect.clone())
     }
 
+    /// When the connection counts as dead for want of a PUBACK, and how long that one was waited for. Life safety waits less long: one
+    /// lost PUBACK may block the client altogether (it numbers messages round a small window and stops before an id in use). Each
+    /// time in a row it waits longer, lest a broker that is merely slow be given the same messages over and over.
+    fn puback_due(&self, pump: &Pump) -> Option<(Timestamp, Duration)> {
+        let limit = pump.config.puback_timeout;
+        let urgent = limit.min(LIFE_SAFETY_PUBACK * 2_u32.saturating_pow(pump.without_puback.min(4)));
+        let is_urgent = |ticket: &Ticket| matches!(ticket, Ticket::Item(key) if key.lane().is_life_safety());
+        let all = self.ledger.deadline(limit).map(|due| (due, limit));
+        all.into_iter().chain(self.ledger.deadline_of(urgent, is_urgent).map(|due| (due, urgent))).min()
+    }
+
     /// Pumps until there is a reason to leave.
     async fn pump(&mut self, pump: &mut Pump) -> Result<Leave, Lost> {
         let mut changed = true;
@@ -229,10 +244,12 @@ impl Session {
                 self.fill(pump, now)?;
             }
             pump.refresh_status(now, false);
-            let puback_due = self.ledger.deadline(pump.config.puback_timeout);
-            if puback_due.is_some_and(|due| due <= now) {
-                let within = pump.config.puback_timeout.as_secs();
-                return Err(Lost::of(Cause::NoPuback, &format!("no PUBACK within {within} s")));
+            let puback_due = self.puback_due(pump);
+            if let Some((due, within)) = puback_due
+                && due <= now
+            {
+                pump.without_puback = pump.without_puback.saturating_add(1);
+                return Err(Lost::of(Cause::NoPuback, &format!("no PUBACK within {} s", within.as_secs())));
             }
             if let Some(switch) = pump.without_receipts(now) {
                 return Ok(Leave::WithoutReceipts(switch));
@@ -240,7 +257,7 @@ impl Session {
             self.watch_own(pump, now)?;
             self.look_at_preferred(pump, now);
             let deadline = [
-                puback_due,
+                puback_due.map(|(due, _)| due),
                 pump.delivery.next_deadline(),
                 pump.status_deadline(),
                 pump.statement_deadline(),
@@ -562,6 +579,9 @@ impl Session {
                 match refusal {
                     None => {
                         self.acked_last = Some((now, Suspect::Item(key)));
+                        if key.lane().is_life_safety() {
+                            pump.without_puback = 0;
+                        }
                         pump.delivery.broker_acked(key, now);
                         if is_event {
                             pump.receipts.event_acknowledged(now);

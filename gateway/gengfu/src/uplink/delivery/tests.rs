@@ -493,6 +493,7 @@ fn random_faults(seed: u64) {
                 on_wire.clear();
                 // What was live and never sent is backlog now; the backlog begins anew.
                 newest_first_sent[0] = [0; 7];
+                backlog_to = u64::from(count[0] + count[1]);
             }
             3 if faults && !on_wire.is_empty() => {
                 let (packet, _) = on_wire.swap_remove(index(&mut random, on_wire.len()));
