@@ -17,8 +17,11 @@ const SOON: Duration = Duration::from_secs(10);
 /// Longer than a packet takes through proxy and broker; what has not come by then was not sent.
 const SILENCE: Duration = Duration::from_millis(300);
 
+/// What is played on each version of MQTT.
+type Play = fn(Version) -> Result<()>;
+
 fn main() -> ExitCode {
-    let tests: [(&str, fn(Version) -> Result<()>); 8] = [
+    let tests: [(&str, Play); 8] = [
         ("everything_passes_and_is_accounted_for", everything_passes),
         ("pubacks_are_dropped_delayed_and_repeated_one_by_one", pubacks),
         ("a_publish_is_cut_in_its_middle_or_reset", cut_in_the_middle),

@@ -111,6 +111,9 @@ fn says(status: &Value, part: &str) -> bool {
         && status["uplink"]["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty())
 }
 
+/// Name; what the broker shows and has revoked; what the gateway shows and believes; what it then says.
+type Case<'a> = (&'a str, &'a Leaf, Option<&'a Leaf>, Option<&'a Leaf>, &'a Authority, &'a str);
+
 fn faults() -> Result<()> {
     let (ours, foreign) = (Authority::new("ours")?, Authority::new("foreign")?);
     let server = ours.server(&["127.0.0.1"], Validity::Now)?;
@@ -118,7 +121,7 @@ fn faults() -> Result<()> {
     let revoked_server = ours.server(&["127.0.0.1"], Validity::Now)?;
     let revoked = ours.client(NAME, Validity::Now)?;
     // What the broker shows and knows; what the gateway shows and believes; what it then says.
-    let cases: Vec<(&str, &Leaf, Option<&Leaf>, Option<&Leaf>, &Authority, &str)> = vec![
+    let cases: Vec<Case> = vec![
         ("good", &server, Some(&client), None, &ours, ""),
         ("broker unknown", &server, Some(&client), None, &foreign, "an authority that this gateway does not know"),
         ("broker revoked", &revoked_server, Some(&client), None, &ours, "the broker's certificate was revoked"),

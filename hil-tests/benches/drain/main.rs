@@ -63,7 +63,8 @@ fn bench() -> Result<()> {
             bare.push(bare::publish(broker.port(), &bodies)?);
         }
         let took = ours::drain(dir.path(), broker.port(), events)?;
-        (arrived.push(took.arrived), received.push(took.received));
+        arrived.push(took.arrived);
+        received.push(took.received);
         if round % 2 == 1 {
             bare.push(bare::publish(broker.port(), &bodies)?);
         }

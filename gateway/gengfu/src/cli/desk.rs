@@ -27,6 +27,7 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, clap::Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one of it lives, from the command line to its end")]
 enum Verb {
     /// Give one order, wait for the gateway's answer, print it. 0 done or accepted; 1 refused or in conflict; 2 no answer.
     Act(act::Args),

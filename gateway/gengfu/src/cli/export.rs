@@ -16,6 +16,7 @@ use super::SocketArgs;
 use super::signature;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::identity::slots::Slots;
 use crate::local::journal::{JournalPage, PAGE_EVENTS, page};
 use crate::local::socket::{Answer, Query, SocketError, ask};
 
@@ -126,8 +127,7 @@ fn sign(args: &Args, statement: &ClosingStatement) -> anyhow::Result<Option<geng
     if let (Some(certificate), Some(key)) = (&args.certificate, &args.key) {
         return Ok(Some(signature::sign(&bytes, certificate, key)?));
     }
-    let tls = Config::load(&args.socket.config).ok().and_then(|config| config.uplink.tls);
-    let Some((certificate, key)) = tls.and_then(|tls| Some((tls.cert_file?, tls.key_file?))) else {
+    let Some((certificate, key)) = Config::load(&args.socket.config).ok().and_then(|config| own_files(&config)) else {
         return Ok(None);
     };
     match signature::sign(&bytes, &certificate, &key) {
@@ -137,4 +137,15 @@ fn sign(args: &Args, statement: &ClosingStatement) -> anyhow::Result<Option<geng
             Ok(None)
         }
     }
+}
+
+/// The certificate and the key the uplink shows to the broker: made on this box, or the installer's files.
+fn own_files(config: &Config) -> Option<(PathBuf, PathBuf)> {
+    let tls = config.uplink.tls.as_ref()?;
+    if tls.is_managed {
+        // One file holds both.
+        let pair = Slots::current_file(&crate::setup::identity_folder(config));
+        return pair.exists().then(|| (pair.clone(), pair));
+    }
+    Some((tls.cert_file.clone()?, tls.key_file.clone()?))
 }

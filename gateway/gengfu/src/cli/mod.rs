@@ -37,6 +37,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one of it lives, from the command line to its end")]
 enum Command {
     /// Run the gateway until it is told to stop (SIGTERM, Ctrl-C).
     Run(run::Args),

@@ -127,6 +127,9 @@ pub enum StartError {
     Outbox(#[from] OutboxError),
 }
 
+/// What somebody at the box is told: done, or why not.
+type LocalAnswer = Result<(), Text>;
+
 /// Inputs of one batch that were judged, and what each still needs.
 #[derive(Default)]
 struct Judged {
@@ -135,7 +138,7 @@ struct Judged {
     replies: Vec<Reply>,
     orders: Vec<(String, Order)>,
     errands: Vec<(String, Errand)>,
-    locals: Vec<(oneshot::Sender<Result<(), Text>>, Result<(), Text>)>,
+    locals: Vec<(oneshot::Sender<LocalAnswer>, LocalAnswer)>,
     /// Life-safety events of this batch.
     calls: Vec<String>,
     snapshots: Vec<AlarmSnapshot>,

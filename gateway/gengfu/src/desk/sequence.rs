@@ -262,7 +262,9 @@ impl SequenceLedger {
         let mut taken: Vec<usize> = [before, after].into_iter().flatten().collect();
         taken.sort_unstable_by(|a, b| b.cmp(a));
         let (earlier, later) = (before.map(|at| self.strands[at].clone()), after.map(|at| self.strands[at].clone()));
-        taken.into_iter().for_each(|at| drop(self.strands.swap_remove(at)));
+        for at in taken {
+            self.strands.swap_remove(at);
+        }
         for neighbour in [&earlier, &later].into_iter().flatten() {
             self.chain_links += 1;
             strand.holes += neighbour.holes;

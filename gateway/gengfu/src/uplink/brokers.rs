@@ -114,10 +114,13 @@ pub struct BrokerStatus {
     pub why: Option<Why>,
 }
 
+/// A broker, and when and why it was last left.
+type Listed = (Address, Option<(Timestamp, Why)>);
+
 /// The list, and where we are in it.
 #[derive(Debug)]
 pub struct Brokers {
-    list: Vec<(Address, Option<(Timestamp, Why)>)>,
+    list: Vec<Listed>,
     current: usize,
     policy: Policy,
     failures: u32,
@@ -180,7 +183,7 @@ impl Brokers {
         if self.list.len() < 2 {
             return Vec::new();
         }
-        let one = |(n, (address, failed)): (usize, &(Address, Option<(Timestamp, Why)>))| BrokerStatus {
+        let one = |(n, (address, failed)): (usize, &Listed)| BrokerStatus {
             address: address.to_string(),
             in_use: n == self.current,
             failed_at: failed.map(|(at, _)| at),

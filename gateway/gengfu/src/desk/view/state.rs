@@ -69,6 +69,7 @@ pub struct State {
 
 /// What comes of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one of it lives, from a key to what it does")]
 pub enum Reaction {
     /// Nothing for others.
     Nothing,

@@ -28,12 +28,15 @@ impl Prove for Words {
     }
 }
 
+/// How urgent the trouble is, `None` for none, and its text.
+type Told = (Option<(Urgency, Severity)>, String);
+
 struct Bench {
     dir: tempfile::TempDir,
     ca: Authority,
     wall: Arc<Wall>,
     words: Words,
-    told: Arc<Mutex<Vec<(Option<(Urgency, Severity)>, String)>>>,
+    told: Arc<Mutex<Vec<Told>>>,
     keeper: Keeper,
     status: watch::Receiver<IdentityStatus>,
 }
