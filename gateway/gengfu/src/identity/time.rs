@@ -1,6 +1,6 @@
 //! Which time a broker's certificate is checked against.
 //!
-//! Owns the rule for clocks that are not set (decision 0009): a synchronised clock is believed to the second. Without one the gateway knows
+//! Owns the rule for clocks that are not set (decision 0005): a synchronised clock is believed to the second. Without one the gateway knows
 //! only that it is *at least* as late as when it was built, or as when its clock was last right. Then a certificate is refused only if it had
 //! ended by that time, and "not yet valid" is never held against it. Chain, name and revocation are checked always. Refuses to let an unset
 //! clock keep an alarm from going out.
