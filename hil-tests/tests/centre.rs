@@ -13,8 +13,10 @@ use std::time::Duration;
 use gengfu::config::Protocol;
 use gengfu_contract::chain;
 use gengfu_contract::event::Event;
+use gengfu_contract::export::Closing;
 use gengfu_node_linux::Command::{Contact, Smoke, Sos, Tamper};
 use hil_tests::broker::Memory;
+use hil_tests::ca::{Authority, Validity};
 use hil_tests::clip::repository;
 use hil_tests::gateway::binary;
 use hil_tests::process::{Process, eventually};
@@ -195,6 +197,7 @@ fn export() -> Result<()> {
         fs::read_to_string(&file).map_err(failed("read the export"))
     };
     let running = written("running")?;
+    signed(&site)?;
     site.gateway.stop(SOON)?;
     let stopped = site.gateway.command_output(&["export", "--output", &output])?;
     assert_eq!(stopped.0, Some(0), "{}", stopped.2);
@@ -207,6 +210,42 @@ fn export() -> Result<()> {
     assert_eq!(again.lines().nth(events), lines.get(events).copied(), "both roads give the same bytes");
     assert!(events > 4, "{events} events say too little");
     tamper(&site.dir.path().join("tampered.jsonl"), &lines)
+}
+
+/// A signed export satisfies only the certificate it was signed with, and a whole new chain does not help who lacks the key.
+fn signed(site: &Site) -> Result<()> {
+    let dir = site.dir.path();
+    let authority = Authority::new("ca")?;
+    let (own, key) = authority.client("hil.gw-1", Validity::Now)?.write(dir, "own")?;
+    let (other, _) = authority.client("hil.gw-2", Validity::Now)?.write(dir, "other")?;
+    let file = dir.join("signed.jsonl");
+    let text = |path: &Path| path.display().to_string();
+    let (output, certificate, key) = (text(&file), text(&own), text(&key));
+    let words = ["export", "--output", &output, "--certificate", &certificate, "--key", &key];
+    let (code, _, err) = site.gateway.command_output(&words)?;
+    assert_eq!(code, Some(0), "{err}");
+    let judge = |certificate: &Path| -> Result<(Option<i32>, String)> {
+        let mut command = Command::new(binary()?);
+        command.arg("verify").arg(&file).arg("--certificate").arg(certificate);
+        let output = command.output().map_err(failed("run gengfu verify"))?;
+        Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    };
+    let (code, told) = judge(&own)?;
+    assert!(code == Some(0) && told.contains("signed by the certificate with SHA-256"), "{told}");
+    let (code, told) = judge(&other)?;
+    assert!(code == Some(1) && told.contains("another certificate"), "{told}");
+    // Another statement with a hash of its own, under the old signature.
+    let whole = fs::read_to_string(&file).map_err(failed("read the export"))?;
+    let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+    let last = lines.pop().unwrap_or_default();
+    let mut closing: Closing = serde_json::from_str(&last).map_err(|e| RigError::failed("read the closing line", e))?;
+    closing.statement.at += jiff::SignedDuration::from_secs(1);
+    let forged = Closing::new(closing.statement, closing.signature);
+    lines.push(serde_json::to_string(&forged).map_err(|e| RigError::failed("write the closing line", e))?);
+    fs::write(&file, lines.join("\n") + "\n").map_err(failed("write the forged file"))?;
+    let (code, told) = judge(&own)?;
+    assert!(code == Some(1) && told.contains("does not fit the statement"), "{told}");
+    Ok(())
 }
 
 /// Each kind once: exit code 1, and the words that name the place. Line 4 holds sequence 3.
