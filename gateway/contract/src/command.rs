@@ -330,6 +330,25 @@ impl Command {
         command.map_err(|source| CommandError::Body { verb: verb.to_owned(), source })
     }
 
+    /// The body, as on the wire: what [`Self::parse`] reads.
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
+        let body = match self {
+            Command::Receipt(it) => serde_json::to_vec(it),
+            Command::Ack(it) | Command::Reset(it) => serde_json::to_vec(it),
+            Command::Case(it) => serde_json::to_vec(it),
+            Command::Shelve(it) => serde_json::to_vec(it),
+            Command::Unshelve(it) => serde_json::to_vec(it),
+            Command::Snapshot(it) => serde_json::to_vec(it),
+            Command::Query(it) => serde_json::to_vec(it),
+            Command::Visit(it) => serde_json::to_vec(it),
+            Command::Sounder(it) => serde_json::to_vec(it),
+            Command::Test(it) => serde_json::to_vec(it),
+            Command::Config(it) => serde_json::to_vec(it),
+        };
+        body.expect("the contract's bodies have only string keys and finite numbers")
+    }
+
     /// The verb, as in the topic.
     #[must_use]
     pub fn verb(&self) -> &'static str {

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod case;
+pub mod centre;
 pub mod chain;
 pub mod command;
 pub mod event;
@@ -16,6 +17,8 @@ pub mod publish;
 pub mod query;
 pub mod slug;
 pub mod state;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod topic;
 pub mod words;
 

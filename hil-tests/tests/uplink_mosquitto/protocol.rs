@@ -87,10 +87,12 @@ pub async fn a_large_picture(protocol: Protocol) {
 pub async fn response_topics() {
     let dir = tempfile::tempdir().unwrap();
     let mosquitto = mosquitto(dir.path(), None, &[]);
-    let filters = ["gengfu/v1/s/g/reply/+", "gengfu/v1/s/dispatch/answers", "gengfu/v1/s/g/event"];
+    let filters =
+        ["gengfu/v1/s/g/status", "gengfu/v1/s/g/reply/+", "gengfu/v1/s/dispatch/answers", "gengfu/v1/s/g/event"];
     let (centre, mut events) = client(mosquitto.port(), "centre", &filters).await;
     let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port(), Mqtt5, "gengfu-s-g")));
-    gateway.status("online", |s| s.state == LinkState::Online).await;
+    // It says so after its subscription: from then on the broker has somebody to give an order to.
+    assert_eq!(message(&mut events).await.topic, "gengfu/v1/s/g/status");
     let ack = serde_json::json!({"alarm_id": "A", "operator": "op", "issued_at": "2026-11-22T08:00:00Z"}).to_string();
     let properties = PublishProperties {
         response_topic: Some("gengfu/v1/s/dispatch/answers".into()),

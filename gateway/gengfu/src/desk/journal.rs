@@ -320,8 +320,8 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::super::model::DeskModel;
-    use super::super::testing::{at, chain_of};
     use super::*;
+    use gengfu_contract::testing::{at, chain_of};
 
     fn records(count: u64) -> Vec<Record> {
         let gateway = Slug::new("g").unwrap();

@@ -11,7 +11,6 @@ mod evidence;
 pub mod findings;
 mod gateway;
 pub mod journal;
-pub mod journals;
 pub mod model;
 pub mod orders;
 mod outgoing;
@@ -19,11 +18,10 @@ pub mod plain;
 pub mod presence;
 pub mod receipts;
 pub mod report;
-pub mod sequence;
-#[cfg(test)]
-mod testing;
 pub mod told;
 pub mod view;
+
+pub use gengfu_contract::centre::{journals, sequence};
 
 pub use client::{DeskConfig, DeskError, DeskParts, run};
 pub use findings::{Fate, Finding};

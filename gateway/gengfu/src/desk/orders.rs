@@ -310,8 +310,8 @@ pub fn span(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::at;
     use super::*;
+    use gengfu_contract::testing::at;
 
     fn every_action() -> Vec<Action> {
         let device = Slug::new("d-1").unwrap();

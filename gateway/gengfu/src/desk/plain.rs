@@ -91,7 +91,7 @@ mod tests {
     use gengfu_contract::words::{AlarmKind, Condition};
 
     use super::super::model::DeskModel;
-    use super::super::testing::{alarm, at};
+    use gengfu_contract::testing::{alarm, at};
 
     fn smoke(times: usize) -> Vec<DeskEvent> {
         let mut model = DeskModel::new(Slug::new("s").unwrap());

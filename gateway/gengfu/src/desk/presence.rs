@@ -78,8 +78,8 @@ pub fn judge(signs: &Signs, now: Timestamp) -> (There, Option<Timestamp>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::at;
     use super::*;
+    use gengfu_contract::testing::at;
 
     fn signs(said: Option<Presence>, heard: Option<i64>, connected: Option<i64>) -> Signs {
         Signs { said: said.map(|said| (said, at(10))), heard_at: heard.map(at), connected_at: connected.map(at) }

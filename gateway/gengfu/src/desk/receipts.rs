@@ -96,8 +96,8 @@ impl Receipts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::at;
     use super::*;
+    use gengfu_contract::testing::at;
 
     fn due(id: usize, at_once: bool) -> ReceiptDue {
         ReceiptDue { gateway: Slug::new("g").unwrap(), id: id.to_string(), at_once }

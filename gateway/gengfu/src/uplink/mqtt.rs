@@ -313,8 +313,11 @@ impl Pump {
         self.status.broker_since = switch.at;
         self.status.switched = Some(switch.clone());
         self.status.brokers = self.brokers.status();
-        // Until it answers, all that is known is that this one is tried.
+        // Until it answers, all that is known is that this one is tried. Why there is no connection stays told, if that is the reason.
         self.status.centre = None;
+        if self.status.state != LinkState::Offline {
+            self.status.enter(LinkState::Connecting, switch.at, None);
+        }
         self.show_status(switch.at);
     }
 

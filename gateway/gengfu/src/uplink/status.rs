@@ -23,7 +23,7 @@ const LATENCIES_KEPT: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkState {
-    /// The first connection has not come about yet.
+    /// A broker is tried that has not answered yet: the first one, or another one after a switch.
     Connecting,
     /// No connection; trying again.
     Offline,

@@ -6,8 +6,8 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::super::testing::{at, chain_after, chain_of, head_of, statement};
 use super::*;
+use gengfu_contract::testing::{at, chain_after, chain_of, head_of, statement};
 
 fn stated(sequence: u64, pending: u64, dropped: u64) -> Stated {
     let mut said = statement(sequence, pending);

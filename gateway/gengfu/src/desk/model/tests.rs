@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::super::findings::Fate;
 use super::super::gateway::OVER_KEPT;
-use super::super::testing::{alarm, at, chain_of, statement};
 use super::*;
+use gengfu_contract::testing::{alarm, at, chain_of, statement};
 
 const EVENT: &str = "gengfu/v1/s/g/event";
 

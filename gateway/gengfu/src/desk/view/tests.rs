@@ -11,9 +11,9 @@ use ratatui::backend::TestBackend;
 
 use super::super::model::{Ordered, Picture};
 use super::super::orders::{Action, CaseOrder, GatewayOrder};
-use super::super::testing::{alarm, at, statement};
 use super::state::{Language, Question};
 use super::*;
+use gengfu_contract::testing::{alarm, at, statement};
 
 fn screen_of(model: &DeskModel, state: &State, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();

@@ -1,24 +1,25 @@
-//! Events for the tests of this module. Owns nothing of the product.
+//! Events for tests of who reads events, here and in other crates (feature `testing`). Owns nothing of the product.
+#![allow(clippy::unwrap_used)]
 
-use gengfu_contract::chain;
-use gengfu_contract::event::{AlarmData, ClockQuality, Event, EventType, EvidenceRef, Explanation};
-use gengfu_contract::slug::Slug;
-use gengfu_contract::words::{AlarmKind, Condition, Lane};
+use crate::chain;
+use crate::event::{AlarmData, ClockQuality, Event, EventType, EvidenceRef, Explanation};
+use crate::slug::Slug;
+use crate::words::{AlarmKind, Condition, Lane};
 use jiff::Timestamp;
 
 /// A second of simulated time.
-pub(crate) fn at(second: i64) -> Timestamp {
+pub fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_790_000_000 + second).unwrap()
 }
 
 /// Events 1 to `count`, chained.
-pub(crate) fn chain_of(count: u64) -> Vec<Event> {
+pub fn chain_of(count: u64) -> Vec<Event> {
     chain_after(0, chain::GENESIS, count, "e")
 }
 
 /// `count` events after number `after` whose hash is `prev`; their ids begin with `name`. Each is journaled a second after the one
 /// before, those of another name than "e" a day later.
-pub(crate) fn chain_after(after: u64, mut prev: [u8; 32], count: u64, name: &str) -> Vec<Event> {
+pub fn chain_after(after: u64, mut prev: [u8; 32], count: u64, name: &str) -> Vec<Event> {
     let day = if name == "e" { 0 } else { 86_400 };
     (after + 1..=after + count)
         .map(|sequence| {
@@ -33,12 +34,12 @@ pub(crate) fn chain_after(after: u64, mut prev: [u8; 32], count: u64, name: &str
 }
 
 /// Hash of the last of these, as a statement says it.
-pub(crate) fn head_of(events: &[Event]) -> String {
+pub fn head_of(events: &[Event]) -> String {
     hex::encode(chain::hash(&chain::canonical(events.last().unwrap()).unwrap()))
 }
 
 /// A door that opened.
-pub(crate) fn observed(sequence: u64) -> Event {
+pub fn observed(sequence: u64) -> Event {
     Event {
         specversion: "1.0".into(),
         id: format!("e{sequence}"),
@@ -60,7 +61,7 @@ pub(crate) fn observed(sequence: u64) -> Event {
 }
 
 /// A transition of an alarm.
-pub(crate) fn alarm(sequence: u64, rev: u32, kind: AlarmKind, condition: Condition, picture: Option<&[u8]>) -> Event {
+pub fn alarm(sequence: u64, rev: u32, kind: AlarmKind, condition: Condition, picture: Option<&[u8]>) -> Event {
     let evidence = picture.map(|bytes| EvidenceRef {
         n: 1,
         sha256: hex::encode(chain::hash(bytes)),
@@ -111,8 +112,8 @@ pub(crate) fn alarm(sequence: u64, rev: u32, kind: AlarmKind, condition: Conditi
 }
 
 /// A statement of `sequence` events of which `pending` of the city lane wait, a head that is checked nowhere.
-pub(crate) fn statement(sequence: u64, pending: u64) -> gengfu_contract::state::Statement {
-    gengfu_contract::state::Statement {
+pub fn statement(sequence: u64, pending: u64) -> crate::state::Statement {
+    crate::state::Statement {
         sequence,
         head: String::new(),
         pending: [(Lane::City, pending)].into(),

@@ -2,7 +2,7 @@
 //!
 //! Owns the grouping of strands into journals and the naming of what is wrong between them. A gateway has one journal for life; a second
 //! one means that the box was replaced, or its disk set back. It refuses to say whether a missing event may still come: that needs the
-//! gateway's statement ([`super::findings`]).
+//! gateway's statement, which the reader of it knows.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -99,7 +99,9 @@ pub struct Proof {
 }
 
 impl Proof {
-    pub(super) fn of(ledger: &SequenceLedger) -> Self {
+    /// Reads the proof off the strands.
+    #[must_use]
+    pub fn of(ledger: &SequenceLedger) -> Self {
         let journals = group(ledger.strands());
         let (mut gaps, mut chain_breaks) = (Vec::new(), Vec::new());
         let mut missing_events: u64 = ledger.strands().iter().map(|s| s.holes).sum();

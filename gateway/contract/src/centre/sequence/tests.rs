@@ -1,7 +1,7 @@
 //! Strands: the same result in any order of arrival, with bounded memory.
 
-use super::super::testing::{at, chain_of, statement};
 use super::*;
+use crate::testing::{at, chain_of, statement};
 
 fn ledger(events: &[&Event]) -> SequenceLedger {
     let mut ledger = SequenceLedger::default();

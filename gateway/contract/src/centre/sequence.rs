@@ -8,9 +8,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use gengfu_contract::chain;
-use gengfu_contract::event::Event;
-use gengfu_contract::state::Statement;
+use crate::chain;
+use crate::event::Event;
+use crate::state::Statement;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
