@@ -75,7 +75,10 @@ impl RabbitCluster {
             let config = dir.join(format!("{}.conf", short(at)));
             fs::write(&config, config_text(mqtt.addr(), amqp.addr()))
                 .map_err(|e| RigError::failed(format!("write {}", config.display()), e))?;
-            let process = spawn(dir, at, &mapper_port, &distribution)?;
+            let mut process = spawn(dir, at, &mapper_port, &distribution)?;
+            // One after the other: the MQTT plugin of 3.10 registers client ids in a raft group that each node founds when it finds no
+            // peer, and joins when it does. Nodes that boot together may found several, and then none ever has a leader.
+            wait_for_mqtt(&mut process, mqtt.addr(), READY_WITHIN)?;
             nodes.push(Node { mqtt, _amqp: amqp, distribution, process });
         }
         let mut cluster = Self { nodes, _mapper: mapper, mapper_port, dir: dir.to_owned() };

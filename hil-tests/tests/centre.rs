@@ -1,5 +1,5 @@
 //! A centre's developer has the contract and nothing else of ours. Goal: the Python example and an independent client (mosquitto_sub) show
-//! exactly the stream the reference desk journals, on both MQTT versions and through a broker that dies; the journal's export proves itself, running
+//! exactly the stream the reference desk journals, and the Rust client proves it, on both MQTT versions and through a broker that dies; the journal's export proves itself, running
 //! or stopped, and fails on each kind of tampering with its place named; the AsyncAPI document pleases AsyncAPI's own parser.
 //!
 //! `GENGFU_RECORD=FILE` writes what the gateway and the desk sent as JSON lines: how `gateway/contract/tests/recorded` is made.
@@ -11,9 +11,11 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use gengfu::config::Protocol;
+use gengfu_contract::centre::{Centre, Incoming};
 use gengfu_contract::chain;
 use gengfu_contract::event::Event;
 use gengfu_contract::export::Closing;
+use gengfu_contract::slug::Slug;
 use gengfu_node_linux::Command::{Contact, Smoke, Sos, Tamper};
 use hil_tests::broker::Memory;
 use hil_tests::ca::{Authority, Validity};
@@ -126,6 +128,7 @@ fn one_stream(protocol: Protocol) -> Result<()> {
     other.terminate(SOON)?;
     record(&other.output())?;
     python.kill();
+    proven_by_the_crate(&other.output(), desk.len())?;
     println!("{protocol:?}: {} events, {last}", desk.len());
     Ok(())
 }
@@ -156,6 +159,27 @@ fn told_by_python(output: &str) -> Stream {
 fn told_by_mosquitto(output: &str) -> Stream {
     let events = output.lines().filter_map(|line| line.split_once('\t')).filter(|(topic, _)| topic.ends_with("/event"));
     events.map(|(_, body)| hash_of(body.as_bytes())).collect()
+}
+
+/// The crate's client proves the same stream, every topic of it, statements included.
+fn proven_by_the_crate(output: &str, events: usize) -> Result<()> {
+    let parse = |name: &str| Slug::new(name).map_err(|e| RigError::failed("read a name", e));
+    let mut centre = Centre::new(parse(SITE)?);
+    let (mut statements, now) = (0, jiff::Timestamp::UNIX_EPOCH);
+    for (topic, body) in output.lines().filter_map(|line| line.split_once('\t')) {
+        match centre.take(topic, body.as_bytes(), now).map_err(|e| RigError::failed("read what a gateway says", e))? {
+            Some((_, Incoming::Statement(..))) => statements += 1,
+            Some((_, Incoming::Event { event, alarm, .. })) => {
+                assert_eq!(event.event_type.is_alarm(), alarm.is_some(), "{topic}: {body}");
+            }
+            _ => {}
+        }
+    }
+    let gateways: Vec<_> = centre.ledgers().keys().cloned().collect();
+    let [gateway] = gateways.as_slice() else { panic!("one gateway spoke, heard: {gateways:?}") };
+    let proof = centre.proof(gateway).expect("its ledger is there");
+    assert!(proof.holds() && proof.received == events as u64 && statements > 0, "{statements} statements, {proof}");
+    Ok(())
 }
 
 fn difference(desk: &Stream, other: &Stream) -> String {
