@@ -16,6 +16,7 @@ mod upkeep;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gengfu_alarm::Want;
@@ -33,7 +34,7 @@ use gengfu_contract::topic::Topics;
 use gengfu_contract::words::{Lane, Text};
 use gengfu_outbox::{Batch, Health, Outbox, OutboxError};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::link::LinkBatch;
 use crate::uplink::{Board, CommandRequest, EvidenceItem};
@@ -117,6 +118,8 @@ pub struct Decider {
     /// Sequence of the last event of each open alarm, since this start.
     sequences: BTreeMap<String, u64>,
     recover_due: Option<Timestamp>,
+    /// Who sends what is stored.
+    sender: Option<Arc<Notify>>,
 }
 
 /// Why the decider cannot start.
@@ -183,6 +186,7 @@ impl Decider {
             devices_shown: BTreeMap::new(),
             sequences: BTreeMap::new(),
             recover_due: None,
+            sender: None,
         };
         decider.journal_start(now)?;
         for alarm in decider.engine.open_alarms() {
@@ -217,6 +221,12 @@ impl Decider {
         self.upkeep.clock_stepped(by);
         self.calls.clock_stepped();
         self.drill.clock_stepped(by);
+    }
+
+    /// Whom to wake when something was stored. It is woken before all else is done that follows from a batch: an alarm that is
+    /// durable goes out first, then nodes are told and states shown.
+    pub fn wakes(&mut self, sender: Arc<Notify>) {
+        self.sender = Some(sender);
     }
 
     /// The centre was seen to be away, or not: while it is, nobody on site waits for a receipt that cannot come.
@@ -449,6 +459,9 @@ impl Decider {
 
     /// Everything is on the disk: tell the nodes, the board and the centre.
     fn acknowledge(&mut self, judged: Judged) -> Effects {
+        if let Some(sender) = &self.sender {
+            sender.notify_one();
+        }
         for done in judged.dones {
             // A link that went away meanwhile will be sent the events again; they are duplicates then.
             let _ = done.send(Ok(()));

@@ -101,6 +101,7 @@ pub struct Standing {
 
 /// Decides until `shutdown` is cancelled, and finishes the batch it is in. Blocks on the disk: give it a thread of its own.
 pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+    decider.wakes(channels.stored.clone());
     let mut status = DecideStatus { boot: decider.boot(), started_at: Some(clock.now()), ..DecideStatus::default() };
     publish(clock.now(), &decider, &channels, &mut status);
     let offset = |clock: &dyn Clock| clock.now().as_duration() - clock.uptime();
@@ -121,7 +122,6 @@ pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Cl
         status.inputs += inputs.len() as u64;
         status.batches += 1;
         let effects = decider.process(now, clock.quality(), inputs);
-        channels.stored.notify_one();
         for still in effects.stills {
             // A full channel means cameras are stuck: the rule's deadline raises the alarm without a picture.
             if channels.stills.try_send(still).is_err() {
