@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gengfu::clock::{Clock, SystemClock};
-use gengfu::link::bundle::{Bundle, PublicKey, Verified};
+use gengfu::link::bundle::{Bundle, Verified};
 use gengfu::link::update::{NodeUpdate, Problem, Stage};
+use gengfu::signed::PublicKey;
 use gengfu_node_linux::node::slots::{RECORD_BYTES, Record, RecordFault, Records, TRIAL_BOOTS, Trial};
 use gengfu_node_linux::wire::{
     Ack, Capabilities, Downlink, EventKind, FirmwareVersion, GaveUp, Hello, Slot, UpdateInfo, UpdateRefusal, Uplink,

@@ -35,6 +35,7 @@ use crate::local::report::Sources;
 use crate::local::{metrics as exporter, on_site, outputs, socket};
 use crate::sensors::plan::{Plan, resolve_what_fits};
 use crate::sensors::{self, SensorStats};
+use crate::settings::{self, Started};
 use crate::setup::{
     credentials, keeper, link_ports, outbox_options, own_outputs, rules, topics, uplink_config, wiring, worker_config,
 };
@@ -53,6 +54,8 @@ const COMMANDS: usize = 64;
 const REPLIES: usize = 64;
 /// Orders of the centre for nodes. When it is full they are dropped; the centre repeats its command.
 const ORDERS: usize = 16;
+/// Configurations to be tried: one at a time is.
+const CHANGES: usize = 4;
 /// Errands of the centre. When it is full they are dropped; the centre repeats its command.
 const ERRANDS: usize = 16;
 /// Pictures wanted. When it is full alarms go out without them.
@@ -62,11 +65,25 @@ const GAUGES_EVERY: Duration = Duration::from_secs(5);
 /// Pictures past their time are looked for this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
-/// Runs the gateway until `shutdown`, then stops it in order: producers, decider, uplink.
+/// Why the gateway has stopped in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Told,
+    /// It is to be started again, with another configuration.
+    Restart,
+}
+
+/// Runs the gateway until `shutdown`, or until its configuration changes, then stops it in order: producers, decider, uplink.
 ///
 /// # Errors
 /// When a part cannot start (store, socket, code files), or one that must not end has ended.
-pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    started: impl Into<Started>,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Ended> {
+    let Started { config, status: config_status, settings } = started.into();
     // Before anything counts: what is counted earlier is in no metric.
     if let Some(address) = config.local.metrics
         && let Err(error) = exporter::serve(address)
@@ -102,10 +119,12 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
     let (errands_in, errands) = mpsc::channel(ERRANDS);
     let (local_in, local_orders) = mpsc::channel(ORDERS);
     let (answered_in, answered) = mpsc::channel(REPLIES);
+    let (changes_in, changes) = mpsc::channel(CHANGES);
     let (wanted_in, wanted) = watch::channel(Vec::new());
     let stored = Arc::new(Notify::new());
     let (stop_producers, stop_decider, stop_uplink) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let restart = CancellationToken::new();
 
     // What must not end: if one does, the gateway stops and is started again by systemd.
     let mut producers: JoinSet<&'static str> = JoinSet::new();
@@ -156,8 +175,27 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         sensors: sensor_status,
         cameras: camera_status,
         uplink: uplink_status.clone(),
+        config: None,
         identity: None,
     };
+    let config_status = config_status.map(watch::channel);
+    sources.config = config_status.as_ref().map(|(_, shown)| shown.clone());
+    let takes_changes = settings.as_ref().and(config_status.as_ref()).map(|_| changes_in);
+    let changer = settings.zip(config_status).map(|(settings, (status, _))| {
+        settings::Keeper::new(settings::KeeperParts {
+            owes_last_word: settings.owes_last_word(&outbox),
+            settings,
+            status,
+            running: config.clone(),
+            orders: changes,
+            answers: answered_in.clone(),
+            uplink: uplink_status.clone(),
+            outbox: outbox.clone(),
+            clock: clock.clone(),
+            restart: restart.clone(),
+            shutdown: stop_uplink.clone(),
+        })
+    });
     let keeper = credentials.map(|credentials| {
         let prover = BrokerTrial { broker: trial, topics: topics(&config), uplink: uplink_status };
         make_keeper(&config, credentials, prover, local_in.clone(), reload.clone(), &clock, &stop_uplink)
@@ -167,13 +205,17 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         decider: local_in,
         nodes: link_inlets.clone(),
         firmware_keys: config.firmware_keys.clone(),
+        settings: takes_changes.clone(),
         reload_identity: reload,
     };
     let mut local = start_local(&config, &evidence_dir, sources, inlets, &stop_uplink)?;
     if let Some((keeper, _)) = keeper {
         local.spawn(keeper.run());
     }
-    let hands = errands::Hands::default();
+    if let Some(changer) = changer {
+        local.spawn(changer.run());
+    }
+    let hands = errands::Hands { settings: takes_changes };
     local.spawn(errands::run(errands, hands, answered_in.clone(), clock.clone(), stop_uplink.clone()));
     start_on_site(&config, (wanted, orders), (link_inlets, answered_in), &mut local, &clock, &stop_uplink);
     tracing::info!(gateway = %config.gateway.name, site = %config.gateway.site, "ready");
@@ -182,6 +224,7 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
 
     let failed = tokio::select! {
         () = shutdown.cancelled() => None,
+        () = restart.cancelled() => None,
         ended = producers.join_next(), if !producers.is_empty() => Some(format!("{ended:?} ended")),
         () = &mut decider_thread => Some("the decider ended".to_owned()),
         ended = &mut uplink_task => Some(format!("the uplink ended: {ended:?}")),
@@ -200,7 +243,8 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
     }
     local.shutdown().await;
     match failed {
-        None => Ok(()),
+        None if restart.is_cancelled() && !shutdown.is_cancelled() => Ok(Ended::Restart),
+        None => Ok(Ended::Told),
         Some(what) => Err(anyhow::anyhow!("{what}; it must not")),
     }
 }

@@ -12,10 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::decide::Errand;
+use crate::settings;
 
 /// Who takes what. Where nobody does, [`crate::decide::Wiring`] says so and the decider refuses before it comes here.
 #[derive(Debug, Default)]
-pub struct Hands {}
+pub struct Hands {
+    /// The keeper of the configuration.
+    pub settings: Option<mpsc::Sender<settings::Order>>,
+}
 
 /// Hands errands out until `stop`. `errands` are named by the command that asks; `answers` leads to the decider.
 pub async fn run(
@@ -48,8 +52,19 @@ impl Hands {
         tracing::info!(cmd = %cmd_id, "an errand of the centre");
         match errand {
             Errand::Snapshot(_) => Err(nobody("抓拍", "takes snapshots")),
-            Errand::Config(_) => Err(nobody("接受配置", "takes a configuration")),
+            Errand::Config(command) => {
+                let hand = self.settings.as_ref().ok_or_else(|| nobody("接受配置", "takes a configuration"))?;
+                hand.try_send(settings::Order::Command { cmd_id: cmd_id.to_owned(), command }).map_err(|_| busy())
+            }
         }
+    }
+}
+
+/// Who does it has no time now.
+fn busy() -> Text {
+    Text {
+        zh: "网关繁忙，请用新编号重发该指令".into(),
+        en: "the gateway is busy; give the command again with a new id".into(),
     }
 }
 

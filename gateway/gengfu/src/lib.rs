@@ -18,5 +18,7 @@ pub mod link;
 pub mod load;
 pub mod local;
 pub mod sensors;
+pub mod settings;
 pub mod setup;
+pub mod signed;
 pub mod uplink;

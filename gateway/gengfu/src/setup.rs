@@ -246,6 +246,7 @@ pub(crate) fn wiring(config: &Config) -> Wiring {
             ..LocalPolicy::default()
         },
         drill: config.drill.clone(),
+        takes_config: !config.changes.trusted.is_empty(),
         ..Wiring::default()
     };
     for (name, output, _) in own_outputs(config) {

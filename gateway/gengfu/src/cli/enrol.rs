@@ -14,6 +14,7 @@ use crate::identity::est::{Outcome, Proof};
 use crate::identity::slots::{Slots, wanted_by};
 use crate::identity::time::{Reading, TrustedTime};
 use crate::identity::{Credentials, common_name};
+use crate::settings::in_use_now;
 use crate::setup;
 
 #[derive(Debug, clap::Args)]
@@ -70,7 +71,7 @@ struct Desk {
 
 impl Desk {
     fn open(of: &Of) -> anyhow::Result<Self> {
-        let config = Config::load(&of.config)?;
+        let config = in_use_now(&of.config)?;
         let managed = config.uplink.tls.as_ref().is_some_and(|tls| tls.is_managed);
         anyhow::ensure!(
             managed,

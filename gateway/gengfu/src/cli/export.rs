@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::identity::slots::Slots;
 use crate::local::journal::{JournalPage, PAGE_EVENTS, page};
 use crate::local::socket::{Answer, Query, SocketError, ask};
+use crate::settings::in_use_now;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -51,7 +52,7 @@ impl Source {
         match super::block_on(ask(&path, &Query::Journal { from: 1, limit: 0 }))? {
             Ok(_) => Ok(Source::Running(path)),
             Err(error @ SocketError::Connect { .. }) if args.socket.is_none() => {
-                let config = Config::load(&args.config)?;
+                let config = in_use_now(&args.config)?;
                 let folder = config.gateway.data_dir.join("outbox");
                 ensure!(folder.is_dir(), "{error}; and there is no stopped gateway's journal in {}", folder.display());
                 let outbox = Outbox::open(crate::setup::outbox_options(&config))
@@ -111,7 +112,7 @@ fn header(page: &JournalPage, args: &Args) -> anyhow::Result<Header> {
     let contract = gengfu_contract::CONTRACT_VERSION.to_owned();
     let Some(first) = page.events.first() else {
         ensure!(args.from > page.sequence, "the journal's events from {} on cannot be read", args.from);
-        let config = Config::load(&args.socket.config)?;
+        let config = in_use_now(&args.socket.config)?;
         let source = format!("/gengfu/{}/{}", config.gateway.site, config.gateway.name);
         let first = page.sequence.saturating_add(1);
         return Ok(Header { gengfu_export: 1, source, contract, first, anchor: page.head.clone() });
@@ -127,7 +128,7 @@ fn sign(args: &Args, statement: &ClosingStatement) -> anyhow::Result<Option<geng
     if let (Some(certificate), Some(key)) = (&args.certificate, &args.key) {
         return Ok(Some(signature::sign(&bytes, certificate, key)?));
     }
-    let Some((certificate, key)) = Config::load(&args.socket.config).ok().and_then(|config| own_files(&config)) else {
+    let Some((certificate, key)) = in_use_now(&args.socket.config).ok().and_then(|config| own_files(&config)) else {
         return Ok(None);
     };
     match signature::sign(&bytes, &certificate, &key) {

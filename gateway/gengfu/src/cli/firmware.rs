@@ -15,8 +15,9 @@ use object::elf::{FileHeader32, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 
 use super::SocketArgs;
-use crate::link::bundle::{About, Bundle, PublicKey, SigningKey};
+use crate::link::bundle::{About, Bundle};
 use crate::local::socket::{Answer, Query, ask};
+use crate::signed::{PublicKey, SigningKey};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -178,7 +179,7 @@ pub(super) fn firmware(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn keygen(key: &Path, public: &Path) -> anyhow::Result<()> {
+pub(super) fn keygen(key: &Path, public: &Path) -> anyhow::Result<()> {
     let (signing, pkcs8) = SigningKey::generate()?;
     // Never over an existing key: what it has signed could not be followed by anything.
     let mut file = OpenOptions::new()
@@ -208,15 +209,23 @@ fn pack(about: &About, files: [&PathBuf; 2], out: &Path) -> anyhow::Result<()> {
 }
 
 fn sign(file: &Path, key: &Path) -> anyhow::Result<()> {
-    let pkcs8 = fs::read(key).with_context(|| format!("read the private key {}", key.display()))?;
-    let key = SigningKey::from_pkcs8(&pkcs8)?;
+    let key = private_key(key)?;
     let mut bundle = read_bundle(file)?;
     bundle.sign(&key);
-    // Whole or not at all: the old file stays until the new one is there.
-    let fresh = file.with_extension("signing");
-    write(&fresh, &bundle.to_bytes())?;
-    fs::rename(&fresh, file).with_context(|| format!("replace {}", file.display()))?;
+    replace(file, &bundle.to_bytes())?;
     say(&format!("{}: signed by {}", file.display(), key.public()))
+}
+
+pub(super) fn private_key(file: &Path) -> anyhow::Result<SigningKey> {
+    let pkcs8 = fs::read(file).with_context(|| format!("read the private key {}", file.display()))?;
+    SigningKey::from_pkcs8(&pkcs8).with_context(|| format!("read {}", file.display()))
+}
+
+/// Whole or not at all: the old file stays until the new one is there.
+pub(super) fn replace(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let fresh = file.with_extension("signing");
+    write(&fresh, bytes)?;
+    fs::rename(&fresh, file).with_context(|| format!("replace {}", file.display()))
 }
 
 fn verify(file: &Path, public: &[PathBuf]) -> anyhow::Result<ExitCode> {
@@ -243,11 +252,7 @@ fn verify(file: &Path, public: &[PathBuf]) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) fn read_keys(files: &[PathBuf]) -> anyhow::Result<Vec<PublicKey>> {
-    let read = |file: &PathBuf| {
-        let text = fs::read_to_string(file).with_context(|| format!("read the public key {}", file.display()))?;
-        PublicKey::parse(&text).with_context(|| format!("{}: expected 64 hex digits", file.display()))
-    };
-    files.iter().map(read).collect()
+    files.iter().map(|file| Ok(PublicKey::read(file)?)).collect()
 }
 
 fn read_bundle(file: &Path) -> anyhow::Result<Bundle> {
@@ -292,10 +297,10 @@ fn read_image(file: &Path) -> anyhow::Result<Flat> {
     whole().with_context(|| format!("read the ELF image {}", file.display()))
 }
 
-fn write(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub(super) fn write(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     fs::write(file, bytes).with_context(|| format!("write {}", file.display()))
 }
 
-fn say(line: &str) -> anyhow::Result<()> {
+pub(super) fn say(line: &str) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }

@@ -4,6 +4,7 @@
 //! output, everything else to standard error; `--json` on every query is stable.
 
 mod check;
+mod config;
 mod desk;
 mod drill;
 mod enrol;
@@ -65,6 +66,8 @@ enum Command {
     Identity(identity::Args),
     /// Obtain a certificate: the key is made here and stays here, only a request leaves the box.
     Enrol(enrol::Args),
+    /// Pack, sign and check configurations as bundles; try one, go back, see which is in use.
+    Config(config::Args),
     /// Make, sign and check bundles of a node's firmware.
     Firmware(firmware::Args),
     /// Play the dispatch centre: receive, confirm, acknowledge, prove that nothing is missing.
@@ -91,7 +94,7 @@ impl SocketArgs {
     fn path(&self) -> anyhow::Result<PathBuf> {
         match &self.socket {
             Some(socket) => Ok(socket.clone()),
-            None => Ok(crate::config::Config::load(&self.config)?.local.socket),
+            None => Ok(crate::settings::in_use_now(&self.config)?.local.socket),
         }
     }
 }
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Node(args) => ("run the node", node::node(&args)),
         Command::Identity(args) => ("ask for the gateway's identity", identity::identity(&args)),
         Command::Enrol(args) => ("enrol", enrol::enrol(&args)),
+        Command::Config(args) => ("work on the configuration", config::config(&args)),
         Command::Firmware(args) => ("work on the firmware", firmware::firmware(&args)),
         Command::Desk(args) => ("run the desk", desk::desk(args)),
         Command::Load(args) => ("measure", load::load(&args)),

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
-use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::clock::{Clock, SystemClock};
+use crate::settings::{self, RESTART_CODE};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -33,20 +33,35 @@ enum LogFormat {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     start_logging(args.log);
-    let config = Config::load(&args.config)?;
-    for lack in config.environment() {
+    let started = settings::begin(&args.config, SystemClock.now())?;
+    let is_trial = started.settings.as_ref().is_some_and(settings::Settings::is_trial);
+    for lack in started.config.environment() {
         tracing::warn!(key = %lack.key, remedy = %lack.remedy, "lacking: {}", lack.problem);
     }
     // Two threads: the daemon's tasks wait for ports and sockets; what blocks has threads or processes of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         tokio::select! {
-            ended = app::run(config, Arc::new(SystemClock), shutdown.clone()) => ended.context("the gateway stopped"),
+            ended = app::run(started, Arc::new(SystemClock), shutdown.clone()) => ended.context("the gateway stopped"),
             never = stop_on_signal(shutdown.clone()) => match never {},
         }
-    })?;
-    Ok(ExitCode::SUCCESS)
+    });
+    match ended {
+        Ok(app::Ended::Told) => Ok(ExitCode::SUCCESS),
+        Ok(app::Ended::Restart) => {
+            tracing::warn!(code = RESTART_CODE, "ending, to be started again with another configuration");
+            Ok(ExitCode::from(RESTART_CODE))
+        }
+        Err(fault) if is_trial => {
+            let told = settings::trial_failed(&args.config, &format!("{fault:#}"), SystemClock.now());
+            if let Err(error) = told {
+                tracing::error!(%error, "that the configuration on trial failed cannot be written down; its starts are counted");
+            }
+            Err(fault)
+        }
+        Err(fault) => Err(fault),
+    }
 }
 
 /// The first signal drains in order; a second one leaves at once.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::SocketArgs;
 use crate::local::report::Report;
 use crate::local::socket::{Answer, Query, ask};
+use crate::settings::ConfigStatus;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -92,6 +93,9 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
             paint.as_good(good, if good { "good" } else { "look" }),
             current.common_name
         )?;
+    }
+    if let Some(config) = &report.config {
+        print_config(out, config, g.now, paint)?;
     }
     let o = &report.outbox;
     writeln!(out, "outbox   {}  journal at #{}", paint.as_good(o.health == "ok", &o.health), o.sequence)?;
@@ -199,6 +203,25 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
     }
     if report.findings.is_empty() {
         writeln!(out, "{}", paint.as_good(true, "nothing is wrong"))?;
+    }
+    Ok(())
+}
+
+/// One line on the configuration, and one on a trial.
+fn print_config(out: &mut impl Write, config: &ConfigStatus, now: Timestamp, paint: &Paint) -> std::io::Result<()> {
+    let which = config.counter.map_or_else(
+        || config.file.display().to_string(),
+        |counter| format!("bundle {counter}, in use since {} ago", ago(config.since, now)),
+    );
+    let hash: String = config.sha256.chars().take(12).collect();
+    writeln!(out, "config   {which}, SHA-256 {hash}")?;
+    if let Some(trial) = &config.trial {
+        let text = paint.as_good(false, "on trial");
+        writeln!(
+            out,
+            "         {text}  bundle {} for {}, start {} of {}, {} s left, needs {:?}",
+            trial.counter, trial.asked.operator, trial.starts, trial.starts_max, trial.left_s, trial.need
+        )?;
     }
     Ok(())
 }

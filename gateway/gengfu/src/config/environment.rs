@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Attachment, Config};
+use super::{Attachment, Config, Trusted};
 use crate::identity::slots::Slots;
 use crate::sensors::config::Way;
 use crate::sensors::plan::resolve_what_fits;
@@ -45,6 +45,11 @@ pub(super) fn lacks(config: &Config) -> Vec<Lack> {
     }
     for (n, key) in config.firmware_keys.iter().enumerate() {
         file(format!("firmware.trusted[{n}]"), key, "copy the release's public key there");
+    }
+    for (n, key) in config.changes.trusted.iter().enumerate() {
+        if let Trusted::File(key) = key {
+            file(format!("config.trusted[{n}]"), key, "copy the public key there, or write its 64 hex digits instead");
+        }
     }
     for (n, line) in config.sensors.lines.iter().enumerate() {
         if let Way::Serial { port, .. } = &line.way {

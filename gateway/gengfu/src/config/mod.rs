@@ -5,6 +5,7 @@
 
 mod cameras;
 mod care;
+mod changes;
 mod environment;
 mod names;
 pub(crate) mod nodes;
@@ -32,6 +33,7 @@ use crate::identity::est::Place;
 use crate::sensors::config::SensorsConfig;
 use crate::uplink::{Address, SwitchPolicy};
 pub use care::CareDefaults;
+pub use changes::{Changes, Trusted};
 pub use environment::Lack;
 pub use outputs::{Annunciation, Line};
 pub use reader::{Fault, parse_duration, show_duration};
@@ -53,6 +55,8 @@ pub struct Config {
     pub care: CareDefaults,
     /// Public keys whose signature on a node's firmware is trusted.
     pub firmware_keys: Vec<PathBuf>,
+    /// Whose signed configurations are taken, and how long each is tried.
+    pub changes: Changes,
     /// Lamp and sounder of the box, and when they speak.
     pub annunciation: Annunciation,
     /// How long a human may take to acknowledge.
@@ -379,12 +383,19 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with every fault found.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-        let base = std::fs::canonicalize(folder).map_err(unreadable)?;
+        let (text, base) = Self::read_text(path)?;
         Self::parse(&text, &base).map_err(|faults| ConfigError::Faulty { path: path.to_owned(), faults })
+    }
+
+    /// Reads a file without checking it: its text, and the folder where its relative paths start.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`].
+    pub fn read_text(path: &Path) -> Result<(String, PathBuf), ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok((text, std::fs::canonicalize(folder).map_err(unreadable)?))
     }
 
     /// Checks a text; relative paths in it are relative to `base`.

@@ -16,7 +16,7 @@ use crate::uplink::{Address, SwitchPolicy};
 
 use super::reader::{Fault, Faults, Section};
 use super::{Bus, Camera, Config, Enrol, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision};
-use super::{cameras, care, names, nodes, outputs, people};
+use super::{cameras, care, changes, names, nodes, outputs, people};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
@@ -55,6 +55,8 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
     let care = care::district(f, section);
     let section = root.section(f, "firmware");
     let firmware_keys = firmware_keys(f, section, base);
+    let section = root.section(f, "config");
+    let changes = changes::changes(f, section, base);
     let section = root.section(f, "annunciation");
     let annunciation = outputs::annunciation(f, section, base);
     let section = root.section(f, "escalation");
@@ -80,6 +82,7 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
             vision,
             care,
             firmware_keys,
+            changes,
             annunciation,
             escalation,
             drill,

@@ -316,7 +316,10 @@ fn snapshot(engine: &Engine, wiring: &Wiring, order: &SnapshotCommand, errands: 
 
 fn config(wiring: &Wiring, order: &ConfigCommand, errands: &mut Vec<Errand>) -> Answer {
     if !wiring.takes_config {
-        return refused("此网关不接受远程配置", "this gateway takes no configuration from afar");
+        return refused(
+            "此网关不接受远程配置（未设置 [config] trusted）",
+            "this gateway takes no configuration from afar: set [config] trusted at the box",
+        );
     }
     errands.push(Errand::Config(order.clone()));
     accepted()

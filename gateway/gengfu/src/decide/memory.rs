@@ -150,6 +150,15 @@ impl Memory {
     }
 }
 
+/// Whether a command was accepted and has no last word in the store yet.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn owes_last_word(outbox: &Outbox, cmd_id: &str) -> Result<bool, OutboxError> {
+    let known = outbox.get(&key(cmd_id))?.and_then(|bytes| serde_json::from_slice::<Answered>(&bytes).ok());
+    Ok(known.is_some_and(|answered| answered.reply.outcome == Outcome::Accepted))
+}
+
 fn key(cmd_id: &str) -> Vec<u8> {
     [PREFIX, cmd_id.as_bytes()].concat()
 }

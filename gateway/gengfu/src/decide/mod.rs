@@ -45,6 +45,7 @@ pub use drill::{DrillPlan, DrillRecord, DrillResult, DrillStatus};
 use events::Author;
 pub use local::{LocalOrder, LocalRequest};
 use memory::Memory;
+pub use memory::owes_last_word;
 use on_site::OnSite;
 pub use run::{Channels, DecideStatus, Standing, run};
 use upkeep::Upkeep;

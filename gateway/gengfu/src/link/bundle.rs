@@ -1,8 +1,7 @@
 //! A release of a node's firmware as one file: the image for slot A, the image for slot B, each with its manifest and signature.
 //!
 //! Owns the file's bytes, what fits together in it, and signing. Refuses to send anything ([`super::update`] does) and to use a bundle that was
-//! not verified: [`Verified`] is made only by [`Bundle::verify`]. Keys are Ed25519 (RFC 8032): a private key is PKCS#8 in DER, a public key is 64
-//! hexadecimal digits in a text file. A private key is never printed; its file is for its owner only.
+//! not verified: [`Verified`] is made only by [`Bundle::verify`]. The keys are those of [`crate::signed`].
 //!
 //! ```text
 //! "GFBN" | format 1 u8 | 000000 | header A, 128 bytes | header B, 128 bytes | image A | image B
@@ -12,73 +11,13 @@ use std::fmt;
 
 use gengfu_wire::update::{HEADER_BYTES, IMAGE_BYTES_MAX, split_header};
 use gengfu_wire::{FirmwareVersion, Manifest, ManifestError, Slot, Uid};
-use ring::rand::SystemRandom;
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use sha2::{Digest, Sha256};
+
+use crate::signed::{PublicKey, SigningKey};
 
 const MAGIC: [u8; 4] = *b"GFBN";
 const FORMAT: u8 = 1;
 const HEAD_BYTES: usize = 8;
-
-/// A public key.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PublicKey(pub [u8; 32]);
-
-impl PublicKey {
-    /// Reads 64 hexadecimal digits, with white space around.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Some(Self(hex::decode(text.trim()).ok()?.try_into().ok()?))
-    }
-}
-
-impl fmt::Display for PublicKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for PublicKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-/// A private key. It has no text form.
-pub struct SigningKey(Ed25519KeyPair);
-
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey({}, private part not shown)", self.public())
-    }
-}
-
-impl SigningKey {
-    /// Makes a new one. Gives back its PKCS#8 bytes, to be kept where only its owner reads.
-    ///
-    /// # Errors
-    /// [`BundleError::Key`] when the system has no randomness.
-    pub fn generate() -> Result<(Self, Vec<u8>), BundleError> {
-        let bytes = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| BundleError::Key)?;
-        Ok((Self::from_pkcs8(bytes.as_ref())?, bytes.as_ref().to_vec()))
-    }
-
-    /// Reads PKCS#8 DER, of ours or of `openssl genpkey -algorithm ed25519 -outform DER`.
-    ///
-    /// # Errors
-    /// [`BundleError::Key`].
-    pub fn from_pkcs8(bytes: &[u8]) -> Result<Self, BundleError> {
-        Ed25519KeyPair::from_pkcs8_maybe_unchecked(bytes).map(Self).map_err(|_| BundleError::Key)
-    }
-
-    /// Its public part.
-    #[must_use]
-    pub fn public(&self) -> PublicKey {
-        let mut key = [0; 32];
-        key.copy_from_slice(self.0.public_key().as_ref());
-        PublicKey(key)
-    }
-}
 
 /// Why a file is no bundle, or none that may be sent. Each says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,9 +78,6 @@ pub enum BundleError {
     /// A lowering for all nodes.
     #[error("a bundle that lowers the security version must name the one node it is for (--only UID)")]
     Lowers,
-    /// No private key.
-    #[error("no Ed25519 private key in PKCS#8 DER; make one with `gengfu firmware keygen`")]
-    Key,
 }
 
 /// What a release is, beside its bytes.
@@ -266,8 +202,7 @@ impl Bundle {
     /// Signs both manifests.
     pub fn sign(&mut self, key: &SigningKey) {
         for image in &mut self.images {
-            let signature = key.0.sign(&image.manifest.to_bytes());
-            image.header[64..].copy_from_slice(signature.as_ref());
+            image.header[64..].copy_from_slice(&key.sign(&image.manifest.to_bytes()));
         }
     }
 
@@ -295,8 +230,7 @@ impl Bundle {
         for image in &self.images {
             let slot = image.manifest.slot;
             let (manifest, signature) = image.header.split_at(64);
-            let is_signed = |key: &PublicKey| UnparsedPublicKey::new(&ED25519, key.0).verify(manifest, signature);
-            if !trusted.iter().any(|key| is_signed(key).is_ok()) {
+            if !trusted.iter().any(|key| key.has_signed(manifest, signature)) {
                 return Err(BundleError::Signature { slot });
             }
             if Sha256::digest(&image.bytes)[..] != image.manifest.sha256 {

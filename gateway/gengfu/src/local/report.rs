@@ -20,6 +20,7 @@ use crate::decide::{DecideStatus, Standing};
 use crate::identity::IdentityStatus;
 use crate::link::{self, LinkStats};
 use crate::sensors::SensorStats;
+use crate::settings::ConfigStatus;
 use crate::uplink::{LinkState, UplinkStatus};
 
 /// A write that takes longer than this does not end any more: flash cards stall for seconds, not for half a minute.
@@ -30,6 +31,9 @@ const STALLED_MS: u64 = 30_000;
 pub struct Report {
     /// The gateway itself.
     pub gateway: GatewayReport,
+    /// The configuration: which, since when, what is tried.
+    #[serde(default)]
+    pub config: Option<ConfigStatus>,
     /// Serial links.
     pub links: Vec<LinkStats>,
     /// Modbus lines, and brokers of other makers' sensors.
@@ -160,6 +164,8 @@ pub struct Sources {
     pub cameras: Vec<watch::Receiver<CameraStatus>>,
     /// The uplink.
     pub uplink: watch::Receiver<UplinkStatus>,
+    /// The configuration.
+    pub config: Option<watch::Receiver<ConfigStatus>>,
     /// The gateway's certificate.
     pub identity: Option<watch::Receiver<IdentityStatus>>,
 }
@@ -182,6 +188,7 @@ impl Sources {
                 batches: decide.batches,
                 memory_bytes: resident_bytes(),
             },
+            config: self.config.as_ref().map(|config| config.borrow().clone()),
             links: self.links.iter().map(|link| link.borrow().clone()).collect(),
             sensors: self.sensors.iter().map(|line| line.borrow().clone()).collect(),
             devices: decide.devices,
@@ -322,6 +329,10 @@ fn findings(report: &Report) -> Vec<Finding> {
     }
     if report.gateway.clock == ClockQuality::Unsynced {
         say("the clock is not synchronised; alarms go out marked so".to_owned(), "check NTP: timedatectl status");
+    }
+    for (problem, remedy) in report.config.iter().flat_map(|config| config.findings(report.gateway.now)) {
+        let (problem_zh, remedy_zh) = (Some(problem.zh), Some(remedy.zh));
+        found.push(Finding { problem: problem.en, remedy: remedy.en, problem_zh, remedy_zh });
     }
     if let Some(finding) = uplink_finding(&report.uplink) {
         found.insert(place_of_uplink, finding);

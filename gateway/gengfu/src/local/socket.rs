@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use gengfu_alarm::Service;
 use gengfu_contract::slug::Slug;
+use gengfu_contract::words::Text;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,8 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::{Report, Sources};
 use crate::decide::{LocalOrder, LocalRequest};
-use crate::link::bundle::{Bundle, PublicKey};
+use crate::link::bundle::Bundle;
 use crate::link::{LinkInlets, Order};
+use crate::settings::{self, Waivers};
+use crate::signed::PublicKey;
 
 /// Longest question, bytes.
 const QUESTION_MAX_BYTES: u64 = 4096;
@@ -83,6 +86,20 @@ pub enum Query {
         /// The signed bundle, on this machine.
         bundle: PathBuf,
     },
+    /// Try a configuration.
+    TryConfig {
+        /// The signed bundle, on this machine.
+        bundle: PathBuf,
+        /// What the person at the box waives.
+        waivers: Waivers,
+        /// Who.
+        who: String,
+    },
+    /// Go back to the configuration before.
+    ConfigBack {
+        /// Who.
+        who: String,
+    },
     /// Look at certificates now, and try what waits to be tried.
     ReloadIdentity,
 }
@@ -96,6 +113,8 @@ pub struct Inlets {
     pub nodes: LinkInlets,
     /// Files of the public keys whose firmware is trusted.
     pub firmware_keys: Vec<PathBuf>,
+    /// To the keeper of the configuration; absent where bundles are not taken.
+    pub settings: Option<mpsc::Sender<settings::Order>>,
     /// To the keeper of the certificate.
     pub reload_identity: Arc<Notify>,
 }
@@ -239,6 +258,17 @@ async fn answer(stream: UnixStream, sources: &Sources, inlets: &Inlets) -> std::
         }
         Ok(Query::GiveBack { device, who }) => order(inlets, LocalOrder::GiveBack { device, who }).await,
         Ok(Query::Drill) => order(inlets, LocalOrder::Drill).await,
+        Ok(Query::TryConfig { bundle, waivers, who }) => {
+            let read = std::fs::read(&bundle);
+            match read {
+                Ok(bundle) => change(inlets, |answer| settings::Order::Try { bundle, waivers, who, answer }).await,
+                Err(error) => Answer::Error(format!(
+                    "{}: {error}; copy it where the gateway's user can read it",
+                    bundle.display()
+                )),
+            }
+        }
+        Ok(Query::ConfigBack { who }) => change(inlets, |answer| settings::Order::Back { who, answer }).await,
         Ok(Query::ReloadIdentity) => {
             inlets.reload_identity.notify_one();
             Answer::Ordered
@@ -267,18 +297,29 @@ async fn order(inlets: &Inlets, order: LocalOrder) -> Answer {
     }
 }
 
+/// Hands a change to the keeper of the configuration; its answer comes when the change is on the disk.
+async fn change(inlets: &Inlets, order: impl FnOnce(oneshot::Sender<Result<(), Text>>) -> settings::Order) -> Answer {
+    let Some(settings) = &inlets.settings else {
+        return Answer::Error("bundles are not taken here: set [config] trusted, then restart the gateway".into());
+    };
+    let (answer, answered) = oneshot::channel();
+    if let Err(error) = settings.try_send(order(answer)) {
+        return Answer::Error(format!("the gateway does not take it now: {error}; try again"));
+    }
+    match answered.await {
+        Ok(Ok(())) => Answer::Ordered,
+        Ok(Err(why)) => Answer::Error(why.en),
+        Err(_) => Answer::Error("the gateway is stopping; try again when it runs".into()),
+    }
+}
+
 /// Checks a bundle as a release's receiver must, and hands it to the node's link.
 async fn update(inlets: &Inlets, node: &Slug, bundle: &Path) -> Result<(), String> {
     if inlets.firmware_keys.is_empty() {
         return Err("no key is trusted to sign firmware: set [firmware] trusted in the configuration".into());
     }
     let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
-    let key = |path: &PathBuf| {
-        let bytes = read(path)?;
-        let text = String::from_utf8_lossy(&bytes);
-        PublicKey::parse(text.trim())
-            .ok_or_else(|| format!("{}: no public key; expected 64 hex digits", path.display()))
-    };
+    let key = |path: &PathBuf| PublicKey::read(path).map_err(|error| error.to_string());
     let keys = inlets.firmware_keys.iter().map(key).collect::<Result<Vec<_>, _>>()?;
     let parsed = Bundle::from_bytes(&read(bundle)?).map_err(|error| format!("{}: {error}", bundle.display()))?;
     let verified = parsed.verify(&keys).map_err(|error| format!("{}: {error}", bundle.display()))?;

@@ -40,8 +40,8 @@ const LASTING: Duration = Duration::from_secs(2);
 const REPLIES_MAX: usize = 256;
 /// Messages that are neither items nor postings and must always find a place: status, goodbye.
 const SPARE_MESSAGES: usize = 8;
-/// Largest command accepted from the broker.
-const COMMAND_BYTES_MAX: u32 = 256 << 10;
+/// Largest command accepted from the broker: a configuration of the largest size fits, in base64.
+const COMMAND_BYTES_MAX: u32 = 1 << 20;
 /// The status is renewed at most this often when only figures change.
 const STATUS_EVERY: Duration = Duration::from_millis(250);
 /// While receipts are missing, the status is renewed this often.
@@ -286,6 +286,7 @@ impl Pump {
         counter!("gengfu_uplink_connects_total").increment(1);
         gauge!("gengfu_uplink_connected").set(1.0);
         (self.not_listening, self.status.centre, self.refused) = (None, None, None);
+        self.status.listening = false;
         self.receipts = Receipts::connected(self.config.broker.protocol == Protocol::Mqtt5, now);
         self.parts.board.reconnected();
         self.stated = None;
@@ -296,6 +297,7 @@ impl Pump {
     fn offline(&mut self, lost: &Lost, now: Timestamp) {
         self.status.count(self.delivery.figures());
         self.status.centre = None;
+        self.status.listening = false;
         let zh = |of: fn(&(String, String)) -> &String, en: &String| {
             lost.zh.as_ref().map_or_else(|| en.clone(), |zh| of(zh).clone())
         };

@@ -548,6 +548,7 @@ impl Session {
         }
         self.own_until = Some(later(now, RETAINED_WITHIN));
         pump.not_listening = refusals.iter().take(2).flatten().next().cloned();
+        pump.status.listening = pump.not_listening.is_none();
         if let Some(reason) = refusals.iter().skip(2).flatten().next() {
             warn!(
                 reason,

@@ -73,6 +73,9 @@ pub struct UplinkStatus {
     pub switched: Option<Switch>,
     /// "5" or "3.1.1".
     pub protocol: String,
+    /// Connected, and the broker has taken the subscription to commands: receipts can arrive.
+    #[serde(default)]
+    pub listening: bool,
     /// Connections accepted by the broker since the start.
     pub connects: u64,
     /// Items on the way to the broker.
@@ -134,6 +137,7 @@ impl UplinkStatus {
             brokers: Vec::new(),
             switched: None,
             protocol: protocol.to_owned(),
+            listening: false,
             connects: 0,
             in_flight: 0,
             awaiting_receipt: 0,

@@ -1,105 +1,11 @@
 //! Goal: whatever a power cut leaves, there is one valid choice. Method: a folder that stops working before, in the middle of or after each of
 //! its steps, and then shows either what was done or only what was synced; every such cut of every operation is tried.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-
-use super::super::testing::{Authority, NOW};
+use super::super::testing::{Authority, CutFolder, Moment, NOW};
 use super::super::time::Reading;
 use super::*;
 
 const NAME: &str = "jinding.block-7";
-
-/// Where in a step the power goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Moment {
-    Before,
-    Torn,
-    After,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    live: BTreeMap<String, Vec<u8>>,
-    /// Names that survive a cut; the bytes of a written file were synced with it.
-    durable: BTreeMap<String, Vec<u8>>,
-    steps: usize,
-    cut: Option<(usize, Moment)>,
-    is_off: bool,
-}
-
-#[derive(Debug, Clone, Default)]
-struct CutFolder(Arc<Mutex<State>>);
-
-impl CutFolder {
-    fn step(&self, torn: impl FnOnce(&mut State), whole: impl FnOnce(&mut State)) -> io::Result<()> {
-        let mut state = self.0.lock().unwrap();
-        let off = || Err(io::Error::other("power cut"));
-        if state.is_off {
-            return off();
-        }
-        let number = state.steps;
-        state.steps += 1;
-        match state.cut {
-            Some((at, moment)) if at == number => {
-                state.is_off = true;
-                match moment {
-                    Moment::Before => {}
-                    Moment::Torn => torn(&mut state),
-                    Moment::After => whole(&mut state),
-                }
-                off()
-            }
-            _ => {
-                whole(&mut state);
-                Ok(())
-            }
-        }
-    }
-
-    /// The power comes back; `synced_only`: what was not synced is gone.
-    fn reboot(&self, synced_only: bool) {
-        let mut state = self.0.lock().unwrap();
-        if synced_only {
-            state.live = state.durable.clone();
-        }
-        (state.durable, state.cut, state.is_off) = (state.live.clone(), None, false);
-    }
-
-    fn cut_at(&self, step: usize, moment: Moment) {
-        let mut state = self.0.lock().unwrap();
-        (state.steps, state.cut) = (0, Some((step, moment)));
-    }
-}
-
-impl Folder for CutFolder {
-    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.0.lock().unwrap().live.get(name).cloned())
-    }
-    fn write(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let half = bytes[..bytes.len() / 2].to_vec();
-        self.step(
-            |state| drop(state.live.insert(name.into(), half)),
-            |state| drop(state.live.insert(name.into(), bytes.to_vec())),
-        )
-    }
-    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        if !self.0.lock().unwrap().live.contains_key(from) {
-            return Err(io::Error::from(io::ErrorKind::NotFound));
-        }
-        let done = |state: &mut State| {
-            let bytes = state.live.remove(from).expect("looked at above");
-            state.live.insert(to.into(), bytes);
-        };
-        self.step(|_| {}, done)
-    }
-    fn remove(&mut self, name: &str) -> io::Result<()> {
-        self.step(|_| {}, |state| drop(state.live.remove(name)))
-    }
-    fn sync(&mut self) -> io::Result<()> {
-        self.step(|_| {}, |state| state.durable = state.live.clone())
-    }
-}
 
 struct Bench {
     folder: CutFolder,

@@ -26,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::config::DeviceClass;
-use crate::link::bundle::{About, Bundle, BundleError, PublicKey, SigningKey};
+use crate::link::bundle::{About, Bundle, BundleError};
 use crate::link::{BusConfig, LinkBatch, LinkInlets, LinkStats, NodeConfig, Order, PortConfig, PortEnds, run};
+use crate::signed::SigningKey;
 
 const UID: Uid = Uid([1, 2, 3, 4, 5, 6, 7, 8]);
 const IMAGE_BYTES: usize = 5_000;
@@ -480,16 +481,6 @@ fn w42_a_bundle_that_is_cut_flipped_or_signed_by_a_stranger_is_never_sent() {
     assert!(matches!(Bundle::from_bytes(b"PK\x03\x04 a zip"), Err(BundleError::Magic)));
     let lowers = About { may_lower_security: true, ..about(2) };
     assert_eq!(Bundle::pack(&lowers, [vec![1], vec![1]]).err(), Some(BundleError::Lowers));
-}
-
-#[test]
-fn a_private_key_is_not_printed_and_reads_back() {
-    let (key, pkcs8) = SigningKey::generate().unwrap();
-    let shown = format!("{key:?}");
-    assert!(shown.contains(&key.public().to_string()) && !shown.contains(&hex::encode(&pkcs8[16..48])));
-    assert_eq!(SigningKey::from_pkcs8(&pkcs8).unwrap().public(), key.public());
-    assert_eq!(PublicKey::parse(&format!(" {}\n", key.public())), Some(key.public()));
-    assert!(matches!(SigningKey::from_pkcs8(b"not a key"), Err(BundleError::Key)));
 }
 
 /// A node as a process on a pseudo-terminal, the gateway's link at its other end, and a decider with a disk.
