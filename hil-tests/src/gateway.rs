@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
+use gengfu::settings::RESTART_CODE;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -76,6 +77,20 @@ impl Gateway {
         command.envs(self.environment.iter().map(|(n, v)| (n, v)));
         self.process = Some(Process::spawn("gengfu", command, &self.dir)?);
         Ok(())
+    }
+
+    /// Starts it again when it ended to be started again, as a service manager does. True when it did.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub fn tend(&mut self) -> Result<bool> {
+        let ended = self.process.as_mut().filter(|process| !process.is_running());
+        let code = ended.and_then(|process| process.wait(Duration::ZERO).ok()).and_then(|status| status.code());
+        if code != Some(i32::from(RESTART_CODE)) {
+            return Ok(false);
+        }
+        self.start()?;
+        Ok(true)
     }
 
     /// Kill -9. Harmless when it does not run.
@@ -166,7 +181,7 @@ impl Gateway {
         }
     }
 
-    /// Waits until the gateway's status satisfies `accept`. Ends early when the gateway has ended.
+    /// Waits until the gateway's status satisfies `accept`, tending it. Ends early when the gateway has ended for good.
     ///
     /// # Errors
     /// When the time is over (the text has the last status and the gateway's last words).
@@ -177,6 +192,7 @@ impl Gateway {
         mut accept: impl FnMut(&serde_json::Value) -> bool,
     ) -> Result<serde_json::Value> {
         let ended = eventually(what, deadline, || {
+            self.tend().map_err(|e| e.to_string())?;
             let running = self.process.as_mut().is_some_and(Process::is_running);
             let tail = self.process.as_ref().map_or_else(String::new, Process::tail);
             if !running {

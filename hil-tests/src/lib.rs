@@ -36,6 +36,7 @@ pub mod ca;
 pub mod cable;
 pub mod clip;
 pub mod cluster;
+pub mod commander;
 pub mod desk;
 pub mod disk;
 pub mod fuzz;

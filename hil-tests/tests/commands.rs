@@ -4,18 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gengfu_contract::event::EventType;
 use gengfu_contract::words::AlarmKind;
 use gengfu_node_linux::Command::Smoke;
+use hil_tests::Result;
 use hil_tests::broker::Memory;
+use hil_tests::commander::{Centre, given};
 use hil_tests::process::eventually;
 use hil_tests::site::{GATEWAY, Plan, SETTLED_WITHIN, SITE, Site};
 use hil_tests::skip::{self, need};
-use hil_tests::{Result, RigError};
-use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 use serde_json::{Value, json};
 
 /// A kill, a restart and a reconnect are well within.
@@ -34,70 +33,6 @@ fn main() -> ExitCode {
     ])
 }
 
-/// A second centre's client: sends commands, keeps every answer.
-struct Centre {
-    client: Client,
-    replies: Arc<Mutex<BTreeMap<String, Vec<Value>>>>,
-}
-
-impl Centre {
-    fn join(site: &Site) -> Result<Self> {
-        let mut options = MqttOptions::new("hil-commands", "127.0.0.1", site.broker.port());
-        options.set_keep_alive(Duration::from_secs(5));
-        let (client, mut connection) = Client::new(options, 64);
-        let replies: Arc<Mutex<BTreeMap<String, Vec<Value>>>> = Arc::default();
-        let prefix = format!("gengfu/v1/{SITE}/{GATEWAY}/reply/");
-        let (kept, filter, subscriber) = (replies.clone(), format!("{prefix}#"), client.clone());
-        let (joined_in, joined) = std::sync::mpsc::sync_channel(1);
-        std::thread::spawn(move || {
-            for event in connection.iter() {
-                match event {
-                    Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                        let _ = subscriber.try_subscribe(&filter, QoS::AtLeastOnce);
-                    }
-                    Ok(Event::Incoming(Packet::SubAck(_))) => {
-                        let _ = joined_in.try_send(());
-                    }
-                    Ok(Event::Incoming(Packet::Publish(arrived))) => {
-                        let id = arrived.topic.trim_start_matches(&prefix).to_owned();
-                        let reply = serde_json::from_slice(&arrived.payload).unwrap_or(Value::Null);
-                        kept.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default().push(reply);
-                    }
-                    Ok(Event::Outgoing(rumqttc::Outgoing::Disconnect)) | Err(_) => return,
-                    Ok(_) => {}
-                }
-            }
-        });
-        joined.recv_timeout(SOON).map_err(|e| RigError::failed("subscribe to the answers", e))?;
-        Ok(Self { client, replies })
-    }
-
-    fn send(&self, gateway: &str, verb: &str, id: &str, body: &Value) -> Result<()> {
-        let topic = format!("gengfu/v1/{SITE}/{gateway}/cmd/{verb}/{id}");
-        let sent = self.client.publish(topic, QoS::AtLeastOnce, false, body.to_string());
-        sent.map_err(|e| RigError::failed("send a command", e))
-    }
-
-    fn replies(&self, id: &str) -> Vec<Value> {
-        self.replies.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned().unwrap_or_default()
-    }
-
-    /// Waits for an answer that is not "accepted", beyond the first `before`.
-    fn last_word(&self, id: &str, before: usize) -> Result<Value> {
-        eventually(&format!("an answer to {id}"), SOON, || {
-            let replies = self.replies(id);
-            let word = replies.iter().skip(before).find(|reply| reply["outcome"] != "accepted");
-            word.cloned().ok_or_else(|| format!("so far {replies:?}"))
-        })
-    }
-}
-
-impl Drop for Centre {
-    fn drop(&mut self) {
-        let _ = self.client.try_disconnect();
-    }
-}
-
 /// The open alarm of a kind on a device, once there is one.
 fn alarm(site: &Site, kind: AlarmKind, device: &str) -> Result<Value> {
     eventually(&format!("an open {kind} on {device}"), SOON, || {
@@ -106,16 +41,6 @@ fn alarm(site: &Site, kind: AlarmKind, device: &str) -> Result<Value> {
         let found = alarms.into_iter().find(|alarm| alarm["kind"] == kind.as_str() && alarm["device"] == device);
         found.ok_or_else(|| status["alarms"].to_string())
     })
-}
-
-fn given(site: &Site, body: Value) -> Result<Value> {
-    let status = site.gateway.status()?;
-    let mut body = body;
-    body["operator"] = json!("op-1");
-    if body["issued_at"].is_null() {
-        body["issued_at"] = status["gateway"]["now"].clone();
-    }
-    Ok(body)
 }
 
 fn plan() -> Plan {

@@ -45,6 +45,10 @@ fn unit(text: &str) -> Result<(), String> {
     if !starts.contains("gengfu run") {
         return Err(format!("ExecStart is {starts:?}, which does not run the gateway"));
     }
+    let restart = format!("RestartForceExitStatus={}", gengfu::settings::RESTART_CODE);
+    if !text.lines().any(|line| line == restart) {
+        return Err(format!("no {restart}: a gateway that changes its configuration is not started again"));
+    }
     if text.contains("Restart=") { Ok(()) } else { Err("a gateway that ends is not started again".to_owned()) }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns their start, their logs and their end. They die with this process, whatever happens to it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::story;
 use crate::config::{Attachment, Config, DeviceClass, Node};
+use crate::settings::RESTART_CODE;
 
 /// A gateway that is told to stop drains its journal and says goodbye.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -20,7 +21,8 @@ const GOODBYE: Duration = Duration::from_secs(10);
 pub(super) struct Stage {
     gateway: Child,
     nodes: Vec<Child>,
-    log: String,
+    log: PathBuf,
+    config: PathBuf,
 }
 
 impl Stage {
@@ -36,20 +38,29 @@ impl Stage {
         for camera in &config.cameras {
             println!("camera   {} on {}", camera.name, camera.url);
         }
-        let output = std::fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let mut command = this_program()?;
-        command.args(["run", "--config"]).arg(config_file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
-        let gateway = command.spawn().context("start the gateway")?;
-        Ok(Self { gateway, nodes, log: log.display().to_string() })
+        std::fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let gateway = start_gateway(config_file, &log)?;
+        Ok(Self { gateway, nodes, log, config: config_file.to_owned() })
     }
 
     /// Completes when one of them ends, which none should.
     pub(super) async fn first_death(&mut self) -> String {
         let nodes = self.nodes.iter_mut().map(|node| Box::pin(node.wait()));
         let mut nodes: futures_util::stream::FuturesUnordered<_> = nodes.collect();
-        tokio::select! {
-            status = self.gateway.wait() => format!("the gateway ended ({}); see {}", describe(status), self.log),
-            Some(status) = futures_util::StreamExt::next(&mut nodes) => format!("a node ended ({})", describe(status)),
+        loop {
+            let status = tokio::select! {
+                status = self.gateway.wait() => status,
+                Some(status) = futures_util::StreamExt::next(&mut nodes) => {
+                    return format!("a node ended ({})", describe(status));
+                }
+            };
+            // As a service manager does: it asks to be started again with another configuration.
+            let asks = status.as_ref().is_ok_and(|status| status.code() == Some(i32::from(RESTART_CODE)));
+            match asks.then(|| start_gateway(&self.config, &self.log)) {
+                Some(Ok(gateway)) => self.gateway = gateway,
+                Some(Err(error)) => return format!("the gateway cannot be started again: {error:#}"),
+                None => return format!("the gateway ended ({}); see {}", describe(status), self.log.display()),
+            }
         }
     }
 
@@ -66,6 +77,14 @@ impl Stage {
             let _ = node.kill().await;
         }
     }
+}
+
+fn start_gateway(config: &Path, log: &Path) -> anyhow::Result<Child> {
+    let output = std::fs::File::options().append(true).open(log);
+    let output = output.with_context(|| format!("write to {}", log.display()))?;
+    let mut command = this_program()?;
+    command.args(["run", "--config"]).arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+    command.spawn().context("start the gateway")
 }
 
 fn describe(status: std::io::Result<std::process::ExitStatus>) -> String {

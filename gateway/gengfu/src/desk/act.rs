@@ -331,7 +331,7 @@ fn device(action: &Action) -> Option<String> {
         Action::Snapshot { camera } => camera,
         Action::Visit { door, .. } => door,
         Action::Query { devices, .. } => devices.first()?,
-        Action::Ack { .. } | Action::Reset { .. } | Action::Case(_) => return None,
+        Action::Ack { .. } | Action::Reset { .. } | Action::Case(_) | Action::Config { .. } => return None,
     };
     Some(format!("device/{device}"))
 }

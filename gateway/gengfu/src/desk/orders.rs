@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use gengfu_contract::case::{CaseStage, RejectReason};
 use gengfu_contract::command::{
-    AlarmCommand, CaseCommand, Command, ShelveCommand, SnapshotCommand, SounderCommand, TestCommand, UnshelveCommand,
-    VisitCommand, Whereabouts,
+    AlarmCommand, CaseCommand, Command, ConfigCommand, ShelveCommand, SnapshotCommand, SounderCommand, TestCommand,
+    UnshelveCommand, VisitCommand, Whereabouts,
 };
 use gengfu_contract::query::{QueryCommand, QueryWhat};
 use gengfu_contract::slug::Slug;
@@ -134,6 +134,11 @@ pub enum Action {
         /// Which.
         device: Slug,
     },
+    /// Try a configuration.
+    Config {
+        /// The signed bundle in base64.
+        bundle: String,
+    },
 }
 
 /// How far a case has come.
@@ -210,6 +215,7 @@ impl Action {
             Action::Query { what, devices, .. } => format!("{what} of {} device(s)", devices.len()),
             Action::Visit { door, .. } => door.to_string(),
             Action::Sounder { device, .. } | Action::Test { device } => device.to_string(),
+            Action::Config { .. } => "its configuration".to_owned(),
         }
     }
 
@@ -266,6 +272,9 @@ impl Action {
                 Command::Sounder(SounderCommand { device, for_s, operator, issued_at, expires_at: moment })
             }
             Action::Test { device } => Command::Test(TestCommand { device, operator, issued_at, expires_at: moment }),
+            Action::Config { bundle } => {
+                Command::Config(ConfigCommand { bundle, operator, issued_at, expires_at: decision })
+            }
         }
     }
 }
@@ -335,6 +344,7 @@ mod tests {
             Action::Visit { door: device.clone(), what: Whereabouts::Away, lasts: Some(Duration::from_secs(60)) },
             Action::Sounder { device: device.clone(), for_s: 5 },
             Action::Test { device },
+            Action::Config { bundle: "R0ZDQg==".into() },
         ]
     }
 

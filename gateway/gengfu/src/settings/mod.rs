@@ -2,7 +2,7 @@
 //!
 //! A bundle is a configuration with a manifest and a signature. It comes from the centre (`config` command) or from somebody at the box
 //! (`gengfu config try`), is checked as a whole, put on the disk, and tried: the gateway starts again with it. It stays only when the uplink comes back;
-//! else the gateway goes back to what it had, by itself, and says why. [`docs/configuration.md`](../../../../docs/configuration.md) tells it to people.
+//! else the gateway goes back to what it had, by itself, and says why. `docs/configuration.md` tells it to people.
 //!
 //! | module | owns |
 //! |---|---|

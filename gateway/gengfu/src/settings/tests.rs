@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Text;
@@ -51,14 +52,14 @@ fn trial_of(bytes: &[u8], counter: u64, file_sha256: &str) -> Trial {
 }
 
 /// One folder over cuts, and who signs the bundles put there.
-struct Cuts<'k> {
+struct Cuts {
     folder: CutFolder,
-    key: &'k SigningKey,
+    key: Arc<SigningKey>,
 }
 
-impl<'k> Cuts<'k> {
-    fn new(key: &'k SigningKey, prepare: impl Fn(&Cuts)) -> Self {
-        let bench = Self { folder: CutFolder::default(), key };
+impl Cuts {
+    fn new(key: &Arc<SigningKey>, prepare: impl Fn(&Cuts)) -> Self {
+        let bench = Self { folder: CutFolder::default(), key: key.clone() };
         prepare(&bench);
         bench.folder.reboot(false);
         bench
@@ -69,7 +70,7 @@ impl<'k> Cuts<'k> {
     }
 
     fn offer(&self, slots: &mut Slots, counter: u64) -> Result<(), SlotError> {
-        let bytes = bundle(self.key, "block-7", counter, &format!("x = {counter}\n"));
+        let bytes = bundle(&self.key, "block-7", counter, &format!("x = {counter}\n"));
         slots.offer(&bytes, trial_of(&bytes, counter, "file"))
     }
 
@@ -92,7 +93,7 @@ impl<'k> Cuts<'k> {
 /// Cuts `change` at every step and moment. After each the folder says what it said before or what it says after, every bundle that it names is whole, and
 /// the change can be made.
 fn every_cut(prepare: impl Fn(&Cuts), change: impl Fn(&Cuts, &mut Slots) -> Result<(), SlotError>) {
-    let (key, _) = SigningKey::generate().unwrap();
+    let key = Arc::new(SigningKey::generate().unwrap().0);
     let whole = Cuts::new(&key, &prepare);
     let mut slots = whole.open();
     let before = slots.state().clone();
@@ -153,7 +154,7 @@ fn a_cut_while_a_trial_starts_is_kept_given_up_or_taken_back_leaves_one_of_both(
 
 #[test]
 fn what_was_before_comes_back_once_and_numbers_are_never_forgotten() {
-    let (key, _) = SigningKey::generate().unwrap();
+    let key = Arc::new(SigningKey::generate().unwrap().0);
     let bench = Cuts::new(&key, Cuts::in_full);
     let mut slots = bench.open();
     slots.give_up(text("no receipt"), at(9)).unwrap();

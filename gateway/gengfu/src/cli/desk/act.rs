@@ -1,13 +1,13 @@
 //! `gengfu desk act`: one order to a gateway from the command line, and its answer.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use gengfu_contract::case::{CaseStage, RejectReason};
-use gengfu_contract::command::{Outcome, Whereabouts};
+use gengfu_contract::command::{ConfigCommand, Outcome, Whereabouts};
 use gengfu_contract::query::QueryWhat;
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::AlarmKind;
@@ -18,6 +18,7 @@ use super::BrokerArgs;
 use crate::clock::SystemClock;
 use crate::desk::act::{Act, ActError, Answer};
 use crate::desk::orders::{Action, CaseOrder, span};
+use crate::settings::bundle::Bundle;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -166,6 +167,12 @@ enum Verb {
         #[arg(long)]
         device: Slug,
     },
+    /// Have the gateway try a configuration; its last word comes at the end of the trial (--within 6m).
+    Config {
+        /// The signed bundle, which names its gateway.
+        #[arg(long, value_name = "FILE")]
+        bundle: PathBuf,
+    },
 }
 
 pub(super) fn act(args: Args) -> anyhow::Result<ExitCode> {
@@ -175,10 +182,14 @@ pub(super) fn act(args: Args) -> anyhow::Result<ExitCode> {
         Verb::Snapshot { evidence, .. } => evidence.clone(),
         _ => PathBuf::new(),
     };
+    let gateway = match (&args.gateway, &args.verb) {
+        (None, Verb::Config { bundle }) => Some(Bundle::from_bytes(&read(bundle)?)?.manifest().gateway.clone()),
+        (gateway, _) => gateway.clone(),
+    };
     let act = Act {
         broker: args.broker.config(format!("gengfu-{site}-{cmd_id}"))?,
         site,
-        gateway: args.gateway,
+        gateway,
         operator: args.operator,
         action: action(args.verb)?,
         cmd_id,
@@ -221,7 +232,12 @@ fn action(verb: Verb) -> anyhow::Result<Action> {
         Verb::Visit { door, what, lasts } => Action::Visit { door, what, lasts },
         Verb::Sounder { device, for_s } => Action::Sounder { device, for_s },
         Verb::Test { device } => Action::Test { device },
+        Verb::Config { bundle } => Action::Config { bundle: ConfigCommand::encode_bundle(&read(&bundle)?) },
     })
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("read {}", file.display()))
 }
 
 fn print(answer: &Answer, as_json: bool) -> anyhow::Result<()> {
