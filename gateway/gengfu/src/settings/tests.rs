@@ -264,6 +264,7 @@ fn a_trial_starts_three_times_and_then_the_old_configuration_is_back_with_the_re
     assert!(last.reason.unwrap().en.contains("3 times"));
     assert_eq!(status.findings(at(10)).len(), 1);
     assert_eq!(status.findings(at(10 + 90_000)).len(), 0, "told for a day");
+    drop(started.settings);
     assert_eq!(broker(&bench.begin(10)), "mqtt-old", "and stays so");
 }
 
