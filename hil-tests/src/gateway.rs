@@ -84,9 +84,9 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::start`].
     pub fn tend(&mut self) -> Result<bool> {
-        let ended = self.process.as_mut().filter(|process| !process.is_running());
-        let code = ended.and_then(|process| process.wait(Duration::ZERO).ok()).and_then(|status| status.code());
-        if code != Some(i32::from(RESTART_CODE)) {
+        // It ends at once when it runs, or never did.
+        let ended = self.process.as_mut().and_then(|process| process.wait(Duration::ZERO).ok());
+        if ended.and_then(|status| status.code()) != Some(i32::from(RESTART_CODE)) {
             return Ok(false);
         }
         self.start()?;

@@ -13,7 +13,7 @@ use hil_tests::Result;
 use hil_tests::broker::Memory;
 use hil_tests::commander::{Centre, given};
 use hil_tests::process::eventually;
-use hil_tests::site::{GATEWAY, Plan, SETTLED_WITHIN, SITE, Site};
+use hil_tests::site::{GATEWAY, Plan, SETTLED_WITHIN, Site};
 use hil_tests::skip::{self, need};
 use serde_json::{Value, json};
 
