@@ -26,7 +26,7 @@ use gengfu_vision::zone::Zone as VisionZone;
 
 use crate::clock::Clock;
 use crate::config::{self, Config, DeviceClass, Lack, Line};
-use crate::decide::{self, Wiring};
+use crate::decide::{self, DeviceRefresh, Wiring};
 use crate::identity::slots::Slots;
 use crate::identity::{self, Credentials, Enrolment, Keeper, KeeperParts, Own, Source, TrustedTime};
 use crate::link;
@@ -247,6 +247,7 @@ pub(crate) fn wiring(config: &Config) -> Wiring {
         },
         drill: config.drill.clone(),
         takes_config: !config.changes.trusted.is_empty(),
+        device_refresh: DeviceRefresh(config.uplink.device_refresh.and_then(|every| every.try_into().ok())),
         ..Wiring::default()
     };
     for (name, output, _) in own_outputs(config) {

@@ -75,6 +75,8 @@ pub struct Outbox(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub bounds: Bounds,
+    /// The journal's end when it was opened.
+    opened_at: u64,
     pub journal_keep: u64,
     pub watch: Watch,
     flight: Mutex<Flight>,
@@ -108,6 +110,7 @@ impl Outbox {
         let flight = Flight::opened(head.clone());
         Ok(Outbox(Arc::new(Inner {
             bounds: options.bounds,
+            opened_at: head.public().sequence,
             journal_keep: options.journal_keep.max(1),
             watch: if options.simulated.is_some() { Watch::none() } else { Watch::start() },
             flight: Mutex::new(flight),
@@ -341,6 +344,12 @@ impl Outbox {
     #[must_use]
     pub fn head(&self) -> Head {
         self.0.flight().head.public()
+    }
+
+    /// The end of the durable journal when this outbox was opened: what stands behind it was journaled since.
+    #[must_use]
+    pub fn opened_at(&self) -> u64 {
+        self.0.opened_at
     }
 
     /// Items of each lane, most urgent first, that are pending and not in flight. From memory only: for a sender that asks after every event.

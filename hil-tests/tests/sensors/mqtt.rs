@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use gengfu_alarm::observation::{Link, Smoke, What};
 use hil_tests::broker::{Broker, BrokerOptions, Memory};
+use hil_tests::ca::{Authority, Validity, mosquitto_listener, write};
+use hil_tests::ports::Port;
 use hil_tests::skip::Need;
 use libtest_mimic::Trial;
 use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, Packet, QoS};
@@ -31,6 +33,11 @@ pub fn tests(broker: &Need) -> Vec<Trial> {
             "the_broker_knows_the_gateway_by_its_own_password",
             broker.clone(),
             the_broker_knows_the_gateway_by_its_own_password,
+        ),
+        at_work(
+            "with_a_ca_file_only_the_broker_that_it_vouches_for_is_heard_and_again_after_each_loss",
+            broker.clone(),
+            with_a_ca_file_only_the_broker_that_it_vouches_for_is_heard_and_again_after_each_loss,
         ),
     ]
 }
@@ -188,5 +195,49 @@ async fn the_broker_knows_the_gateway_by_its_own_password() {
     let zigbee = Some(("zigbee", "bridge"));
     publish(port, zigbee, &[("zigbee2mqtt/kitchen", payload("zigbee2mqtt/hs1sa-smoke.json"), false)]).await;
     sensors.until("smoke-301", |what| *what == What::Smoke(Smoke::Alarm)).await;
+    tokio::time::timeout(Duration::from_secs(30), sensors.stop()).await.unwrap();
+}
+
+/// The broker's TLS listener is met by the gateway, the plain one beside it by the test's devices.
+async fn with_a_ca_file_only_the_broker_that_it_vouches_for_is_heard_and_again_after_each_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, foreign) = (Authority::new("site-ca").unwrap(), Authority::new("site-ca").unwrap());
+    let (tls, ca) = (Port::reserve().unwrap(), dir.path().join("ca.pem"));
+    write(&dir.path().join("server-ca.pem"), &ours.pem()).unwrap();
+    let certify = |authority: &Authority| {
+        authority.server(&["127.0.0.1"], Validity::Now).unwrap().write(dir.path(), "server").unwrap()
+    };
+    let (certificate, key) = certify(&ours);
+    let pair = (certificate.as_path(), key.as_path());
+    let extra = mosquitto_listener(tls.number(), &dir.path().join("server-ca.pem"), pair, None, false);
+    let mut broker = Broker::start(dir.path(), &BrokerOptions { extra, ..BrokerOptions::default() }).unwrap();
+    let extra = format!("ca_file = {:?}", ca.display().to_string());
+
+    // An authority of the same name, and another key.
+    write(&ca, &foreign.pem()).unwrap();
+    let mut sensors = Sensors::start(&plan(&site(tls.number(), &extra)), None);
+    let refused = sensors.status(|stats| stats.state.contains("certificate")).await;
+    assert!(!refused.up && refused.remedy.contains("ca_file"), "{refused:?}");
+    // The right file in its place; no restart.
+    write(&ca, &ours.pem()).unwrap();
+    sensors.until("devices", |what| *what == What::Link(Link::Up)).await;
+    publish(broker.port(), None, &[("zigbee2mqtt/kitchen", payload("zigbee2mqtt/hs1sa-smoke.json"), false)]).await;
+    sensors.until("smoke-301", |what| *what == What::Smoke(Smoke::Alarm)).await;
+
+    broker.kill();
+    sensors.until("devices", |what| matches!(what, What::Link(Link::Down(_)))).await;
+    broker.restart(Memory::Empty).unwrap();
+    sensors.until("devices", |what| *what == What::Link(Link::Up)).await;
+    publish(broker.port(), None, &[("zigbee2mqtt/door-301", payload("zigbee2mqtt/mccgq11lm-open.json"), false)]).await;
+    sensors.until("door-301", |what| *what == What::Door { open: true, repaired: true }).await;
+
+    // Somebody else's broker on the same port is not heard.
+    certify(&foreign);
+    broker.restart(Memory::Empty).unwrap();
+    let refused = sensors.status(|stats| stats.state.contains("certificate")).await;
+    assert!(!refused.up && refused.remedy.contains("ca_file"), "{refused:?}");
+    certify(&ours);
+    broker.restart(Memory::Empty).unwrap();
+    sensors.until("devices", |what| *what == What::Link(Link::Up)).await;
     tokio::time::timeout(Duration::from_secs(30), sensors.stop()).await.unwrap();
 }

@@ -52,7 +52,8 @@ pub async fn away_or_never_seen() {
     let mut gateway = Gateway::start(dir.path(), uplink_config(broker(mosquitto.port(), Mqtt5, "gengfu-s-g")));
     gateway.alarm("s1", &alarm("01SMOKE", AlarmKind::Smoke, None));
     let never = gateway.status("without receipts", |s| s.state == LinkState::NoReceipts).await;
-    assert_eq!(never.cause, Some(Cause::CentreNeverHeard), "{never:?}");
+    assert_eq!(never.cause, Some(Cause::NobodySubscribed), "{never:?}");
+    assert!(never.remedy.as_ref().unwrap().contains("subscribes"), "{never:?}");
     let mut desk = Desk::start(dir.path(), broker(mosquitto.port(), Mqtt5, "desk"), None, false);
     desk.connected().await;
     gateway.all_received().await;

@@ -1,6 +1,6 @@
 //! Who may publish and read what, in the words of three brokers.
 //!
-//! Owns the rules, all from one table: a gateway writes its own subtree and reads its own commands, its own retained alarms and the centre's
+//! Owns the rules, all from one table: a gateway writes its own subtree and reads its own commands, alarms, devices and events and the centre's
 //! presence; the centre reads everything, writes commands and its presence. Everything else is refused. A client's user name is its
 //! certificate's common name: `<site>.<gateway>`, or `dispatch`.
 
@@ -41,10 +41,12 @@ impl Party {
         filters
     }
 
-    /// Filters it reads: commands, what it left retained itself and may have to empty, and whether the centre is there.
+    /// Filters it reads: commands, what it left retained itself and may have to empty, its own events (on MQTT 3.1.1 a broker drops in silence what
+    /// it does not take, and only a copy that comes back tells), and whether the centre is there.
     fn reads(&self) -> Vec<String> {
-        let base = format!("{ROOT}/{}/{}", self.site, self.gateway);
-        vec![format!("{base}/cmd/+/+"), format!("{base}/alarm/+"), format!("{ROOT}/{}/dispatch/status", self.site)]
+        let own = |below: &str| format!("{ROOT}/{}/{}/{below}", self.site, self.gateway);
+        let below = ["cmd/+/+", "alarm/+", "device/+", "event", "statement"];
+        below.into_iter().map(own).chain([format!("{ROOT}/{}/dispatch/status", self.site)]).collect()
     }
 
     fn filter(&self, address: &str) -> String {
@@ -76,7 +78,7 @@ pub fn mosquitto(gateways: &[Party]) -> String {
         for filter in party.writes() {
             let _ = writeln!(text, "topic write {filter}");
         }
-        // It empties what it left retained before a restart, so it reads its own alarms.
+        // It empties what it left retained before a restart, and looks whether its events are passed on, so it reads its own.
         for filter in party.reads() {
             let _ = writeln!(text, "topic read {filter}");
         }

@@ -150,3 +150,107 @@ fn own_files(config: &Config) -> Option<(PathBuf, PathBuf)> {
     }
     Some((tls.cert_file.clone()?, tls.key_file.clone()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use gengfu_contract::export::{Verdict, Verifier};
+    use gengfu_contract::words::Lane;
+
+    use super::*;
+    use crate::identity::testing::{Authority, NOW};
+    use crate::uplink::testing::{at, journal};
+
+    /// A stopped gateway with three events in its journal, whose key was made on the box. Gives the configuration's file.
+    fn stopped_gateway(dir: &Path) -> PathBuf {
+        let (data, config) = (dir.join("data"), dir.join("gengfu.toml"));
+        let codes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/codes/gengfu.toml");
+        let text = format!(
+            "[gateway]\nsite = \"s\"\nname = \"g\"\ndata_dir = {data:?}\ncodes = [{codes:?}]\n\
+             location = {{ division = \"440402\", text = \"Block 7\" }}\n\
+             [uplink]\nbroker = \"127.0.0.1:8883\"\n[uplink.tls]\nca_file = {:?}\nidentity = \"managed\"\n",
+            dir.join("ca.pem")
+        );
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::write(dir.join("ca.pem"), Authority::new("broker-ca").0.pem()).unwrap();
+        std::fs::write(&config, text).unwrap();
+        let outbox = Outbox::open(crate::setup::outbox_options(&Config::load(&config).unwrap())).unwrap();
+        for (n, id) in ["e1", "e2", "e3"].into_iter().enumerate() {
+            journal(&outbox, id, Lane::Care, at(i64::try_from(n).unwrap()));
+        }
+        config
+    }
+
+    /// The certificate of a new key in the slot of the one in use.
+    fn enrolled(place: &Path, authority: &Authority) -> Vec<u8> {
+        let mut slots = Slots::open(place).unwrap();
+        let key = slots.request_key(false).unwrap();
+        let certificate = authority.client(&key, "s.g", NOW);
+        let roots = [authority.der()];
+        let time = crate::identity::time::Reading::Known(at(0));
+        let wanted = crate::identity::slots::wanted_by("s.g", &roots, "ca.pem", time);
+        slots.offer(std::slice::from_ref(&certificate), wanted).unwrap();
+        slots.promote().unwrap();
+        certificate.as_ref().to_vec()
+    }
+
+    fn exported(config: &Path, file: &Path) -> Verdict {
+        let socket = SocketArgs { socket: None, config: config.to_owned() };
+        let args = Args { socket, output: Some(file.to_owned()), from: 1, certificate: None, key: None };
+        assert_eq!(export(&args).unwrap(), ExitCode::SUCCESS);
+        let mut verifier = Verifier::default();
+        std::fs::read_to_string(file).unwrap().lines().for_each(|line| verifier.line(line.as_bytes()));
+        let verdict = verifier.finish();
+        assert!(verdict.faults.is_empty() && verdict.events == 3, "{verdict:?}");
+        verdict
+    }
+
+    fn pem(dir: &Path, der: &[u8]) -> PathBuf {
+        let file = dir.join("certificate.pem");
+        std::fs::write(&file, crate::identity::certificate::to_pem(&[der.to_vec().into()])).unwrap();
+        file
+    }
+
+    #[test]
+    fn an_export_is_signed_with_the_key_that_was_made_on_the_box_and_with_the_one_in_use_after_a_renewal() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, file) = (stopped_gateway(dir.path()), dir.path().join("export.jsonl"));
+        assert!(exported(&config, &file).closing.unwrap().signature.is_none(), "not enrolled yet");
+        let (place, authority) = (dir.path().join("data/identity"), Authority::new("issuer"));
+        let first = enrolled(&place, &authority);
+        let check = |verdict: &Verdict, expected: &Path| {
+            let closing = verdict.closing.clone().unwrap();
+            signature::check(&closing.statement.signed_bytes(), &closing.signature.unwrap(), Some(expected)).unwrap()
+        };
+        let signed = exported(&config, &file);
+        let words = check(&signed, &pem(dir.path(), &first)).unwrap();
+        assert!(words.contains("signed by the certificate"), "{words}");
+        let second = enrolled(&place, &authority);
+        assert_ne!(first, second);
+        let renewed = exported(&config, &file);
+        assert!(check(&renewed, &pem(dir.path(), &second)).is_ok());
+        assert!(check(&renewed, &pem(dir.path(), &first)).unwrap_err().contains("another certificate"));
+        let mut forged = renewed.closing.unwrap();
+        forged.statement.sequence = 2;
+        let (bytes, signed) = (forged.statement.signed_bytes(), forged.signature.unwrap());
+        assert!(signature::check(&bytes, &signed, None).unwrap().unwrap_err().contains("does not fit"));
+    }
+
+    #[test]
+    fn a_next_certificate_that_no_broker_has_taken_yet_signs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, file) = (stopped_gateway(dir.path()), dir.path().join("export.jsonl"));
+        let (place, authority) = (dir.path().join("data/identity"), Authority::new("issuer"));
+        let current = enrolled(&place, &authority);
+        let mut slots = Slots::open(&place).unwrap();
+        let key = slots.request_key(false).unwrap();
+        let roots = [authority.der()];
+        let time = crate::identity::time::Reading::Known(at(0));
+        let wanted = crate::identity::slots::wanted_by("s.g", &roots, "ca.pem", time);
+        slots.offer(&[authority.client(&key, "s.g", NOW)], wanted).unwrap();
+        let closing = exported(&config, &file).closing.unwrap();
+        let (bytes, signed) = (closing.statement.signed_bytes(), closing.signature.unwrap());
+        assert!(signature::check(&bytes, &signed, Some(&pem(dir.path(), &current))).unwrap().is_ok());
+    }
+}

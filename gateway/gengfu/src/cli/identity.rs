@@ -73,7 +73,7 @@ fn print(out: &mut impl Write, identity: &IdentityStatus) -> std::io::Result<()>
         writeln!(out, "clock     not synchronised: certificates are checked against the last time that was known")?;
     }
     for (problem, remedy) in identity.findings() {
-        writeln!(out, "wrong     {problem}\n          → {remedy}")?;
+        writeln!(out, "wrong     {}\n          → {}", problem.en, remedy.en)?;
     }
     Ok(())
 }

@@ -121,6 +121,8 @@ pub struct Uplink {
     pub receipt_timeout_life_safety: Duration,
     /// Other items without a receipt for this long are sent again.
     pub receipt_timeout: Duration,
+    /// How often a device's retained state is renewed while only its last sign of life moves; absent: by supervision class.
+    pub device_refresh: Option<Duration>,
     /// Transport security.
     pub tls: Option<Tls>,
 }

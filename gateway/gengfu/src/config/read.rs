@@ -195,6 +195,7 @@ fn uplink(f: &mut Faults, mut s: Section, base: &Path, gateway: Option<&Gateway>
     let historical_after = s.duration(f, "historical_after", SECOND..=DAY).unwrap_or(30 * SECOND);
     let life = s.duration(f, "receipt_timeout_life_safety", SECOND..=minute).unwrap_or(10 * SECOND);
     let receipt_timeout = s.duration(f, "receipt_timeout", SECOND..=DAY).unwrap_or(minute);
+    let device_refresh = s.duration(f, "device_refresh", 10 * SECOND..=DAY);
     let tls = s.section(f, "tls").and_then(|s| tls(f, s, base));
     s.finish(f);
     let mut brokers = brokers?.into_iter();
@@ -215,6 +216,7 @@ fn uplink(f: &mut Faults, mut s: Section, base: &Path, gateway: Option<&Gateway>
         historical_after,
         receipt_timeout_life_safety: life,
         receipt_timeout,
+        device_refresh,
         tls,
     })
 }

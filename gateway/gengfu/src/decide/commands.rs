@@ -47,6 +47,8 @@ pub struct Wiring {
     pub policy: LocalPolicy,
     /// Devices with the moment of their replacement.
     pub replace_by: BTreeMap<Slug, Timestamp>,
+    /// How often devices' retained states are renewed.
+    pub device_refresh: super::DeviceRefresh,
     /// The weekly test of the whole path.
     pub drill: DrillPlan,
     /// Somebody takes [`Errand::Snapshot`].

@@ -54,8 +54,6 @@ use upkeep::Upkeep;
 const ENGINE_PREFIX: &[u8] = b"engine/";
 /// State key of the number of starts.
 const BOOT_KEY: &[u8] = b"gateway/boot";
-/// A device's retained state is refreshed at least this often while only `last_heard_at` moves.
-const DEVICE_REFRESH: SignedDuration = SignedDuration::from_secs(60);
 
 /// What wakes the decider.
 #[derive(Debug)]
@@ -81,6 +79,27 @@ pub struct Identity {
     pub gateway: Slug,
     /// Folder of the pictures.
     pub evidence_dir: PathBuf,
+}
+
+/// How often a device's retained state is renewed while nothing of it moves but when it was last heard. (Any other change is told at once, and
+/// that a device is lost is an event.) In a district these renewals are most of all messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeviceRefresh(
+    /// The same for all devices; absent: by supervision class.
+    pub Option<SignedDuration>,
+);
+
+impl DeviceRefresh {
+    /// For a device of this supervision class ("S1", "S2", "S3"; absent: nobody watches its silence). By class it is as often as a centre can learn anything from
+    /// it: S1 may be silent for 300 s and is told every 5 min, S2 for 2 h and every 30 min, S3 for 25 h and every 6 h.
+    #[must_use]
+    pub fn of(self, class: Option<&str>) -> SignedDuration {
+        self.0.unwrap_or(match class {
+            Some("S1") => SignedDuration::from_mins(5),
+            Some("S3") => SignedDuration::from_hours(6),
+            _ => SignedDuration::from_mins(30),
+        })
+    }
 }
 
 /// What is left to do after a batch is durable.
@@ -563,10 +582,9 @@ impl Decider {
             let shown = self.devices_shown.get(&state.device);
             let stale = shown.is_none_or(|shown| {
                 let same = DeviceState { last_heard_at: shown.last_heard_at, ..state.clone() } == *shown;
-                let heard = state
-                    .last_heard_at
-                    .zip(shown.last_heard_at)
-                    .is_none_or(|(a, b)| a.duration_since(b) >= DEVICE_REFRESH);
+                let heard = state.last_heard_at.zip(shown.last_heard_at).is_none_or(|(a, b)| {
+                    a.duration_since(b) >= self.wiring.device_refresh.of(state.supervision.as_deref())
+                });
                 !same || (heard && state.last_heard_at != shown.last_heard_at)
             });
             if stale {

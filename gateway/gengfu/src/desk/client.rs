@@ -313,7 +313,7 @@ impl Desk {
                     return Err(Lost::new("packet ids do not fit", "the desk connects anew"));
                 }
             }
-            Signal::Acked { packet_id, refusal } => {
+            Signal::Acked { packet_id, refusal, .. } => {
                 ledger.acked(packet_id);
                 if let Some(reason) = refusal {
                     let reason =
@@ -325,7 +325,7 @@ impl Desk {
                 let taken = self.model().take_message(&arrived.topic, &arrived.payload, arrived.retained, now);
                 self.store(&arrived.topic, taken, now).await;
             }
-            Signal::Disconnected | Signal::Other => {}
+            Signal::RefusedOldest(_) | Signal::Disconnected | Signal::Other => {}
         }
         Ok(())
     }

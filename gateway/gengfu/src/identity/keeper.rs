@@ -23,6 +23,7 @@ use super::expiry::{self, Level};
 use super::slots::{Pair, RefusedNext, SlotError, Slots, wanted_by};
 use super::status::{IdentityStatus, Keeping, NextStatus};
 use super::tls::{Credentials, Own, Stamp, roots};
+use super::words::InChinese;
 use crate::clock::Clock;
 
 /// Files are looked at this often; a copied certificate is in use some seconds later.
@@ -104,9 +105,9 @@ pub struct Keeper {
     trial: Trial,
     renewal: Wait,
     told: Option<(Level, String)>,
-    file_problem: Option<String>,
-    slot_problem: Option<String>,
-    renewal_problem: Option<String>,
+    file_problem: Option<Text>,
+    slot_problem: Option<Text>,
+    renewal_problem: Option<Text>,
 }
 
 #[derive(Debug, Default)]
@@ -207,7 +208,7 @@ impl Keeper {
                 Ok(mut slots) => self.look_at_slots(&mut slots).await,
                 Err(error) => Err(error),
             };
-            self.slot_problem = looked.err().map(|error| error.to_string());
+            self.slot_problem = looked.err().map(|error| error.text());
         }
         self.tell();
         self.show();
@@ -225,7 +226,7 @@ impl Keeper {
         }
         match self.credentials.read() {
             Err(error) => {
-                (self.stamps, self.file_problem) = (Some(stamps), Some(error.to_string()));
+                (self.stamps, self.file_problem) = (Some(stamps), Some(error.text()));
                 warn!(%error, "the new files are not used; what was in use stays");
             }
             Ok(loaded) if !self.parts.prove.is_online() => {
@@ -245,12 +246,19 @@ impl Keeper {
                     Verdict::Refused(why) | Verdict::Distrusted(why) => {
                         warn!(%why, "the new files for TLS fail; what was in use stays");
                         self.stamps = Some(stamps);
-                        let problem = format!("the new files in [uplink.tls] were tried and fail: {why}");
-                        self.file_problem = Some(format!("{problem}; put the old ones back, or better ones"));
+                        self.file_problem = Some(Text {
+                            zh: format!("[uplink.tls] 的新文件经试用失败（{why}）；放回旧文件，或换用正确的文件"),
+                            en: format!(
+                                "the new files in [uplink.tls] were tried and fail: {why}; put the old ones back, or better ones"
+                            ),
+                        });
                     }
                     // Tried again at the next look.
                     Verdict::Undecided(why) => {
-                        self.file_problem = Some(format!("new files for TLS are being tried: {why}; wait"))
+                        self.file_problem = Some(Text {
+                            zh: format!("正在试用新的 TLS 文件（{why}）；请稍候"),
+                            en: format!("new files for TLS are being tried: {why}; wait"),
+                        });
                     }
                 }
             }
@@ -316,7 +324,7 @@ impl Keeper {
                 self.credentials.adopt(loaded);
                 (self.stamps, self.file_problem) = (Some(self.credentials.stamps()), None);
             }
-            Err(error) => self.file_problem = Some(error.to_string()),
+            Err(error) => self.file_problem = Some(error.text()),
         }
         Ok(())
     }
@@ -344,7 +352,7 @@ impl Keeper {
                 self.renewal.due = Some(uptime + wait);
             }
             Err(why) => {
-                warn!(%why, "no new certificate yet");
+                warn!(why = %why.en, "no new certificate yet");
                 self.renewal_problem = Some(why);
             }
         }
@@ -357,28 +365,35 @@ impl Keeper {
         enrolment: &Enrolment,
         slots: &mut Slots,
         current: Option<&Pair>,
-    ) -> Result<Option<Duration>, String> {
+    ) -> Result<Option<Duration>, Text> {
         let time = self.credentials.time();
-        let client = enrolment.client(time.clone()).map_err(|e| e.to_string())?;
+        let client = enrolment.client(time.clone()).map_err(|e| e.text())?;
         let proof_of_current = current.filter(|pair| pair.facts.not_after_at > time.reading().earliest());
-        let password = enrolment.password()?;
+        let password = enrolment
+            .password()
+            .map_err(|en| Text {
+                zh: format!("无法读取一次性密码文件（{en}）；请允许网关用户读取"), en
+            })?;
         let proof = match (proof_of_current, &password) {
             (Some(pair), _) => Proof::Certificate(pair),
             (None, Some(password)) => Proof::Password { user: &enrolment.username, password },
             (None, None) => {
-                return Err("there is no certificate to renew and no one-time password; write one into uplink.tls.enrol.password_file".into());
+                return Err(Text {
+                    zh: "没有可续期的证书，也没有一次性密码；请将密码写入 uplink.tls.enrol.password_file".into(),
+                    en: "there is no certificate to renew and no one-time password; write one into uplink.tls.enrol.password_file".into(),
+                });
             }
         };
-        let key = slots.request_key(false).map_err(|e| e.to_string())?;
-        let request = key.request(&self.status.name).map_err(|e| e.to_string())?;
-        let issued = match client.enrol(&request, proof).await.map_err(|e| e.to_string())? {
+        let key = slots.request_key(false).map_err(|e| e.text())?;
+        let request = key.request(&self.status.name).map_err(|e| e.text())?;
+        let issued = match client.enrol(&request, proof).await.map_err(|e| e.text())? {
             Outcome::Later(wait) => return Ok(Some(wait)),
             Outcome::Issued(issued) => issued,
         };
         let authorities = enrolment.authorities(&client, &self.credentials).await;
         let origin = enrolment.place.to_string();
         let wanted = wanted_by(&self.status.name, &authorities, &origin, time.reading());
-        let facts = slots.offer(&issued, wanted).map_err(|e| e.to_string())?;
+        let facts = slots.offer(&issued, wanted).map_err(|e| e.text())?;
         info!(serial = %facts.serial, until = %facts.not_after_at, "a new certificate was issued; it is tried now");
         Ok(None)
     }
@@ -417,7 +432,8 @@ impl Keeper {
     fn show(&mut self) {
         // Why there is no certificate says more than that there is none.
         let problems = [&self.slot_problem, &self.renewal_problem, &self.file_problem];
-        self.status.problem = problems.into_iter().flatten().next().cloned();
+        let problem = problems.into_iter().flatten().next().cloned();
+        (self.status.problem_zh, self.status.problem) = problem.map(|text| (text.zh, text.en)).unzip();
         self.status.clock_known = matches!(self.credentials.time().reading(), super::time::Reading::Known(_));
         let status = self.status.clone();
         self.parts.status.send_if_modified(|shown| {

@@ -17,6 +17,7 @@
 //! | [`expiry`] | how near the end is, and when to renew |
 //! | [`keeper`] | the task that watches, renews, tries and promotes |
 //! | [`status`] | what a technician sees |
+//! | [`words`] | what can be wrong, in Chinese too |
 
 pub mod certificate;
 pub mod est;
@@ -31,6 +32,7 @@ pub mod status;
 pub(crate) mod testing;
 pub mod time;
 pub mod tls;
+pub mod words;
 
 pub use fault::{TlsFault, TlsFaultKind};
 pub use keeper::{Enrolment, Keeper, KeeperParts, Prove, Verdict};

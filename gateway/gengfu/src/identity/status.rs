@@ -2,12 +2,14 @@
 //!
 //! Owns the shape of `gengfu identity --json` and the findings. Holds no secret.
 
+use gengfu_contract::words::Text;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::certificate::Facts;
 use super::expiry::Level;
 use super::slots::RefusedNext;
+use super::words::parted;
 
 /// Where the certificate comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +53,9 @@ pub struct IdentityStatus {
     pub refused: Option<RefusedNext>,
     /// What is wrong with the files, or with the renewal.
     pub problem: Option<String>,
+    /// The same in Chinese.
+    #[serde(default)]
+    pub problem_zh: Option<String>,
     /// Whether the clock is synchronised; without, certificates are checked against the last time that was known.
     pub clock_known: bool,
 }
@@ -68,38 +73,51 @@ impl IdentityStatus {
             next: None,
             refused: None,
             problem: None,
+            problem_zh: None,
             clock_known: false,
         }
     }
 
     /// What is wrong, each with its remedy.
     #[must_use]
-    pub fn findings(&self) -> Vec<(String, String)> {
+    pub fn findings(&self) -> Vec<(Text, Text)> {
         let mut found = Vec::new();
+        let both = |zh: &str, en: &str| Text { zh: zh.to_owned(), en: en.to_owned() };
         let renew = match (self.keeping, self.renews_at) {
-            (Keeping::Managed, Some(_)) => {
-                "the gateway renews it by itself; see what keeps it from that (`gengfu identity`)"
-            }
-            (Keeping::Managed, None) => "`gengfu enrol request`, have it signed, `gengfu enrol install`",
-            _ => "put a new certificate where uplink.tls.cert_file points; it is taken without a restart",
+            (Keeping::Managed, Some(_)) => both(
+                "网关会自动续期；查看未能续期的原因（gengfu identity）",
+                "the gateway renews it by itself; see what keeps it from that (`gengfu identity`)",
+            ),
+            (Keeping::Managed, None) => both(
+                "gengfu enrol request，签发后 gengfu enrol install",
+                "`gengfu enrol request`, have it signed, `gengfu enrol install`",
+            ),
+            _ => both(
+                "将新证书放到 uplink.tls.cert_file；无需重启即可生效",
+                "put a new certificate where uplink.tls.cert_file points; it is taken without a restart",
+            ),
         };
         if let Some(current) = &self.current
             && self.level != Level::Good
         {
-            found.push((self.level.detail(current).en, renew.to_owned()));
+            found.push((self.level.detail(current), renew));
         }
-        if let Some(problem) = &self.problem {
+        if let Some(en) = &self.problem {
             // Each of these says its own remedy after the semicolon.
-            let (what, remedy) = problem.split_once("; ").unwrap_or((problem, "see docs/security.md"));
-            found.push((what.to_owned(), remedy.to_owned()));
+            let text = Text { zh: self.problem_zh.clone().unwrap_or_else(|| en.clone()), en: en.clone() };
+            found.push(parted(&text, &both("见 docs/security.md", "see docs/security.md")));
         }
         if let Some(refused) = &self.refused {
-            let what =
-                format!("the new certificate {} was given up at {}: {}", refused.serial, refused.at, refused.reason);
-            found.push((
-                what,
-                "the old one stays in use; have the broker and the authority agree, then enrol again".to_owned(),
-            ));
+            let RefusedNext { serial, at, reason } = refused;
+            let what = Text {
+                zh: format!("新证书 {serial} 已于 {at} 放弃：{reason}"),
+                en: format!("the new certificate {serial} was given up at {at}: {reason}"),
+            };
+            let remedy = both(
+                "旧证书继续使用；请使服务器与签发机构一致后重新登记",
+                "the old one stays in use; have the broker and the authority agree, then enrol again",
+            );
+            found.push((what, remedy));
         }
         found
     }

@@ -284,12 +284,15 @@ fn findings(report: &Report) -> Vec<Finding> {
         say(text, "call for help by telephone; `gengfu silence` quiets the sounders while somebody is there");
     }
     let place_of_uplink = found.len();
+    found.extend(report.identity.iter().flat_map(IdentityStatus::findings).map(|(problem, remedy)| Finding {
+        problem: problem.en,
+        remedy: remedy.en,
+        problem_zh: Some(problem.zh),
+        remedy_zh: Some(remedy.zh),
+    }));
     let mut say = |problem: String, remedy: &str| {
         found.push(Finding { problem, remedy: remedy.to_owned(), problem_zh: None, remedy_zh: None });
     };
-    for (problem, remedy) in report.identity.iter().flat_map(IdentityStatus::findings) {
-        say(problem, &remedy);
-    }
     for link in report.links.iter().filter(|link| !link.is_up()) {
         say(format!("link {}: {}", link.node, link.state), &link.remedy);
     }

@@ -26,7 +26,7 @@ pub enum Cause {
     SessionTakenOver,
     /// The broker ended the connection (MQTT 5 DISCONNECT).
     BrokerEnded,
-    /// It took messages and did not acknowledge them in time.
+    /// It took messages, or a ping, and did not answer in time.
     NoPuback,
     /// We left to come back with a new certificate.
     CertificateRenewed,
@@ -60,8 +60,12 @@ pub enum Cause {
     CentreSlow,
     /// The centre says it is there, and sends no receipts.
     CentreSilent,
-    /// MQTT 3.1.1: the broker acknowledges our events and passes them on to nobody.
+    /// MQTT 5: the broker takes our events and says that nobody is subscribed to them.
+    NobodySubscribed,
+    /// MQTT 3.1.1: the broker acknowledges some of our events, or all, and passes them on to nobody.
     DroppedInSilence,
+    /// MQTT 3.1.1: the centre is silent, or the broker drops our events; we may not read them ourselves and cannot tell.
+    SilentOrDropped,
     /// All is well, but on another broker than the preferred one.
     OnOtherBroker,
 }
@@ -84,7 +88,7 @@ pub(crate) fn text(zh: impl Into<String>, en: impl Into<String>) -> Text {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Cause; 27] = [
+    pub const ALL: [Cause; 29] = [
         Cause::BrokerUnreachable,
         Cause::TlsFailed,
         Cause::LoginRefused,
@@ -110,7 +114,9 @@ impl Cause {
         Cause::CentreNeverHeard,
         Cause::CentreSlow,
         Cause::CentreSilent,
+        Cause::NobodySubscribed,
         Cause::DroppedInSilence,
+        Cause::SilentOrDropped,
         Cause::OnOtherBroker,
     ];
 
@@ -151,7 +157,9 @@ impl Cause {
             | Cause::CentreNeverHeard
             | Cause::CentreSlow
             | Cause::CentreSilent
-            | Cause::DroppedInSilence => self.words_without_receipts(),
+            | Cause::NobodySubscribed
+            | Cause::DroppedInSilence
+            | Cause::SilentOrDropped => self.words_without_receipts(),
             _ => self.words_of_a_connection(),
         }
     }
@@ -198,8 +206,8 @@ impl Cause {
                 "read the broker's log; the gateway connects anew",
             ),
             Cause::NoPuback => (
-                "消息服务器未在时限内确认消息",
-                "no PUBACK in time",
+                "消息服务器未在时限内应答",
+                "the broker does not answer in time",
                 "检查网络和服务器负载；网关会重新连接",
                 "check the network and the broker's load; the gateway connects anew",
             ),
@@ -315,11 +323,23 @@ impl Cause {
                 "调度中心处理过慢：检查其负载和存储；消息会重发，编号不变",
                 "the dispatch centre is slow: look at its load and its store; items are sent again with the same ids",
             ),
+            Cause::NobodySubscribed => (
+                "服务器上无人订阅本网关的事件，调度中心未收到",
+                "nobody is subscribed to this gateway's events at the broker: the dispatch centre does not get them",
+                "确认调度中心已连接同一服务器，并以持久会话订阅本站点；其会话可能已过期或随服务器重启丢失。全部消息已保存，将自动补发",
+                "check that the dispatch centre is connected to this broker and subscribes to this site with a session that lasts; its session may have expired, or been lost with a restart of the broker. Everything is kept and sent again",
+            ),
             Cause::DroppedInSilence => (
                 "服务器确认了消息但未转发（MQTT 3.1.1 静默丢弃）",
-                "without the dispatch centre's receipt in time: the broker acknowledges our events and passes them on to nobody",
-                "检查服务器 ACL：允许本用户写入其 event 主题（自检还需读取权限）。MQTT 3.1.1 服务器会静默丢弃无权限的消息；改用 MQTT 5 可立即看到原因",
-                "check the broker's ACL: let this user write its event topic (and read it, for this check). On MQTT 3.1.1 a broker drops in silence what it refuses; MQTT 5 would tell at once",
+                "without the dispatch centre's receipt in time: the broker acknowledges events of ours and passes them on to nobody",
+                "检查服务器 ACL：允许本用户写入其 event 主题；并检查其消息长度上限。MQTT 3.1.1 服务器会静默丢弃不接受的消息；改用 MQTT 5 可立即看到原因",
+                "check the broker's ACL: let this user write its event topic; and check its largest message size. On MQTT 3.1.1 a broker drops in silence what it does not take; MQTT 5 would tell at once",
+            ),
+            Cause::SilentOrDropped => (
+                "未收到调度中心回执：中心无应答，或服务器静默丢弃了消息（MQTT 3.1.1）",
+                "without the dispatch centre's receipt in time: it is silent, or the broker drops our events in silence (MQTT 3.1.1)",
+                "确认调度中心订阅了本站点，且服务器 ACL 允许本用户写入 event 主题并接受该长度的消息；允许本用户读取其 event 主题后网关可自行判断，或改用 MQTT 5",
+                "check that the dispatch centre subscribes to this site, and that the broker's ACL lets this user write its event topic and takes messages of that size; with leave to read its own event topic the gateway can tell which it is, and MQTT 5 would tell at once",
             ),
             _ => (
                 "未收到调度中心回执",

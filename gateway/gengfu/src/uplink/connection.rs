@@ -79,7 +79,12 @@ pub enum Signal {
         packet_id: u16,
         /// The broker refused it, and why (MQTT 5; a 3.1.1 broker that refuses says nothing).
         refusal: Option<Refusal>,
+        /// The broker took it, and nobody is subscribed to it: it is gone (MQTT 5 reason 0x10; a broker may say so and need not).
+        unheard: bool,
     },
+    /// The oldest message without an answer is refused, with a reason that MQTT 5 does not have for a PUBACK: the client library cannot go on,
+    /// and the connection ends after this. (mosquitto 2.0 answers a message above its `message_size_limit` with 0x95.)
+    RefusedOldest(Refusal),
     /// Answer to a subscription: the reason of each refusal, by position.
     Subscribed(Vec<Option<String>>),
     /// A message arrived.
@@ -119,6 +124,8 @@ pub struct Lost {
     pub zh: Option<(String, String)>,
     /// Whose fault it is.
     pub blame: Blame,
+    /// The oldest message without an answer was refused with this; [`Signal::RefusedOldest`] told it.
+    pub refused: Option<Refusal>,
 }
 
 /// Whose fault it is that there is no connection.
@@ -135,14 +142,15 @@ pub enum Blame {
 impl Lost {
     /// One that is no known cause of the uplink's.
     pub(crate) fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { cause: Cause::OwnFault, reason: reason.into(), remedy: remedy.into(), zh: None, blame: Blame::Nobody }
+        let (reason, remedy) = (reason.into(), remedy.into());
+        Self { cause: Cause::OwnFault, reason, remedy, zh: None, blame: Blame::Nobody, refused: None }
     }
 
     /// A known cause, with what the broker or the system says.
     pub(crate) fn of(cause: Cause, detail: &str) -> Self {
         let Advice { problem, remedy, .. } = cause.advice(detail);
         let blame = if cause == Cause::LoginRefused { Blame::Us } else { Blame::Nobody };
-        Self { cause, reason: problem.en, remedy: remedy.en, zh: Some((problem.zh, remedy.zh)), blame }
+        Self { cause, reason: problem.en, remedy: remedy.en, zh: Some((problem.zh, remedy.zh)), blame, refused: None }
     }
 
     pub(crate) fn blaming(self, blame: Blame) -> Self {
@@ -242,6 +250,8 @@ impl Connection {
                 Err(lost) => {
                     self.poll = None;
                     self.leftover = leftover(event_loop);
+                    // What it had answered before is told first, so the oldest is the one that is meant.
+                    self.leftover.extend(lost.refused.clone().map(Signal::RefusedOldest));
                     self.lost = Some(if self.leaving { Lost::of(Cause::CertificateRenewed, "") } else { lost });
                 }
             }
@@ -364,7 +374,8 @@ fn signal_v5(event: four::v5::Event) -> Signal {
         Event::Incoming(five::Packet::PubAck(ack)) => {
             let text = ack.properties.and_then(|p| p.reason_string).map(|t| format!(": {t}")).unwrap_or_default();
             let refusal = |cause| Refusal { cause, text: format!("{:?}{text}", ack.reason) };
-            Signal::Acked { packet_id: ack.pkid, refusal: cause_of(ack.reason).map(refusal) }
+            let unheard = ack.reason == five::PubAckReason::NoMatchingSubscribers;
+            Signal::Acked { packet_id: ack.pkid, refusal: cause_of(ack.reason).map(refusal), unheard }
         }
         Event::Incoming(five::Packet::SubAck(ack)) => {
             let refusal = |code: &five::SubscribeReasonCode| {
@@ -394,7 +405,7 @@ fn signal_v4(event: four::Event) -> Signal {
         Event::Incoming(Packet::ConnAck(ack)) => {
             Signal::Connected { session_present: ack.session_present, receive_max: None, packet_bytes_max: None }
         }
-        Event::Incoming(Packet::PubAck(ack)) => Signal::Acked { packet_id: ack.pkid, refusal: None },
+        Event::Incoming(Packet::PubAck(ack)) => Signal::Acked { packet_id: ack.pkid, refusal: None, unheard: false },
         Event::Incoming(Packet::SubAck(ack)) => {
             let refusal = |code: &four::SubscribeReasonCode| {
                 (*code == four::SubscribeReasonCode::Failure).then(|| "refused".to_owned())
@@ -437,8 +448,15 @@ fn cause_of(reason: five::PubAckReason) -> Option<Cause> {
 
 fn lost_v5(error: &four::v5::ConnectionError) -> Lost {
     use five::DisconnectReasonCode as Reason;
+    use four::v5::mqttbytes::Error as Bytes;
     use four::v5::{ConnectionError, StateError};
     match error {
+        // Reasons from 0x80 on are refusals (MQTT 5, 2.4), known to the library for this packet or not.
+        ConnectionError::MqttState(StateError::Deserialization(Bytes::InvalidReason(reason @ 0x80..))) => {
+            let cause = if *reason == PACKET_TOO_LARGE { Cause::PacketTooLarge } else { Cause::PublishRefused };
+            let text = format!("reason 0x{reason:02x}, which a PUBACK cannot have");
+            Lost { refused: Some(Refusal { cause, text: text.clone() }), ..Lost::of(cause, &text) }
+        }
         ConnectionError::ConnectionRefused(code) => refused(&format!("{code:?}")),
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
             let text = reason_string.as_ref().map(|t| format!(": {t}")).unwrap_or_default();
@@ -453,8 +471,10 @@ fn lost_v5(error: &four::v5::ConnectionError) -> Lost {
             };
             Lost::of(cause, &format!("{reason_code:?}{text}"))
         }
-        // The client stopped before a packet id whose PUBACK never came.
-        ConnectionError::MqttState(StateError::CollisionTimeout) => Lost::of(Cause::NoPuback, &error.to_string()),
+        // The client stopped before a packet id whose PUBACK never came, or its ping was not answered.
+        ConnectionError::MqttState(StateError::CollisionTimeout | StateError::AwaitPingResp) => {
+            Lost::of(Cause::NoPuback, &error.to_string())
+        }
         // An alert that comes after a TLS 1.3 handshake; this error alone does not name what it was caused by.
         ConnectionError::MqttState(StateError::Deserialization(inner)) if fault::explain(inner).is_some() => {
             unreachable_broker(inner)
@@ -466,12 +486,15 @@ fn lost_v5(error: &four::v5::ConnectionError) -> Lost {
 fn lost_v4(error: &four::ConnectionError) -> Lost {
     match error {
         four::ConnectionError::ConnectionRefused(code) => refused(&format!("{code:?}")),
-        four::ConnectionError::MqttState(four::StateError::CollisionTimeout) => {
+        four::ConnectionError::MqttState(four::StateError::CollisionTimeout | four::StateError::AwaitPingResp) => {
             Lost::of(Cause::NoPuback, &error.to_string())
         }
         other => unreachable_broker(other),
     }
 }
+
+/// MQTT 5, 2.4: "Packet too large".
+const PACKET_TOO_LARGE: u8 = 0x95;
 
 fn refused(code: &str) -> Lost {
     let cause = match code {
@@ -492,6 +515,7 @@ fn unreachable_broker(error: &(dyn std::error::Error + 'static)) -> Lost {
         remedy: remedy.en,
         zh: Some((format!("{}（{}）", reason.zh, fault.cause), remedy.zh)),
         blame: if fault.kind.is_about_ours() { Blame::Us } else { Blame::Peer },
+        refused: None,
     }
 }
 
@@ -514,9 +538,23 @@ mod tests {
         for (reason, cause) in causes {
             let ack = five::PubAck { pkid: 7, reason, properties: None };
             let signal = signal_v5(four::v5::Event::Incoming(five::Packet::PubAck(ack)));
-            let Signal::Acked { packet_id: 7, refusal } = signal else { panic!("{signal:?}") };
+            let Signal::Acked { packet_id: 7, refusal, unheard } = signal else { panic!("{signal:?}") };
             assert_eq!(refusal.map(|refusal| refusal.cause), cause, "{reason:?}");
+            assert_eq!(unheard, reason == Reason::NoMatchingSubscribers, "{reason:?}");
         }
+    }
+
+    #[test]
+    fn a_refusal_whose_reason_the_client_library_does_not_know_names_its_cause_and_ends_the_connection() {
+        use four::v5::mqttbytes::Error::InvalidReason;
+        use four::v5::{ConnectionError, StateError};
+        let lost = |reason| lost_v5(&ConnectionError::MqttState(StateError::Deserialization(InvalidReason(reason))));
+        let too_large = lost(0x95);
+        assert_eq!(too_large.cause, Cause::PacketTooLarge);
+        let refusal = too_large.refused.expect("told");
+        assert!(refusal.cause == Cause::PacketTooLarge && refusal.text.contains("0x95"), "{refusal:?}");
+        assert_eq!(lost(0x8c).refused.map(|refusal| refusal.cause), Some(Cause::PublishRefused));
+        assert_eq!(lost(0x01).refused, None, "that is no refusal");
     }
 
     #[test]

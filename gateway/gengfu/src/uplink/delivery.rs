@@ -14,12 +14,13 @@ use std::time::Duration;
 use gengfu_contract::state::Presence;
 use gengfu_contract::topic::Topics;
 use gengfu_outbox::{Item, ItemKey, Lane, Outbox, OutboxError, Receipt, Stage};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use metrics::counter;
 use tracing::{info, warn};
 
-use super::backoff::{Backoff, Jitter, between, later};
+use super::backoff::{Backoff, Jitter, later};
 use super::copies::{EvidenceItem, event_copy};
+use super::latency::ClockSteps;
 use super::pace::Pace;
 
 /// An item lost on the wire this often in a row is suspected of killing the connection (too large for the broker, say) and waits
@@ -29,6 +30,12 @@ const SUSPECT_AFTER_LOSSES: u32 = 3;
 const HELD_MAX: Duration = Duration::from_secs(30);
 /// The same for life safety, which may well be innocent.
 const LIFE_SAFETY_HELD_MAX: Duration = Duration::from_secs(2);
+/// A connection begins without the items that are suspected of ending connections, for so long: long enough to count as one that lasted.
+const SPARED: Duration = Duration::from_secs(3);
+/// Then they go one after the other, so far apart that it shows which one it is.
+const SUSPECTS_APART: Duration = Duration::from_secs(1);
+/// Overdue items sent again at once to see what becomes of them.
+const PROBES_MAX: usize = 8;
 /// Past fates of items are kept at most for this many of the bounded lanes.
 const HISTORY_MAX: usize = 8192;
 
@@ -55,6 +62,10 @@ pub struct Limits {
     pub refused_life_safety: Backoff,
     /// The broker refused another item.
     pub refused_other: Backoff,
+    /// The broker took a life-safety event and nobody is subscribed to it: sent again after this time, or when the centre says that it is there.
+    pub unheard_life_safety: Backoff,
+    /// The same for another event.
+    pub unheard_other: Backoff,
 }
 
 impl Default for Limits {
@@ -73,7 +84,16 @@ impl Default for Limits {
             receipt_other: seconds(60, 900),
             refused_life_safety: seconds(1, 10),
             refused_other: seconds(10, 300),
+            unheard_life_safety: seconds(1, 10),
+            unheard_other: seconds(5, 60),
         }
+    }
+}
+
+impl Limits {
+    /// How long the receipt of an item is waited for.
+    fn receipt(&self, key: ItemKey) -> Backoff {
+        if key.lane().is_life_safety() { self.receipt_life_safety } else { self.receipt_other }
     }
 }
 
@@ -106,7 +126,9 @@ pub struct Delivered {
     pub id: String,
     /// It travels in a life-safety lane.
     pub life_safety: bool,
-    /// From sensed to this receipt; absent when the item was sent before the last restart or is a picture.
+    /// Its number in the journal; absent for a picture.
+    pub sequence: Option<u64>,
+    /// From sensed to this receipt; absent when the item is a picture, and where it cannot be known (see [`super::latency`]).
     pub latency: Option<Duration>,
 }
 
@@ -125,6 +147,10 @@ pub struct Figures {
     pub overdue: usize,
     /// Of these, life safety: the box should say "transmission failed".
     pub overdue_life_safety: usize,
+    /// What was sent after one of the overdue items was received.
+    pub overtaken: bool,
+    /// The broker has said that nobody is subscribed to our events.
+    pub nobody_subscribed: bool,
 }
 
 /// How many items may be taken.
@@ -165,6 +191,13 @@ struct Past {
     refusals: u32,
     losses: u32,
     hold_until: Option<Timestamp>,
+    /// Until when this connection goes on without it.
+    spared_until: Option<Timestamp>,
+    /// PUBACKs in a row that said nobody is subscribed, and since when its receipt is awaited all the same.
+    unheard: u32,
+    unheard_since: Option<Timestamp>,
+    /// When it was last sent, as a number.
+    turn: u64,
 }
 
 /// The state of all deliveries under way.
@@ -187,6 +220,13 @@ pub struct Delivery {
     entries_other: usize,
     abandoned: u64,
     centre: Option<Presence>,
+    /// The broker's last PUBACK for an event said so.
+    nobody_subscribed: bool,
+    /// The latest turn whose item was received.
+    received_turn: u64,
+    /// This connection began without any suspect.
+    spared: bool,
+    steps: ClockSteps,
     pace: Pace,
     /// The latest time seen, to notice a clock that was set back.
     seen_at: Option<Timestamp>,
@@ -196,9 +236,11 @@ impl Delivery {
     /// Deliveries from `outbox` to `topics`. `seed` decides the jitter.
     #[must_use]
     pub fn new(outbox: Outbox, topics: Topics, limits: Limits, seed: u64) -> Self {
+        let steps = ClockSteps::since(outbox.opened_at());
         Self {
             outbox,
             topics,
+            steps,
             window: limits.window,
             pace: Pace::new(limits.backlog_per_s),
             limits,
@@ -214,8 +256,16 @@ impl Delivery {
             entries_other: 0,
             abandoned: 0,
             centre: None,
+            nobody_subscribed: false,
+            received_turn: 0,
+            spared: false,
             seen_at: None,
         }
+    }
+
+    /// Both clocks: the time of day, which somebody may set, and the steady one. To be told before [`Self::received`], and often.
+    pub fn clocks(&mut self, now: Timestamp, uptime: SignedDuration) {
+        self.steps.read(now, uptime, self.outbox.head().sequence);
     }
 
     /// A connection stands; the broker takes at most `receive_max` messages at a time. What gathered until now is backlog: what happens from now on
@@ -223,6 +273,24 @@ impl Delivery {
     pub fn connected(&mut self, receive_max: Option<u16>) {
         self.outbox.mark_backlog();
         self.window = self.limits.window.min(receive_max.map_or(usize::MAX, usize::from)).max(1);
+    }
+
+    /// A connection begins without the items that are suspected of ending connections: so it lasts long enough for all others to pass, and for a person
+    /// to see what is wrong. Then they go one after the other, the one that was sent last behind the others, so that the guilty one does not
+    /// take the innocent with it. Every other connection the first of them goes at once: on a line that flaps none lasts.
+    pub fn spare_suspects(&mut self, now: Timestamp) {
+        let suspects = self.past.iter_mut().filter(|(_, past)| past.losses >= SUSPECT_AFTER_LOSSES);
+        let mut suspects: Vec<_> = suspects.collect();
+        if suspects.is_empty() {
+            return;
+        }
+        suspects.sort_by_key(|(key, past)| (!key.lane().is_life_safety(), past.turn));
+        self.spared = !self.spared;
+        let at_once = u32::from(!self.spared);
+        for ((_, past), n) in suspects.into_iter().zip(0_u32..) {
+            let until = |n| later(now, (SPARED + SUSPECTS_APART * n).min(HELD_MAX));
+            past.spared_until = n.checked_sub(at_once).map(until);
+        }
     }
 
     /// What to publish now, most urgent first; all of it counts as SENT from here on. Call it after every event and at
@@ -275,8 +343,8 @@ impl Delivery {
         let life_safety = waiting(&Lane::is_life_safety).min(free);
         // A broker that allows next to nothing leaves no room for a reserve.
         let reserve = self.limits.life_safety_reserve.min(self.window / 2);
-        let unreceived_max =
-            if self.centre_is_away() { self.limits.unreceived_max_centre_away } else { self.limits.unreceived_max };
+        let in_vain = self.centre_is_away() || self.nobody_subscribed;
+        let unreceived_max = if in_vain { self.limits.unreceived_max_centre_away } else { self.limits.unreceived_max };
         let room = (self.window - reserve)
             .saturating_sub(self.sent_other)
             .min(free - life_safety)
@@ -297,7 +365,8 @@ impl Delivery {
             self.outbox.release(key);
             return None;
         }
-        let held_until = self.past.get(&key).and_then(|past| past.hold_until).filter(|until| *until > now);
+        let held_until = self.past.get(&key).and_then(|past| past.hold_until.max(past.spared_until));
+        let held_until = held_until.filter(|until| *until > now);
         if let Some(until) = held_until {
             let held =
                 Entry { id: item.id, alarm: None, state: State::Held, sensed_at: None, due_at: Some(until), turn: 0 };
@@ -306,7 +375,7 @@ impl Delivery {
         }
         let past = self.past.entry(key).or_default();
         past.sent = past.sent.saturating_add(1);
-        past.hold_until = None;
+        (past.hold_until, past.spared_until) = (None, None);
         let attempt = past.sent;
         let (topic, body, alarm, sensed_at) = if item.sequence.is_some() {
             let copy = event_copy(&item.bytes, now, attempt, self.limits.historical_after);
@@ -330,25 +399,55 @@ impl Delivery {
         self.outbox.mark(key, Stage::Sent, now.as_millisecond());
         self.turns += 1;
         let turn = self.turns;
+        self.past.entry(key).or_default().turn = turn;
         self.insert(key, Entry { id: item.id.clone(), alarm, state: State::Sent, sensed_at, due_at: None, turn });
         Some(Publication { key, id: item.id, topic, body })
     }
 
-    /// The broker's PUBACK for an item. A second one, or one after the receipt, changes nothing.
-    pub fn broker_acked(&mut self, key: ItemKey, now: Timestamp) {
-        self.notice_clock(now);
-        let Some(entry) = self.entries.get(&key).filter(|entry| entry.state == State::Sent) else { return };
-        info!(hop = "broker_acked", id = %entry.id, alarm = entry.alarm.as_deref(), lane = key.lane().as_str());
-        counter!("gengfu_uplink_broker_acked_total", "lane" => key.lane().as_str()).increment(1);
-        self.outbox.mark(key, Stage::BrokerAcked, now.as_millisecond());
+    /// The broker's PUBACK for an item. A second one, or one after the receipt, changes nothing; then it gives false.
+    pub fn broker_acked(&mut self, key: ItemKey, now: Timestamp) -> bool {
+        if !self.taken_by_broker(key, "broker_acked", now) {
+            return false;
+        }
+        self.nobody_subscribed &= key.sequence().is_none();
         let past = self.past.entry(key).or_default();
-        past.refusals = 0;
-        let patience =
-            if key.lane().is_life_safety() { self.limits.receipt_life_safety } else { self.limits.receipt_other };
-        let wait = patience.wait(past.timeouts.saturating_add(1));
+        (past.refusals, past.unheard, past.unheard_since) = (0, 0, None);
+        let wait = self.limits.receipt(key).wait(past.timeouts.saturating_add(1));
         // The first timeout is the promised one; only repetitions are spread.
         let wait = if past.timeouts == 0 { wait } else { self.jitter.stretch(wait) };
         self.change(key, State::BrokerAcked, later(now, wait));
+        true
+    }
+
+    /// The broker's PUBACK for an event to which nobody is subscribed (MQTT 5 reason 0x10): the broker has it no more. It is sent again when the centre says
+    /// that it is there, or with growing pauses; its receipt becomes overdue when it would have anyway.
+    pub fn broker_acked_unheard(&mut self, key: ItemKey, now: Timestamp) -> bool {
+        if !self.taken_by_broker(key, "unheard", now) {
+            return false;
+        }
+        self.nobody_subscribed = true;
+        let past = self.past.entry(key).or_default();
+        past.refusals = 0;
+        past.unheard = past.unheard.saturating_add(1);
+        let overdue_at = later(
+            *past.unheard_since.get_or_insert(now),
+            self.limits.receipt(key).wait(past.timeouts.saturating_add(1)),
+        );
+        let pause =
+            if key.lane().is_life_safety() { self.limits.unheard_life_safety } else { self.limits.unheard_other };
+        let again_at = later(now, self.jitter.stretch(pause.wait(past.unheard)));
+        self.change(key, State::BrokerAcked, if overdue_at > now { again_at.min(overdue_at) } else { again_at });
+        true
+    }
+
+    /// Notes a PUBACK that was awaited. False for any other.
+    fn taken_by_broker(&mut self, key: ItemKey, hop: &str, now: Timestamp) -> bool {
+        self.notice_clock(now);
+        let Some(entry) = self.entries.get(&key).filter(|entry| entry.state == State::Sent) else { return false };
+        info!(hop, id = %entry.id, alarm = entry.alarm.as_deref(), lane = key.lane().as_str());
+        counter!("gengfu_uplink_broker_acked_total", "lane" => key.lane().as_str()).increment(1);
+        self.outbox.mark(key, Stage::BrokerAcked, now.as_millisecond());
+        true
     }
 
     /// The broker refused an item (MQTT 5 reason code 128 or above). It is kept and tried again later.
@@ -389,8 +488,11 @@ impl Delivery {
                     continue;
                 }
             };
+            let turn = self.past.get(&key).map_or(0, |past| past.turn);
+            self.received_turn = self.received_turn.max(turn);
             let entry = self.forget(key);
-            let latency = entry.as_ref().and_then(|e| e.sensed_at).map(|sensed_at| between(sensed_at, now));
+            let sensed = entry.as_ref().and_then(|e| e.sensed_at).zip(key.sequence());
+            let latency = sensed.and_then(|(sensed_at, sequence)| self.steps.latency(sequence, sensed_at, now));
             let alarm = entry.as_ref().and_then(|e| e.alarm.as_deref());
             let (lane, latency_ms) = (key.lane().as_str(), latency.map(|l| l.as_millis()));
             info!(hop = "received", %id, alarm, lane, latency_ms);
@@ -398,9 +500,11 @@ impl Delivery {
             if let Some(latency) = latency {
                 metrics::histogram!("gengfu_uplink_receipt_latency_seconds", "lane" => lane).record(latency);
             }
-            delivered.push(Delivered { id, life_safety: key.lane().is_life_safety(), latency });
+            let (life_safety, sequence) = (key.lane().is_life_safety(), key.sequence());
+            delivered.push(Delivered { id, life_safety, sequence, latency });
         }
         if !delivered.is_empty() {
+            self.nobody_subscribed = false;
             // It answers, whatever its presence says.
             self.centre = self.centre.map(|_| Presence::Online);
         }
@@ -424,24 +528,35 @@ impl Delivery {
         }
     }
 
-    /// The connection ended right after the broker's PUBACK for this item: as if it had been lost. (mosquitto 2.0 with `max_queued_messages 0`
-    /// acknowledges what its ACL refuses, and hangs up.) To be told before [`Self::lost`].
-    pub fn lost_after_puback(&mut self, key: ItemKey) {
-        if let Some(entry) = self.entries.get(&key).filter(|entry| entry.state == State::BrokerAcked) {
-            let entry = Entry { id: entry.id.clone(), alarm: entry.alarm.clone(), state: State::Sent, ..*entry };
-            self.remove(key);
-            self.insert(key, Entry { due_at: None, ..entry });
+    /// The connection ended right after the broker's PUBACK for this item: it may have ended it, as well as the first one without an answer. (mosquitto
+    /// 2.0 with `max_queued_messages 0` acknowledges what its ACL refuses, and hangs up.) To be told before [`Self::lost`].
+    pub fn lost_after_puback(&mut self, key: ItemKey, now: Timestamp) {
+        if self.entries.get(&key).is_some_and(|entry| entry.state == State::BrokerAcked) {
+            self.blame(key, now);
         }
     }
 
-    /// The connection is gone: everything not received goes back to the outbox, its order kept.
+    /// The connection is gone, and nobody knows why: everything not received goes back to the outbox, its order kept, and the item that may have ended
+    /// it is remembered.
     pub fn lost(&mut self, now: Timestamp) {
+        self.notice_clock(now);
+        // A broker answers in order, so of all items on the wire only the one that went first can have ended the connection.
+        let sent = self.entries.iter().filter(|(_, entry)| entry.state == State::Sent);
+        if let Some(key) = sent.min_by_key(|(_, entry)| entry.turn).map(|(key, _)| *key) {
+            self.blame(key, now);
+        }
+        self.left(now);
+    }
+
+    /// The connection is over, for a reason that is no item's: as [`Self::lost`], and nobody is suspected.
+    pub fn left(&mut self, now: Timestamp) {
         self.notice_clock(now);
         for key in self.entries.keys() {
             let past = self.past.entry(*key).or_default();
             past.timeouts = past.timeouts.min(1);
+            (past.unheard, past.unheard_since) = (0, None);
         }
-        self.suspect(now);
+        self.nobody_subscribed = false;
         self.outbox.release_all();
         self.entries.clear();
         self.due.clear();
@@ -453,11 +568,8 @@ impl Delivery {
         }
     }
 
-    /// A broker answers in order, so of all items on the wire only the one that went first can have ended the connection. The others
-    /// are innocent, and on a line that flaps this one is too: life safety is never held for long.
-    fn suspect(&mut self, now: Timestamp) {
-        let sent = self.entries.iter().filter(|(_, entry)| entry.state == State::Sent);
-        let Some(key) = sent.min_by_key(|(_, entry)| entry.turn).map(|(key, _)| *key) else { return };
+    /// This item may have ended the connection. On a line that flaps it is innocent: life safety is never held for long.
+    fn blame(&mut self, key: ItemKey, now: Timestamp) {
         let past = self.past.entry(key).or_default();
         past.losses = past.losses.saturating_add(1);
         if past.losses >= SUSPECT_AFTER_LOSSES {
@@ -467,16 +579,32 @@ impl Delivery {
         }
     }
 
-    /// The centre's presence, as it says itself. When it comes back, what it has not received is sent again at once.
+    /// The centre's presence, as it says itself. When it comes back, what it has not received is sent again at once; what nobody heard, also when it
+    /// says again that it is there: it may have come anew without our having seen it go.
     pub fn centre(&mut self, presence: Presence, now: Timestamp) {
+        self.notice_clock(now);
         let was_away = self.centre_is_away();
         self.centre = Some(presence);
-        if was_away && !self.centre_is_away() {
-            let waiting: Vec<_> =
-                self.entries.iter().filter(|(_, e)| e.state == State::BrokerAcked).map(|(key, _)| *key).collect();
-            for key in waiting {
-                self.change(key, State::BrokerAcked, now);
-            }
+        if self.centre_is_away() {
+            return;
+        }
+        let unheard = |key: &ItemKey| self.past.get(key).is_some_and(|past| past.unheard > 0);
+        let waiting =
+            self.entries.iter().filter(|(key, e)| e.state == State::BrokerAcked && (was_away || unheard(key)));
+        for key in waiting.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.past.entry(key).or_default().unheard = 0;
+            self.remove(key);
+            self.outbox.release(key);
+        }
+    }
+
+    /// Sends a few of the overdue items again now: something watches what becomes of them.
+    pub fn probe(&mut self) {
+        let is_overdue = |key: &ItemKey| self.past.get(key).is_some_and(|past| past.timeouts > 0);
+        let waiting = self.entries.iter().filter(|(key, e)| e.state == State::BrokerAcked && is_overdue(key));
+        for key in waiting.map(|(key, _)| *key).take(PROBES_MAX).collect::<Vec<_>>() {
+            self.remove(key);
+            self.outbox.release(key);
         }
     }
 
@@ -503,6 +631,7 @@ impl Delivery {
     pub fn figures(&self) -> Figures {
         let held = self.past.values().filter(|p| p.refusals > 0 || p.losses >= SUSPECT_AFTER_LOSSES).count();
         let overdue = || self.past.iter().filter(|(_, past)| past.timeouts > 0);
+        let overtaken = |past: &Past| past.turn > 0 && past.turn < self.received_turn;
         Figures {
             in_flight: self.sent_life_safety + self.sent_other,
             awaiting_receipt: self.awaiting,
@@ -510,6 +639,8 @@ impl Delivery {
             abandoned: self.abandoned,
             overdue: overdue().count(),
             overdue_life_safety: overdue().filter(|(key, _)| key.lane().is_life_safety()).count(),
+            overtaken: overdue().any(|(_, past)| overtaken(past)),
+            nobody_subscribed: self.nobody_subscribed,
         }
     }
 
@@ -518,8 +649,12 @@ impl Delivery {
         while let Some((at, key)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             self.due.remove(&(at, key));
             let Some(entry) = self.remove(key) else { continue };
-            if entry.state == State::BrokerAcked {
-                let past = self.past.entry(key).or_default();
+            let past = self.past.entry(key).or_default();
+            // What nobody heard goes again before its receipt is overdue.
+            let patience = self.limits.receipt(key).wait(past.timeouts.saturating_add(1));
+            let overdue_at = past.unheard_since.map_or(at, |since| later(since, patience));
+            if entry.state == State::BrokerAcked && overdue_at <= now {
+                past.unheard_since = past.unheard_since.map(|_| now);
                 // The connection has outlived its acknowledgement by long.
                 past.losses = 0;
                 past.timeouts = past.timeouts.saturating_add(1);
@@ -538,7 +673,11 @@ impl Delivery {
             let moved = |at: Timestamp| at.checked_sub(step).unwrap_or(Timestamp::MIN);
             self.due = self.due.iter().map(|(at, key)| (moved(*at), *key)).collect();
             self.entries.values_mut().for_each(|e| e.due_at = e.due_at.map(moved));
-            self.past.values_mut().for_each(|p| p.hold_until = p.hold_until.map(moved));
+            for past in self.past.values_mut() {
+                past.hold_until = past.hold_until.map(moved);
+                past.spared_until = past.spared_until.map(moved);
+                past.unheard_since = past.unheard_since.map(moved);
+            }
         }
         self.seen_at = Some(now);
     }

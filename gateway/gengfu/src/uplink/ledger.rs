@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::backoff::later;
+use super::backoff::{between, later};
 
 /// Messages of one connection that the broker has not acknowledged, by ticket `T`.
 #[derive(Debug)]
@@ -51,6 +51,19 @@ impl<T> Ledger<T> {
             self.order.pop_front();
         }
         Some(ticket)
+    }
+
+    /// How long the message under this packet id has been on the wire. `None` for one that is not.
+    #[must_use]
+    pub fn waited(&self, packet_id: u16, now: Timestamp) -> Option<Duration> {
+        self.on_wire.get(&packet_id).map(|(_, since)| between(*since, now))
+    }
+
+    /// The packet id of the oldest message on the wire.
+    #[must_use]
+    pub fn oldest(&self) -> Option<u16> {
+        let live = |(at, id): &&(Timestamp, u16)| self.on_wire.get(id).is_some_and(|(_, since)| since == at);
+        self.order.iter().find(live).map(|(_, id)| *id)
     }
 
     /// Messages handed over and not acknowledged.
@@ -121,6 +134,20 @@ mod tests {
         wire(&mut ledger, "a", 1, 0);
         ledger.handed("b", at(0));
         assert!(!ledger.published(1, at(0)));
+    }
+
+    #[test]
+    fn the_oldest_on_the_wire_and_how_long_each_waits_are_known() {
+        let mut ledger = Ledger::default();
+        assert_eq!((ledger.oldest(), ledger.waited(1, at(0))), (None, None));
+        for (ticket, id) in [("a", 7), ("b", 2), ("c", 9)] {
+            wire(&mut ledger, ticket, id, i64::from(id));
+        }
+        assert_eq!((ledger.oldest(), ledger.waited(2, at(5))), (Some(7), Some(Duration::from_secs(3))));
+        ledger.acked(2);
+        assert_eq!(ledger.oldest(), Some(7));
+        ledger.acked(7);
+        assert_eq!((ledger.oldest(), ledger.waited(7, at(9))), (Some(9), None));
     }
 
     #[test]

@@ -17,7 +17,7 @@
 //! | `store_fault` | `store_fault` | the outbox cannot be used; nothing is lost, nothing is sent |
 //! | `not_listening` | `subscription_refused` | no receipt and no command can arrive |
 //! | `refused` | `not_authorized` `quota_exceeded` `payload_format_invalid` `packet_too_large` `topic_invalid` `publish_refused` `broker_hangs_up` | some of what is published is not taken; it is kept and tried again |
-//! | `no_receipts` | `centre_away` `centre_never_heard` `centre_slow` `centre_silent` `dropped_in_silence` | the broker has the items and the centre has not confirmed them |
+//! | `no_receipts` | `nobody_subscribed` `centre_away` `centre_never_heard` `centre_slow` `centre_silent` `dropped_in_silence` `silent_or_dropped` | the broker took the items and the centre has not confirmed them |
 //! | `online` | none, or `on_other_broker` | all is well, perhaps not on the preferred broker |
 //! | `stopped` | | shut down |
 //!
@@ -40,17 +40,20 @@ pub mod connection;
 pub mod copies;
 pub mod delivery;
 mod holds;
+mod latency;
 pub mod ledger;
 mod missing;
 mod mqtt;
 pub mod options;
 mod pace;
 mod parts;
+mod patience;
 mod respond;
 mod session;
+mod sizes;
 pub mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod trial;
 
 use std::sync::Arc;
@@ -103,7 +106,8 @@ pub struct UplinkConfig {
     pub identity: Identity,
     /// Window and times of delivery.
     pub limits: Limits,
-    /// A message without PUBACK for this long means that the connection is dead, whatever TCP believes.
+    /// A message without PUBACK for this long means that the connection is dead, whatever TCP believes. (3 s for life safety.) With a broker whose
+    /// PUBACKs have taken long it is longer, six times this at most (life safety: twice).
     pub puback_timeout: Duration,
     /// The broker keeps commands and receipts for us this long while we are away.
     pub session_expiry: Duration,

@@ -11,6 +11,7 @@ use gengfu_contract::state::{GatewayStatus, Presence, Statement};
 use gengfu_contract::topic::Topics;
 use gengfu_contract::words::Lane;
 use gengfu_contract::{CONTRACT_VERSION, chain};
+use gengfu_outbox::OutboxError;
 use jiff::Timestamp;
 use metrics::{counter, gauge};
 use tracing::{info, warn};
@@ -21,17 +22,22 @@ use super::advice::{Advice, Cause, text};
 use super::backoff::{Backoff, Jitter, between};
 use super::brokers::{Address, Brokers, Switch};
 use super::connection::{Connection, Lost, Message, Refusal, Signal};
-use super::delivery::Delivery;
+use super::delivery::{Delivered, Delivery};
 use super::holds::Holds;
-use super::missing::Receipts;
+use super::latency::Latencies;
+use super::missing::{Missing, Readable, Receipts};
 use super::options::{BrokerConfig, SessionOptions};
+use super::patience::Patience;
 use super::respond::Wishes;
-use super::session::{End, Session, Suspect};
-use super::status::{Known, Latencies, LinkState, UplinkStatus};
+use super::session::{End, Session, Suspect, puback_patience};
+use super::sizes::Sizes;
+use super::status::{Known, LinkState, UplinkStatus};
 use super::{UplinkConfig, UplinkParts};
 
 /// Waits between attempts to connect.
 const RECONNECT: Backoff = Backoff { base: Duration::from_millis(200), ceiling: Duration::from_secs(10) };
+/// After a message that was refused by ending the connection: it is known which one, and not sent again.
+const RECONNECT_AFTER_REFUSAL: Duration = Duration::from_millis(800);
 /// So many failures in a row still lead to another broker without a growing pause.
 const SWITCHES_AT_ONCE: u32 = 12;
 /// A connection that lasted this long was a success; a shorter one counts as another failure.
@@ -64,8 +70,16 @@ pub(super) struct Pump {
     pub(super) refused: Option<(String, Refusal)>,
     /// Why items are held, where the broker told.
     pub(super) item_refused: Option<(String, Refusal)>,
-    /// Connections given up in a row because a PUBACK was missing.
-    pub(super) without_puback: u32,
+    /// What is missing, as of the last look at the figures.
+    pub(super) missing: Missing,
+    /// Whether this broker lets us read our own events.
+    pub(super) readable: Readable,
+    /// How long this broker's PUBACKs are waited for.
+    pub(super) puback: Patience,
+    /// What this broker refused as too large.
+    pub(super) sizes: Sizes,
+    /// The broker accepted the connection under way.
+    accepted: bool,
     /// Answers to send.
     pub(super) replies: VecDeque<Reply>,
     /// The core has hung up; no more answers will come.
@@ -123,6 +137,7 @@ pub async fn run(config: UplinkConfig, parts: UplinkParts) -> Result<(), super::
         // Another broker is tried at once, but not for ever: when all are away the pauses grow.
         let wait =
             if switch.is_some() && failures < SWITCHES_AT_ONCE { RECONNECT.base } else { RECONNECT.wait(failures) };
+        let wait = if lost.refused.is_some() { wait.min(RECONNECT_AFTER_REFUSAL) } else { wait };
         let wait = jitter.stretch(wait);
         warn!(reason = %lost.reason, remedy = %lost.remedy, wait_ms = wait.as_millis(), "the uplink is offline");
         pump.offline(&lost, now);
@@ -157,7 +172,11 @@ impl Pump {
             receipts: Receipts::default(),
             refused: None,
             item_refused: None,
-            without_puback: 0,
+            missing: Missing::default(),
+            readable: Readable::default(),
+            puback: Patience::default(),
+            sizes: Sizes::default(),
+            accepted: false,
             replies: VecDeque::new(),
             replies_ended: false,
             latencies: Latencies::default(),
@@ -172,6 +191,11 @@ impl Pump {
 
     pub(super) fn now(&self) -> Timestamp {
         self.parts.clock.now()
+    }
+
+    /// Now, on a clock that nobody sets: for what is measured within one run. Its date means nothing.
+    pub(super) fn steady(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH.saturating_add(self.parts.clock.uptime()).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     /// How to reach a broker of the list: all else is the same for each.
@@ -219,6 +243,7 @@ impl Pump {
 
     /// One connection, the `proven` one if there is one, from greeting to end.
     async fn connect_and_pump(&mut self, proven: Option<(Connection, Signal)>) -> End {
+        self.accepted = false;
         let mut session = match proven {
             Some((connection, connected)) => Session::proven(connection, connected),
             None => match Connection::open(&self.broker(self.brokers.current()), &self.session_options()) {
@@ -232,22 +257,32 @@ impl Pump {
         for reply in session.unsent_replies().into_iter().rev() {
             self.replies.push_front(reply);
         }
-        if let End::Lost(lost) = &end {
-            match session.hung_up_after(lost, now) {
-                Some(Suspect::Item(key)) => self.delivery.lost_after_puback(key),
-                Some(Suspect::Topic(topic)) => self.holds.lost(&topic, now),
-                None => {}
+        match &end {
+            End::Lost(lost) if lost.refused.is_none() && lost.cause != Cause::CertificateRenewed => {
+                self.sizes.forget();
+                self.suspect(&session, lost, now);
             }
-            session.unsent_topics(&self.topics).iter().for_each(|topic| self.holds.lost(topic, now));
-            if lost.cause.is_refusal() {
-                // An MQTT 5 broker that hangs up on a message says why; which one it was, the account of losses finds out.
-                let refusal = Refusal { cause: lost.cause, text: lost.reason.clone() };
-                self.item_refused = Some((self.topics.event(), refusal));
-            }
+            // Left in order, or it is known why.
+            _ => self.delivery.left(now),
         }
-        self.delivery.lost(now);
         gauge!("gengfu_uplink_connected").set(0.0);
         end
+    }
+
+    /// A connection was lost, and it may be for one of the messages on it.
+    fn suspect(&mut self, session: &Session, lost: &Lost, now: Timestamp) {
+        match session.hung_up_after(lost, now) {
+            Some(Suspect::Item(key)) => self.delivery.lost_after_puback(key, now),
+            Some(Suspect::Topic(topic)) => self.holds.lost(&topic, now),
+            None => {}
+        }
+        session.unsent_topics(&self.topics).iter().for_each(|topic| self.holds.lost(topic, now));
+        if lost.cause.is_refusal() {
+            // An MQTT 5 broker that hangs up on a message says why; which one it was, the account of losses finds out.
+            let refusal = Refusal { cause: lost.cause, text: lost.reason.clone() };
+            self.item_refused = Some((self.topics.event(), refusal));
+        }
+        self.delivery.lost(now);
     }
 
     /// Waits before the next attempt, taking in answers meanwhile so that the core never waits.
@@ -282,6 +317,7 @@ impl Pump {
     }
 
     pub(super) fn online(&mut self, now: Timestamp) {
+        self.accepted = true;
         self.status.connects += 1;
         counter!("gengfu_uplink_connects_total").increment(1);
         gauge!("gengfu_uplink_connected").set(1.0);
@@ -298,6 +334,14 @@ impl Pump {
         self.status.count(self.delivery.figures());
         self.status.centre = None;
         self.status.listening = false;
+        let abrupt = matches!(lost.cause, Cause::BrokerUnreachable | Cause::BrokerEnded);
+        // It let us in, and ends connection after connection: not the network's fault.
+        let hung_up = self.accepted && abrupt && self.status.held > 0;
+        let hung_up = hung_up.then(|| {
+            let detail = format!("{}: {} item(s); {}", self.topics.event(), self.status.held, lost.reason);
+            Lost::of(Cause::BrokerHangsUp, &detail)
+        });
+        let lost = hung_up.as_ref().unwrap_or(lost);
         let zh = |of: fn(&(String, String)) -> &String, en: &String| {
             lost.zh.as_ref().map_or_else(|| en.clone(), |zh| of(zh).clone())
         };
@@ -314,6 +358,7 @@ impl Pump {
         self.status.broker.clone_from(&switch.to);
         self.status.broker_since = switch.at;
         self.status.switched = Some(switch.clone());
+        (self.readable, self.puback, self.sizes) = (Readable::default(), Patience::default(), Sizes::default());
         self.status.brokers = self.brokers.status();
         // Until it answers, all that is known is that this one is tried. Why there is no connection stays told, if that is the reason.
         self.status.centre = None;
@@ -323,10 +368,17 @@ impl Pump {
         self.show_status(switch.at);
     }
 
+    /// Enters the centre's receipt for these ids.
+    pub(super) fn received(&mut self, ids: &[String], now: Timestamp) -> Result<Vec<Delivered>, OutboxError> {
+        self.delivery.clocks(now, self.parts.clock.uptime());
+        self.delivery.received(ids, now)
+    }
+
     /// The centre's receipt came.
-    pub(super) fn receipt_came(&mut self, now: Timestamp) {
+    pub(super) fn receipt_came(&mut self, delivered: &[Delivered], now: Timestamp) {
         self.status.last_receipt_at = Some(now);
-        self.receipts.receipt(now);
+        let sequences: Vec<u64> = delivered.iter().filter_map(|delivered| delivered.sequence).collect();
+        self.receipts.receipt(&sequences, &mut self.readable, now);
         self.brokers.receipt();
         // It answers, whatever its presence says.
         self.status.centre = self.status.centre.map(|_| Presence::Online);
@@ -354,17 +406,24 @@ impl Pump {
         }
         let figures = self.delivery.figures();
         self.status.count(figures);
+        let (overdue, overtaken, unheard) = (figures.overdue, figures.overtaken, figures.nobody_subscribed);
+        self.missing = Missing { overdue, overtaken, unheard };
         if figures.held == 0 {
             self.item_refused = None;
         }
         self.status.latency = self.latencies.figures();
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (urgent, usual) = puback_patience(self);
+        self.status.puback_ms = self.puback.smoothed().map(ms);
+        self.status.puback_patience_ms = Some((ms(urgent), ms(usual)));
         let event_topic = self.topics.event();
         let known = Known {
             store_fault: self.store_fault.as_deref(),
             not_listening: self.not_listening.as_deref(),
             item_refused: self.item_refused.as_ref().map(|(topic, refusal)| (topic.as_str(), refusal)),
             refused: self.refused.as_ref().map(|(topic, refusal)| (topic.as_str(), refusal)),
-            why_no_receipts: self.receipts.cause(self.status.centre, now),
+            nobody_subscribed: figures.nobody_subscribed,
+            why_no_receipts: self.receipts.cause(self.status.centre, self.missing, self.readable, now),
             away_from_preferred: self.brokers.last_switch().filter(|_| !self.brokers.is_preferred()),
             event_topic: &event_topic,
         };

@@ -3,7 +3,11 @@
 //! Owns the order of what is published: life safety first, then answers to commands, then the board, then everything else. It never
 //! awaits anything but the next event: publishing takes a place in a bounded channel whose size it respects, a picture is
 //! read beside the loop. (A receipt is entered in the outbox in the loop: that waits at most for a commit under way, during which nothing new
-//! can be there to send.) What it held when it ends is given back by whoever owns it.
+//! can be there to send.) What it held when it ends is given back by whoever owns it. What an answer of the broker means is
+//! [`answers`]', the watch over our own topics is [`watch`]'s.
+
+mod answers;
+mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -39,8 +43,6 @@ const HANGS_UP_WITHIN: Duration = Duration::from_secs(1);
 const PART_TOPIC_BYTES: usize = 24;
 /// After a fault of the store the next try comes after this.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// After the subscription a broker shows what it holds at once; so long it may take.
-const RETAINED_WITHIN: Duration = Duration::from_secs(30);
 /// An answer that nobody fetched is of no use after this (MQTT 5).
 const REPLY_EXPIRY: Duration = Duration::from_secs(3600);
 /// A copy of a telemetry event that nobody fetched: the outbox has it, and sends it again.
@@ -77,6 +79,20 @@ enum Leave {
 /// A life-safety item without PUBACK for this long: the connection is made anew. Two of these and a reconnect are within the 10 s of
 /// GB 26875.1.
 const LIFE_SAFETY_PUBACK: Duration = Duration::from_secs(3);
+/// With a broker that has been slow a PUBACK is waited for longer, so many times [`super::UplinkConfig::puback_timeout`] at most: one that never
+/// comes must be found out within a minute (EN 50136: a lost path is reported within 90 s).
+const PUBACK_MOST: u32 = 6;
+/// The same for life safety. To connect anew brings nothing while a broker is slow; on site it sounds after 10 s whatever is waited for here.
+const LIFE_SAFETY_PUBACK_MOST: u32 = 2;
+/// A picture for a broker that refused something as too large goes in parts of this fraction of that.
+const PARTS_BELOW: usize = 2;
+
+/// A message on the wire.
+struct Sent {
+    ticket: Ticket,
+    /// Its size, with its topic and what a head takes at most.
+    bytes: usize,
+}
 
 /// What a message on the wire stands for.
 enum Ticket {
@@ -111,7 +127,7 @@ pub(super) struct Session {
     own_until: Option<Timestamp>,
     /// Postings, and answers, that may each be on the wire at one time: little, where the broker allows little.
     small_max: usize,
-    ledger: Ledger<Ticket>,
+    ledger: Ledger<Sent>,
     postings: usize,
     replies: usize,
     packet_bytes_max: usize,
@@ -188,10 +204,11 @@ impl Session {
         // A fire must not stand behind sixteen postings on a broker that takes one message at a time.
         self.small_max = receive_max.map_or(SMALL_MAX, |max| SMALL_MAX.min(usize::from(max / 4).max(1)));
         pump.delivery.connected(receive_max);
+        pump.delivery.spare_suspects(now);
         pump.online(now);
         // Retained state repairs itself with the next connection: QoS 0 is enough, and costs a clustered broker far less.
         let state = |filter, not_own| Subscription { filter, not_own, at_most_once: true };
-        let [alarms, devices] = own_retained(pump);
+        let [alarms, devices] = watch::own_retained(pump);
         let wanted = [
             Subscription { filter: pump.topics.command_filter(), not_own: false, at_most_once: false },
             state(pump.topics.dispatch_status(), false),
@@ -202,7 +219,7 @@ impl Session {
         self.connection.subscribe(&wanted).map_err(no_place)?;
         if session_present {
             // An earlier connection may have watched its own events, and the broker remembers.
-            self.connection.unsubscribe(&pump.topics.event()).map_err(no_place)?;
+            self.end_watch(pump)?;
         }
         self.say_we_are_here(pump, now)?;
         Ok(true)
@@ -211,7 +228,7 @@ impl Session {
     fn say_we_are_here(&mut self, pump: &Pump, now: Timestamp) -> Result<(), Lost> {
         let presence = pump.presence(Presence::Online);
         if self.presence_due && !pump.holds.is_held(&presence.topic, now) {
-            self.publish(Ticket::Presence, presence, now)?;
+            self.publish(pump, Ticket::Presence, presence)?;
             self.presence_due = false;
         }
         Ok(())
@@ -224,13 +241,11 @@ impl Session {
         (abrupt && between(*at, now) <= HANGS_UP_WITHIN).then(|| suspect.clone())
     }
 
-    /// When the connection counts as dead for want of a PUBACK, and how long that one was waited for. Life safety waits less long: one
-    /// lost PUBACK may block the client altogether (it numbers messages round a small window and stops before an id in use). Each
-    /// time in a row it waits longer, lest a broker that is merely slow be given the same messages over and over.
+    /// When (steady time) the connection counts as dead for want of a PUBACK, and how long that one was waited for. Life safety waits less long: one
+    /// lost PUBACK may block the client altogether (it numbers messages round a small window and stops before an id in use).
     fn puback_due(&self, pump: &Pump) -> Option<(Timestamp, Duration)> {
-        let limit = pump.config.puback_timeout;
-        let urgent = limit.min(LIFE_SAFETY_PUBACK * 2_u32.saturating_pow(pump.without_puback.min(4)));
-        let is_urgent = |ticket: &Ticket| matches!(ticket, Ticket::Item(key) if key.lane().is_life_safety());
+        let (urgent, limit) = puback_patience(pump);
+        let is_urgent = |sent: &Sent| matches!(sent.ticket, Ticket::Item(key) if key.lane().is_life_safety());
         let all = self.ledger.deadline(limit).map(|due| (due, limit));
         all.into_iter().chain(self.ledger.deadline_of(urgent, is_urgent).map(|due| (due, urgent))).min()
     }
@@ -239,16 +254,17 @@ impl Session {
     async fn pump(&mut self, pump: &mut Pump) -> Result<Leave, Lost> {
         let mut changed = true;
         loop {
-            let now = pump.now();
+            let (now, steady) = (pump.now(), pump.steady());
+            pump.delivery.clocks(now, pump.parts.clock.uptime());
             if std::mem::replace(&mut changed, true) {
                 self.fill(pump, now)?;
             }
             pump.refresh_status(now, false);
             let puback_due = self.puback_due(pump);
             if let Some((due, within)) = puback_due
-                && due <= now
+                && due <= steady
             {
-                pump.without_puback = pump.without_puback.saturating_add(1);
+                pump.puback.timed_out(steady);
                 return Err(Lost::of(Cause::NoPuback, &format!("no PUBACK within {} s", within.as_secs())));
             }
             if let Some(switch) = pump.without_receipts(now) {
@@ -257,17 +273,18 @@ impl Session {
             self.watch_own(pump, now)?;
             self.look_at_preferred(pump, now);
             let deadline = [
-                puback_due.map(|(due, _)| due),
                 pump.delivery.next_deadline(),
                 pump.status_deadline(),
                 pump.statement_deadline(),
-                pump.receipts.next_deadline().filter(|at| *at > now),
+                pump.receipts.next_deadline(pump.missing, now).filter(|at| *at > now),
                 pump.holds.next_deadline(now),
                 pump.brokers.return_at().filter(|at| *at > now),
                 self.own_until,
                 self.store_retry_at,
             ];
             let wait = deadline.into_iter().flatten().min().map(|at| between(now, at));
+            let puback_wait = puback_due.map(|(due, _)| between(steady, due));
+            let wait = wait.into_iter().chain(puback_wait).min();
             tokio::select! {
                 () = pump.parts.shutdown.cancelled() => return Ok(Leave::Shutdown),
                 signal = self.connection.next() => changed = self.take_signals(pump, signal?)?,
@@ -299,26 +316,6 @@ impl Session {
             }
         }
         Ok(changed)
-    }
-
-    /// Begins and ends the watches over our own topics.
-    fn watch_own(&mut self, pump: &mut Pump, now: Timestamp) -> Result<(), Lost> {
-        if self.own_until.is_some_and(|until| until <= now || later(now, RETAINED_WITHIN) < until) {
-            self.own_until = None;
-            for filter in own_retained(pump) {
-                self.connection.unsubscribe(&filter).map_err(no_place)?;
-            }
-        }
-        if self.subscribed && pump.status.overdue > 0 && pump.receipts.wants_echo() {
-            let own = Subscription { filter: pump.topics.event(), not_own: false, at_most_once: true };
-            self.connection.subscribe(&[own]).map_err(no_place)?;
-            pump.receipts.echo_asked();
-        }
-        if pump.receipts.echo_is_done() {
-            self.connection.unsubscribe(&pump.topics.event()).map_err(no_place)?;
-            pump.receipts.echo_ends();
-        }
-        Ok(())
     }
 
     /// From another broker: whether the preferred one is back.
@@ -377,23 +374,28 @@ impl Session {
                 retain: true,
                 ..Message::default()
             };
-            self.publish(Ticket::Posting { topic: posting.topic, generation: posting.generation }, message, now)?;
+            if size(&message) > self.bytes_max(pump) {
+                pump.parts.board.refused(&posting.topic);
+                refuse_topic(pump, &posting.topic, self.too_large(pump, size(&message)), now);
+                continue;
+            }
+            self.publish(pump, Ticket::Posting { topic: posting.topic, generation: posting.generation }, message)?;
             self.postings += 1;
         }
         for publication in later_ones {
             self.publish_item(pump, publication, now)?;
         }
-        self.publish_parts(pump, now)
+        self.publish_parts(pump)
     }
 
     /// Hands over the next parts of a picture.
-    fn publish_parts(&mut self, pump: &Pump, now: Timestamp) -> Result<(), Lost> {
+    fn publish_parts(&mut self, pump: &Pump) -> Result<(), Lost> {
         while let Some((parts, item)) = &mut self.parts
             && let Some((part, of, payload)) = parts.next()
         {
             let (key, topic) = (parts.key, pump.topics.evidence_part(&item.alarm_id, item.n, part, of));
             let content_type = Some("application/octet-stream");
-            self.publish(Ticket::Part(key), Message { topic, payload, content_type, ..Message::default() }, now)?;
+            self.publish(pump, Ticket::Part(key), Message { topic, payload, content_type, ..Message::default() })?;
         }
         Ok(())
     }
@@ -402,8 +404,9 @@ impl Session {
     fn answer(&mut self, pump: &mut Pump, reply: Reply, now: Timestamp) -> Result<(), Lost> {
         let wish = pump.wishes.of(&reply.cmd_id);
         let mut message = pump.json(pump.topics.reply(&reply.cmd_id), &reply, false);
-        if message.payload.len() + message.topic.len() + HEAD_BYTES > self.packet_bytes_max {
-            let (bytes, most) = (message.payload.len(), self.packet_bytes_max);
+        let most = self.bytes_max(pump);
+        if size(&message) > most {
+            let bytes = message.payload.len();
             let why = super::advice::text(
                 format!("应答 {bytes} 字节，超过服务器上限 {most} 字节"),
                 format!("the answer has {bytes} bytes, the broker takes at most {most}; ask for less at a time"),
@@ -418,10 +421,10 @@ impl Session {
         (message.expiry, message.correlation) = (Some(REPLY_EXPIRY), wish.correlation);
         if let Some(topic) = wish.topic.filter(|topic| *topic != message.topic && !pump.holds.is_held(topic, now)) {
             let copy = Message { topic: topic.clone(), ..message.clone() };
-            self.publish(Ticket::Copy(topic), copy, now)?;
+            self.publish(pump, Ticket::Copy(topic), copy)?;
             self.replies += 1;
         }
-        self.publish(Ticket::Reply(reply), message, now)?;
+        self.publish(pump, Ticket::Reply(reply), message)?;
         self.replies += 1;
         Ok(())
     }
@@ -475,13 +478,15 @@ impl Session {
         let now = pump.now();
         let Publication { key, topic, body, .. } = publication;
         match (picture, body) {
-            (Ok(bytes), Body::Evidence(item)) if bytes.len() + topic.len() + HEAD_BYTES > self.packet_bytes_max => {
-                let part_max = self.packet_bytes_max.saturating_sub(topic.len() + PART_TOPIC_BYTES + HEAD_BYTES);
+            (Ok(bytes), Body::Evidence(item)) if bytes.len() + topic.len() + HEAD_BYTES > self.bytes_max(pump) => {
+                // Of a bound that was only met, not told, the half is surely taken soon.
+                let most = self.packet_bytes_max.min(pump.sizes.limit(pump.steady()) / PARTS_BELOW);
+                let part_max = most.saturating_sub(topic.len() + PART_TOPIC_BYTES + HEAD_BYTES);
                 match Parts::new(key, &bytes, part_max) {
                     Some(parts) => self.parts = Some((parts, item)),
-                    None => self.too_large(pump, key, &topic, bytes.len(), now),
+                    None => refuse_item(pump, key, &topic, self.too_large(pump, bytes.len()), now),
                 }
-                self.publish_parts(pump, now)
+                self.publish_parts(pump)
             }
             (Ok(bytes), _) => self.publish_bytes(pump, key, topic, bytes, "image/jpeg", now),
             (Err(fault), _) => {
@@ -491,9 +496,14 @@ impl Session {
         }
     }
 
-    fn too_large(&self, pump: &mut Pump, key: ItemKey, topic: &str, bytes: usize, now: Timestamp) {
-        let text = format!("{bytes} bytes, the broker takes at most {}", self.packet_bytes_max);
-        refuse_item(pump, key, topic, Refusal { cause: Cause::PacketTooLarge, text }, now);
+    /// The largest message worth sending, bytes: what the broker said, or what it refused.
+    fn bytes_max(&self, pump: &Pump) -> usize {
+        self.packet_bytes_max.min(pump.sizes.limit(pump.steady()))
+    }
+
+    fn too_large(&self, pump: &Pump, bytes: usize) -> Refusal {
+        let text = format!("{bytes} bytes, the broker takes at most {}", self.bytes_max(pump));
+        Refusal { cause: Cause::PacketTooLarge, text }
     }
 
     fn publish_bytes(
@@ -505,141 +515,28 @@ impl Session {
         content_type: &'static str,
         now: Timestamp,
     ) -> Result<(), Lost> {
-        let bytes = payload.len() + topic.len() + HEAD_BYTES;
-        if bytes > self.packet_bytes_max {
-            self.too_large(pump, key, &topic, bytes, now);
-            return Ok(());
-        }
         let expiry = (key.lane() == gengfu_outbox::Lane::Telemetry).then_some(TELEMETRY_EXPIRY);
         let message = Message { topic, payload, content_type: Some(content_type), expiry, ..Message::default() };
-        self.publish(Ticket::Item(key), message, now)
+        if size(&message) > self.bytes_max(pump) {
+            refuse_item(pump, key, &message.topic, self.too_large(pump, size(&message)), now);
+            return Ok(());
+        }
+        self.publish(pump, Ticket::Item(key), message)
     }
 
-    fn publish(&mut self, ticket: Ticket, message: Message, now: Timestamp) -> Result<(), Lost> {
+    fn publish(&mut self, pump: &Pump, ticket: Ticket, message: Message) -> Result<(), Lost> {
+        let bytes = size(&message);
         self.connection.publish(message).map_err(no_place)?;
-        self.ledger.handed(ticket, now);
+        self.ledger.handed(Sent { ticket, bytes }, pump.steady());
         Ok(())
-    }
-
-    fn handle(&mut self, pump: &mut Pump, signal: Signal, now: Timestamp) -> Result<(), Lost> {
-        match signal {
-            Signal::Published(packet_id) => {
-                if !self.ledger.published(packet_id, now) {
-                    let detail = format!("packet id {packet_id} stands for nothing or is in use");
-                    return Err(Lost::of(Cause::OwnFault, &detail));
-                }
-            }
-            Signal::Acked { packet_id, refusal } => {
-                if let Some(ticket) = self.ledger.acked(packet_id) {
-                    self.acked(pump, ticket, refusal, now);
-                }
-            }
-            Signal::Subscribed(refusals) => self.subscribed(pump, &refusals, now),
-            Signal::Message(arrived) => self.route(pump, &arrived, now),
-            Signal::Connected { .. } | Signal::Disconnected | Signal::Other => {}
-        }
-        Ok(())
-    }
-
-    fn subscribed(&mut self, pump: &mut Pump, refusals: &[Option<String>], now: Timestamp) {
-        if std::mem::replace(&mut self.subscribed, true) {
-            pump.receipts.echo_begins(refusals.iter().any(Option::is_some));
-            return;
-        }
-        self.own_until = Some(later(now, RETAINED_WITHIN));
-        pump.not_listening = refusals.iter().take(2).flatten().next().cloned();
-        pump.status.listening = pump.not_listening.is_none();
-        if let Some(reason) = refusals.iter().skip(2).flatten().next() {
-            warn!(
-                reason,
-                "the broker does not let us read our own alarms and devices; retained ones that are over stay there"
-            );
-        }
-        pump.refresh_status(now, true);
-    }
-
-    fn part_acked(&mut self, pump: &mut Pump, key: ItemKey, refusal: Option<Refusal>, now: Timestamp) {
-        let Some((parts, _)) = self.parts.as_mut().filter(|(parts, _)| parts.key == key) else { return };
-        match refusal {
-            None if !parts.acknowledged() => return,
-            None => pump.delivery.broker_acked(key, now),
-            Some(refusal) => {
-                let topic = pump.topics.evidence_part("+", 0, 0, 0);
-                refuse_item(pump, key, &topic, refusal, now);
-            }
-        }
-        self.parts = None;
-    }
-
-    fn acked(&mut self, pump: &mut Pump, ticket: Ticket, refusal: Option<Refusal>, now: Timestamp) {
-        pump.status.last_puback_at = Some(now);
-        pump.brokers.acknowledged();
-        let topic = match ticket {
-            Ticket::Item(key) => {
-                let is_event = key.sequence().is_some();
-                match refusal {
-                    None => {
-                        self.acked_last = Some((now, Suspect::Item(key)));
-                        if key.lane().is_life_safety() {
-                            pump.without_puback = 0;
-                        }
-                        pump.delivery.broker_acked(key, now);
-                        if is_event {
-                            pump.receipts.event_acknowledged(now);
-                        }
-                    }
-                    Some(refusal) => {
-                        let topic = if is_event { pump.topics.event() } else { pump.topics.evidence("+", 0) };
-                        refuse_item(pump, key, &topic, refusal, now);
-                    }
-                }
-                return;
-            }
-            Ticket::Part(key) => {
-                self.part_acked(pump, key, refusal, now);
-                return;
-            }
-            Ticket::Posting { topic, generation } => {
-                self.postings -= 1;
-                if refusal.is_none() {
-                    pump.parts.board.confirmed(&topic, generation);
-                } else {
-                    pump.parts.board.refused(&topic);
-                }
-                topic
-            }
-            Ticket::Reply(reply) => {
-                self.replies -= 1;
-                pump.topics.reply(&reply.cmd_id)
-            }
-            Ticket::Copy(topic) => {
-                self.replies -= 1;
-                topic
-            }
-            Ticket::Presence => pump.topics.status(),
-        };
-        match refusal {
-            None => {
-                pump.holds.taken(&topic);
-                self.acked_last = Some((now, Suspect::Topic(topic.clone())));
-                if pump.refused.as_ref().is_some_and(|(refused, _)| *refused == topic) {
-                    pump.refused = None;
-                }
-            }
-            Some(refusal) => {
-                pump.holds.refused(&topic, now);
-                pump.refused = Some((topic.clone(), refusal.clone()));
-                note_refusal(pump, &topic, &refusal, now);
-            }
-        }
     }
 
     fn route(&mut self, pump: &mut Pump, arrived: &Arrived, now: Timestamp) {
         if let Some((verb, cmd_id)) = pump.topics.parse_command(&arrived.topic) {
             let (verb, cmd_id) = (verb.to_owned(), cmd_id.to_owned());
             self.command(pump, &verb, &cmd_id, arrived, now);
-        } else if arrived.topic == pump.topics.event() {
-            pump.receipts.echoed();
+        } else if self.is_own_echo(pump, arrived, now) {
+            debug!(topic = %arrived.topic, "a copy of our own came back");
         } else if arrived.topic == pump.topics.dispatch_status() {
             match serde_json::from_slice::<DispatchStatus>(&arrived.payload) {
                 Ok(status) => {
@@ -667,9 +564,9 @@ impl Session {
         let known = if VERBS.contains(&verb) { verb.to_owned() } else { "unknown".to_owned() };
         counter!("gengfu_uplink_commands_total", "verb" => known).increment(1);
         match verdict {
-            Verdict::Receipt(receipt) => match pump.delivery.received(&receipt.ids, now) {
+            Verdict::Receipt(receipt) => match pump.received(&receipt.ids, now) {
                 Ok(delivered) => {
-                    pump.receipt_came(now);
+                    pump.receipt_came(&delivered, now);
                     let latencies = delivered.iter().filter(|d| d.life_safety).filter_map(|d| d.latency);
                     latencies.for_each(|latency| pump.latencies.add(latency));
                 }
@@ -696,11 +593,10 @@ impl Session {
 
     /// Says that we go offline, gives what is on the way a moment to arrive, and disconnects.
     async fn goodbye(&mut self, pump: &mut Pump) {
-        let now = pump.now();
         let farewell = pump.presence(Presence::Offline);
         let patience = pump.config.goodbye;
         let last_words = async {
-            self.publish(Ticket::Presence, farewell, now)?;
+            self.publish(pump, Ticket::Presence, farewell)?;
             while self.ledger.outstanding() > 0 {
                 let signal = self.connection.next().await?;
                 let now = pump.now();
@@ -733,21 +629,33 @@ impl Session {
             Ticket::Reply(reply) => Some(topics.reply(&reply.cmd_id)),
             Ticket::Presence => Some(topics.status()),
         };
-        self.ledger.tickets().filter_map(topic).collect()
+        self.ledger.tickets().map(|sent| &sent.ticket).filter_map(topic).collect()
     }
 
     /// Answers that were handed over and not acknowledged.
     pub(super) fn unsent_replies(&self) -> Vec<Reply> {
         let reply = |ticket: &Ticket| if let Ticket::Reply(reply) = ticket { Some(reply.clone()) } else { None };
-        self.ledger.tickets().filter_map(reply).collect()
+        self.ledger.tickets().map(|sent| &sent.ticket).filter_map(reply).collect()
     }
 }
 
-/// The retained topics this gateway itself leaves on the broker: alarms and devices.
-fn own_retained(pump: &Pump) -> [String; 2] {
-    let alarms = pump.topics.alarm("+");
-    let devices = alarms.strip_suffix("alarm/+").map(|base| format!("{base}device/+")).unwrap_or_default();
-    [alarms, devices]
+/// What a message takes on the wire, at most.
+fn size(message: &Message) -> usize {
+    message.payload.len() + message.topic.len() + HEAD_BYTES
+}
+
+/// How long a PUBACK is waited for now: for life safety, and else.
+pub(super) fn puback_patience(pump: &Pump) -> (Duration, Duration) {
+    let (limit, steady) = (pump.config.puback_timeout, pump.steady());
+    let urgent = pump.puback.wait(limit.min(LIFE_SAFETY_PUBACK), limit * LIFE_SAFETY_PUBACK_MOST, steady);
+    (urgent, pump.puback.wait(limit, limit * PUBACK_MOST, steady))
+}
+
+/// A topic of what is no item is not taken now.
+fn refuse_topic(pump: &mut Pump, topic: &str, refusal: Refusal, now: Timestamp) {
+    pump.holds.refused(topic, now);
+    note_refusal(pump, topic, &refusal, now);
+    pump.refused = Some((topic.to_owned(), refusal));
 }
 
 fn refuse_item(pump: &mut Pump, key: ItemKey, topic: &str, refusal: Refusal, now: Timestamp) {

@@ -2,9 +2,6 @@
 //!
 //! Owns the choice of the one state that matters most, and its remedy. Refuses to act on it.
 
-use std::collections::VecDeque;
-use std::time::Duration;
-
 use gengfu_contract::state::Presence;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,9 +12,6 @@ use super::connection::Refusal;
 use super::delivery::Figures;
 use super::options::BrokerConfig;
 use crate::config::Protocol;
-
-/// Latencies kept for the percentiles.
-const LATENCIES_KEPT: usize = 256;
 
 /// What the uplink is doing, most important first when several are true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +97,12 @@ pub struct UplinkStatus {
     pub centre: Option<Presence>,
     /// From sensed to the centre's receipt, over the last life-safety items; absent before the first.
     pub latency: Option<Latency>,
+    /// What the broker's PUBACKs take, ms: of each second the slowest, smoothed; absent before the first.
+    #[serde(default)]
+    pub puback_ms: Option<u64>,
+    /// After so long without one, ms, the connection is made anew: for life safety, and else.
+    #[serde(default)]
+    pub puback_patience_ms: Option<(u64, u64)>,
 }
 
 /// Percentiles of latencies, by nearest rank.
@@ -151,6 +151,8 @@ impl UplinkStatus {
             last_refusal: None,
             centre: None,
             latency: None,
+            puback_ms: None,
+            puback_patience_ms: None,
         }
     }
 
@@ -194,6 +196,9 @@ impl UplinkStatus {
             (LinkState::Refused, Cause::BrokerHangsUp.advice(&items))
         } else if let Some((topic, refusal)) = known.refused {
             (LinkState::Refused, refusal.cause.advice(&format!("{topic}: {}", refusal.text)))
+        } else if known.nobody_subscribed {
+            let items = format!("{}: {} item(s)", known.event_topic, self.awaiting_receipt);
+            (LinkState::NoReceipts, Cause::NobodySubscribed.advice(&items))
         } else if self.overdue > 0 {
             (
                 LinkState::NoReceipts,
@@ -221,32 +226,14 @@ pub(super) struct Known<'a> {
     pub item_refused: Option<(&'a str, &'a Refusal)>,
     /// A topic of the board, of answers or of the gateway's presence that the broker refuses now.
     pub refused: Option<(&'a str, &'a Refusal)>,
+    /// The broker says that nobody is subscribed to our events.
+    pub nobody_subscribed: bool,
     /// Why receipts are missing, if they are.
     pub why_no_receipts: Cause,
     /// Another broker than the preferred one is in use since this change.
     pub away_from_preferred: Option<&'a Switch>,
     /// Where events go.
     pub event_topic: &'a str,
-}
-
-/// The last latencies of life-safety items.
-#[derive(Debug, Default)]
-pub(super) struct Latencies(VecDeque<u64>);
-
-impl Latencies {
-    pub(super) fn add(&mut self, latency: Duration) {
-        if self.0.len() == LATENCIES_KEPT {
-            self.0.pop_front();
-        }
-        self.0.push_back(u64::try_from(latency.as_millis()).unwrap_or(u64::MAX));
-    }
-
-    pub(super) fn figures(&self) -> Option<Latency> {
-        let mut sorted: Vec<u64> = self.0.iter().copied().collect();
-        sorted.sort_unstable();
-        let rank = |percent: usize| sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied();
-        Some(Latency { count: sorted.len(), p50_ms: rank(50)?, p99_ms: rank(99)? })
-    }
 }
 
 #[cfg(test)]
@@ -265,6 +252,7 @@ mod tests {
             not_listening: None,
             item_refused: None,
             refused: None,
+            nobody_subscribed: false,
             why_no_receipts: Cause::CentreSilent,
             away_from_preferred: None,
             event_topic: "gengfu/v1/s/g/event",
@@ -293,6 +281,8 @@ mod tests {
         status.judge(at(1), &elsewhere);
         told(&status, LinkState::Online, Cause::OnOtherBroker);
         assert!(status.detail.as_ref().is_some_and(|text| text.contains("a:1 → b:1")), "{status:?}");
+        status.judge(at(1), &Known { nobody_subscribed: true, away_from_preferred: Some(&switch), ..known() });
+        told(&status, LinkState::NoReceipts, Cause::NobodySubscribed);
         status.count(Figures { overdue: 1, ..Figures::default() });
         status.judge(at(1), &elsewhere);
         told(&status, LinkState::NoReceipts, Cause::CentreSilent);
@@ -310,15 +300,5 @@ mod tests {
         status.judge(at(1), &Known { store_fault: Some("disk gone"), ..deaf });
         told(&status, LinkState::StoreFault, Cause::StoreFault);
         assert!(status.detail.as_ref().is_some_and(|text| text.contains("disk gone")), "{status:?}");
-    }
-
-    #[test]
-    fn percentiles_are_by_nearest_rank_over_the_last_256() {
-        let mut latencies = Latencies::default();
-        assert_eq!(latencies.figures(), None);
-        for ms in 1..=1000 {
-            latencies.add(Duration::from_millis(ms));
-        }
-        assert_eq!(latencies.figures(), Some(Latency { count: 256, p50_ms: 872, p99_ms: 998 }));
     }
 }

@@ -196,3 +196,42 @@ fn a_clock_that_stays_unsynchronised_and_a_device_past_its_day_are_troubles() {
     let both = [(AlarmKind::ClockTrouble, Condition::ClearedUnack), (AlarmKind::EndOfLife, Condition::ActiveUnack)];
     assert_eq!(open(2_000, ClockQuality::Synced), both);
 }
+
+/// What a centre reads of a device as last heard, seconds.
+fn shown_as_heard(board: &Board, device: &str) -> Option<i64> {
+    let state: DeviceState =
+        serde_json::from_slice(&board.get(&format!("gengfu/v1/site/gw-1/device/{device}"))?).unwrap();
+    state.last_heard_at.map(|heard_at| heard_at.as_second() - at(0).as_second())
+}
+
+#[test]
+fn signs_of_life_renew_a_retained_state_by_its_class_and_what_changes_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut decider, board, _outbox) = start(folder.path(), 0);
+    let mut heard = |device: &str, seconds: i64, what: What| {
+        let sequence = u32::try_from(seconds).unwrap();
+        link(&mut decider, seconds, vec![seen(device, seconds, sequence, what)]).unwrap();
+        shown_as_heard(&board, device)
+    };
+    let smoke: Vec<_> = [10, 110, 210, 309, 310, 410].map(|n| heard("smoke-1", n, What::Heartbeat)).into();
+    assert_eq!(smoke, [Some(10), Some(10), Some(10), Some(10), Some(310), Some(310)], "S1: every five minutes");
+    assert_eq!(heard("smoke-1", 411, What::Smoke(Smoke::Alarm)), Some(411));
+    let door: Vec<_> = [500, 1_000, 2_299, 2_300].map(|n| heard("door-1", n, What::Heartbeat)).into();
+    assert_eq!(door, [Some(500), Some(500), Some(500), Some(2_300)], "S2: every half hour");
+}
+
+#[test]
+fn how_often_a_retained_state_is_renewed_is_the_configuration_s_where_it_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(Options::new(folder.path().join("outbox"))).unwrap();
+    let identity = Identity { site: slug("site"), gateway: slug("gw-1"), evidence_dir: folder.path().to_owned() };
+    let refresh = super::DeviceRefresh(Some(jiff::SignedDuration::from_secs(20)));
+    let (wiring, board) = (Wiring { device_refresh: refresh, ..Wiring::default() }, Board::new());
+    let mut decider =
+        Decider::start(identity, rules(), wiring, outbox, board.clone(), at(0), ClockQuality::Synced).unwrap();
+    for (seconds, shown) in [(10, 10), (29, 10), (30, 30)] {
+        let sequence = u32::try_from(seconds).unwrap();
+        link(&mut decider, seconds, vec![seen("smoke-1", seconds, sequence, What::Heartbeat)]).unwrap();
+        assert_eq!(shown_as_heard(&board, "smoke-1"), Some(shown));
+    }
+}

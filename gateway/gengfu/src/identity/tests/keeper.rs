@@ -129,7 +129,7 @@ async fn a_refused_successor_is_given_up_after_three_trials_and_told_while_the_o
     assert!(status.next.is_none(), "{status:?}");
     assert_eq!(status.refused.as_ref().map(|r| r.reason.as_str()), Some("revoked"));
     assert_eq!(bench.slots().current().unwrap().unwrap(), old);
-    assert!(status.findings().iter().any(|(what, _)| what.contains("given up")));
+    assert!(status.findings().iter().any(|(what, _)| what.en.contains("given up") && what.zh.contains("放弃")));
     let told = bench.told.lock().unwrap().clone();
     assert!(told.last().is_some_and(|(cap, text)| cap.is_some() && text.contains("refused")), "{told:?}");
     bench.offer((2022, 2048));

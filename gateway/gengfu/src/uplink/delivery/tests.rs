@@ -8,6 +8,7 @@ use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Lane as ContractLane;
 use sha2::{Digest, Sha256};
 
+use super::super::backoff::between;
 use super::super::ledger::Ledger;
 use super::super::testing::{at, journal, outbox};
 use super::*;
@@ -49,6 +50,7 @@ impl Script {
 
     fn connack(&mut self) {
         self.delivery.connected(None);
+        self.delivery.spare_suspects(self.now);
         (self.ledger, self.packet_id) = (Ledger::default(), 0);
     }
 
@@ -69,6 +71,12 @@ impl Script {
         if let Some(key) = self.ledger.acked(packet_id) {
             self.delivery.broker_acked(key, self.now);
         }
+    }
+
+    /// The broker says that nobody is subscribed.
+    fn unheard(&mut self, packet_id: u16) {
+        let key = self.ledger.acked(packet_id).unwrap();
+        assert!(self.delivery.broker_acked_unheard(key, self.now));
     }
 
     fn refused(&mut self, packet_id: u16) {
@@ -398,8 +406,122 @@ fn life_safety_latency_is_from_sensed_to_receipt() {
     s.sent();
     s.seconds_later(1);
     let delivered = s.delivery.received(&["f1".to_owned()], s.now).unwrap();
-    let expected = Delivered { id: "f1".into(), life_safety: true, latency: Some(Duration::from_secs(3)) };
-    assert_eq!(delivered, [expected]);
+    let latency = Some(Duration::from_secs(3));
+    assert_eq!(delivered, [Delivered { id: "f1".into(), life_safety: true, sequence: Some(1), latency }]);
+}
+
+#[test]
+fn a_clock_that_is_set_between_sensed_and_receipt_does_not_show_in_the_latency_and_an_earlier_start_is_unknown() {
+    let mut s = Script::new();
+    s.journal(FIRE, "f1");
+    s.delivery.clocks(s.now, SignedDuration::from_secs(50));
+    s.sent();
+    s.seconds_later(2 + 86_400);
+    s.delivery.clocks(s.now, SignedDuration::from_secs(52));
+    let latency = |s: &mut Script, id: &str| s.delivery.received(&[id.to_owned()], s.now).unwrap()[0].latency;
+    assert_eq!(latency(&mut s, "f1"), Some(Duration::from_secs(2)));
+    s.journal(FIRE, "f2");
+    let Script { _dir: dir, outbox, delivery, .. } = s;
+    drop((outbox, delivery));
+    let outbox = Outbox::open(gengfu_outbox::Options::new(dir.path().join("outbox"))).unwrap();
+    let topics = Topics::new(&Slug::new("s").unwrap(), &Slug::new("g").unwrap());
+    let mut delivery = Delivery::new(outbox, topics, Limits::default(), 1);
+    assert_eq!(delivery.take(at(0)).unwrap().len(), 1);
+    assert_eq!(delivery.received(&["f2".to_owned()], at(1)).unwrap()[0].latency, None);
+}
+
+#[test]
+fn what_nobody_is_subscribed_to_is_known_at_once_and_goes_again_with_growing_pauses_and_when_the_centre_comes() {
+    let mut s = Script::new();
+    s.journal(FIRE, "f1");
+    s.journal(CITY, "c1");
+    assert_eq!(s.sent(), "f1@1 c1@2");
+    s.unheard(1);
+    s.unheard(2);
+    let figures = s.delivery.figures();
+    assert!(figures.nobody_subscribed && figures.overdue == 0 && figures.awaiting_receipt == 2, "{figures:?}");
+    let mut sendings = Vec::new();
+    while s.delivery.figures().overdue_life_safety == 0 {
+        s.now = s.delivery.next_deadline().unwrap();
+        let sent = s.sent();
+        sendings.push((between(at(0), s.now).as_millis(), sent.matches("f1").count()));
+        (0..s.last.len()).for_each(|n| s.unheard(s.packet_id - u16::try_from(n).unwrap()));
+    }
+    assert_eq!(s.now, at(10), "overdue when it would have been anyway: {sendings:?}");
+    let fires = sendings.iter().filter(|(_, fires)| *fires > 0).count();
+    assert!((3..=5).contains(&fires), "no fast loop: {sendings:?}");
+    s.delivery.centre(Presence::Online, s.now);
+    let sent = s.sent();
+    assert!(sent.contains("f1@") && sent.contains("c1@"), "{sent}");
+    s.puback(s.packet_id);
+    s.puback(s.packet_id - 1);
+    assert!(!s.delivery.figures().nobody_subscribed);
+    assert_eq!((s.receipt("f1 c1"), s.delivery.figures()), (2, Figures::default()));
+}
+
+#[test]
+fn while_nobody_is_subscribed_only_a_few_items_are_tried_and_every_fire() {
+    let mut s = Script::with(Limits { unreceived_max_centre_away: 2, ..Limits::default() });
+    s.journal(CITY, "c1");
+    assert_eq!(s.sent(), "c1@1");
+    s.unheard(1);
+    s.journal(CITY, "c2 c3 c4");
+    s.journal(FIRE, "f1");
+    assert_eq!(s.sent(), "f1@2 c2@3");
+    s.puback(3);
+    assert_eq!(s.sent(), "c3@4 c4@5", "somebody is");
+}
+
+#[test]
+fn an_overdue_item_that_later_ones_overtook_is_told_apart_from_a_slow_centre() {
+    let mut s = Script::new();
+    s.journal(FIRE, "f1 f2");
+    assert_eq!(s.sent(), "f1@1 f2@2");
+    s.puback(1);
+    s.puback(2);
+    s.seconds_later(10);
+    assert_eq!(s.sent(), "f1@3 f2@4");
+    s.puback(3);
+    s.puback(4);
+    assert_eq!((s.delivery.figures().overdue, s.delivery.figures().overtaken), (2, false));
+    s.receipt("f2");
+    assert_eq!((s.delivery.figures().overdue, s.delivery.figures().overtaken), (1, true));
+    s.delivery.probe();
+    assert_eq!(s.sent(), "f1@5", "sent again at once, to see what becomes of it");
+    assert!(!s.delivery.figures().overtaken);
+}
+
+#[test]
+fn connections_begin_without_suspects_so_that_they_last_and_every_other_time_one_of_them_goes_at_once() {
+    let mut s = Script::new();
+    s.journal(FIRE, "huge");
+    for _ in 0..3 {
+        assert_eq!(s.sent(), "huge@1");
+        s.lost();
+        s.connack();
+    }
+    s.journal(CITY, "c1");
+    assert_eq!(s.sent(), "c1@1");
+    s.puback(1);
+    assert_eq!(s.delivery.next_deadline(), Some(s.now + SignedDuration::from_secs(3)));
+    s.seconds_later(3);
+    assert_eq!(s.sent(), "huge@2");
+    s.lost();
+    s.seconds_later(10);
+    s.connack();
+    assert_eq!(s.sent(), "huge@1 c1@2", "an innocent one on a line that flaps must have its chance");
+}
+
+#[test]
+fn a_connection_that_is_left_for_another_reason_casts_no_suspicion() {
+    let mut s = Script::new();
+    s.journal(FIRE, "f1");
+    for _ in 0..5 {
+        assert_eq!(s.sent(), "f1@1");
+        s.delivery.left(s.now);
+        s.connack();
+    }
+    assert_eq!((s.sent().as_str(), s.delivery.figures().held), ("f1@1", 0));
 }
 
 #[test]
@@ -410,15 +532,25 @@ fn an_item_that_is_acknowledged_and_ends_every_connection_steps_back_for_the_oth
         assert_eq!(s.sent(), "denied@1 c2@2");
         let key = s.last[0].key;
         s.puback(1);
-        s.delivery.lost_after_puback(key);
+        s.delivery.lost_after_puback(key, s.now);
         s.lost();
         s.connack();
     }
-    assert_eq!((s.sent().as_str(), s.delivery.figures().held), ("c2@1", 1));
+    assert_eq!((s.sent().as_str(), s.delivery.figures().held), ("", 2), "either may have ended it");
+    s.now = s.delivery.next_deadline().unwrap();
+    assert_eq!(s.sent(), "denied@1");
+    let key = s.last[0].key;
+    s.puback(1);
+    s.delivery.lost_after_puback(key, s.now);
+    s.lost();
+    s.connack();
+    assert_eq!(s.sent(), "c2@1", "the innocent one goes without the other");
+    s.puback(1);
+    assert_eq!(s.receipt("c2"), 1);
     s.now = s.delivery.next_deadline().unwrap();
     assert_eq!(s.sent(), "denied@2");
     s.puback(2);
-    assert_eq!(s.receipt("denied c2"), 2, "whatever was suspected");
+    assert_eq!(s.receipt("denied"), 1, "whatever was suspected");
     assert_eq!((s.pending(), s.delivery.figures()), (0, Figures::default()));
 }
 
