@@ -27,6 +27,7 @@ use crate::cameras::{self, CameraStatus, CameraTask, Outlets};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::decide::{self, Channels, DecideStatus, Decider, LocalOrder, LocalRequest};
+use crate::errands;
 use crate::identity::status::Keeping;
 use crate::identity::{Credentials, IdentityStatus, Keeper, KeeperParts, Own, common_name};
 use crate::link;
@@ -52,6 +53,8 @@ const COMMANDS: usize = 64;
 const REPLIES: usize = 64;
 /// Orders of the centre for nodes. When it is full they are dropped; the centre repeats its command.
 const ORDERS: usize = 16;
+/// Errands of the centre. When it is full they are dropped; the centre repeats its command.
+const ERRANDS: usize = 16;
 /// Pictures wanted. When it is full alarms go out without them.
 const STILLS: usize = 16;
 /// Figures for metrics are taken this often.
@@ -96,6 +99,7 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
     let (decide_status_in, decide_status) = watch::channel(DecideStatus::default());
     let (uplink_status_in, uplink_status) = watch::channel(UplinkStatus::starting(&uplink_config.broker, clock.now()));
     let (orders_in, orders) = mpsc::channel(ORDERS);
+    let (errands_in, errands) = mpsc::channel(ERRANDS);
     let (local_in, local_orders) = mpsc::channel(ORDERS);
     let (answered_in, answered) = mpsc::channel(REPLIES);
     let (wanted_in, wanted) = watch::channel(Vec::new());
@@ -120,7 +124,7 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
         stills: stills_in,
         replies: replies_in,
         orders: orders_in,
-        errands: None,
+        errands: Some(errands_in),
         wanted: wanted_in,
         stored: stored.clone(),
         status: decide_status_in,
@@ -169,6 +173,8 @@ pub async fn run(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationTo
     if let Some((keeper, _)) = keeper {
         local.spawn(keeper.run());
     }
+    let hands = errands::Hands::default();
+    local.spawn(errands::run(errands, hands, answered_in.clone(), clock.clone(), stop_uplink.clone()));
     start_on_site(&config, (wanted, orders), (link_inlets, answered_in), &mut local, &clock, &stop_uplink);
     tracing::info!(gateway = %config.gateway.name, site = %config.gateway.site, "ready");
     // Does nothing unless systemd waits for it.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod decide;
 pub mod demo;
 pub mod desk;
+pub mod errands;
 pub mod identity;
 pub mod link;
 pub mod load;
