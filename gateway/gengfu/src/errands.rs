@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use gengfu_contract::command::{Outcome, Reply};
+use gengfu_contract::command::{Outcome, Reply, SnapshotCommand};
 use gengfu_contract::words::Text;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,10 @@ use crate::decide::Errand;
 
 /// Who takes what. Where nobody does, [`crate::decide::Wiring`] says so and the decider refuses before it comes here.
 #[derive(Debug, Default)]
-pub struct Hands {}
+pub struct Hands {
+    /// Who takes snapshots; they give the last word.
+    pub snapshots: Option<mpsc::Sender<(String, SnapshotCommand)>>,
+}
 
 /// Hands errands out until `stop`. `errands` are named by the command that asks; `answers` leads to the decider.
 pub async fn run(
@@ -47,7 +50,10 @@ impl Hands {
     fn give(&self, cmd_id: &str, errand: Errand) -> Result<(), Text> {
         tracing::info!(cmd = %cmd_id, "an errand of the centre");
         match errand {
-            Errand::Snapshot(_) => Err(nobody("抓拍", "takes snapshots")),
+            Errand::Snapshot(order) => match &self.snapshots {
+                Some(camera) => camera.try_send((cmd_id.to_owned(), order)).map_err(|_| busy()),
+                None => Err(nobody("抓拍", "takes snapshots")),
+            },
             Errand::Config(_) => Err(nobody("接受配置", "takes a configuration")),
         }
     }
@@ -56,4 +62,10 @@ impl Hands {
 /// Nobody at this gateway does it.
 fn nobody(zh: &str, en: &str) -> Text {
     Text { zh: format!("此网关没有{zh}的部件"), en: format!("nothing at this gateway {en}") }
+}
+
+fn busy() -> Text {
+    Text {
+        zh: "网关繁忙，请稍后换新编号重试".into(), en: "the gateway is busy: try again with a new id".into()
+    }
 }

@@ -246,6 +246,7 @@ pub(crate) fn wiring(config: &Config) -> Wiring {
             ..LocalPolicy::default()
         },
         drill: config.drill.clone(),
+        takes_snapshots: !config.cameras.is_empty(),
         ..Wiring::default()
     };
     for (name, output, _) in own_outputs(config) {
