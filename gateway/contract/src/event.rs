@@ -248,6 +248,9 @@ pub struct CommandData {
     /// When it was given, as it says; absent when the body could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<Timestamp>,
+    /// Pictures that were taken for it (`snapshot`), by hash; the bytes travel on `evidence/<cmd_id>/<n>`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<EvidenceRef>,
 }
 
 /// A code of a national or local event scheme. Schemes are data (`config/codes/`), never code.

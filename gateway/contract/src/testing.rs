@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::chain;
-use crate::event::{AlarmData, ClockQuality, Event, EventType, EvidenceRef, Explanation};
+use crate::command::Outcome;
+use crate::event::{AlarmData, ClockQuality, CommandData, Event, EventType, EvidenceRef, Explanation};
 use crate::slug::Slug;
 use crate::words::{AlarmKind, Condition, Lane};
 use jiff::Timestamp;
@@ -106,6 +107,34 @@ pub fn alarm(sequence: u64, rev: u32, kind: AlarmKind, condition: Condition, pic
         id: format!("a{sequence}"),
         subject: "01ALARM".into(),
         lane: kind.lane(),
+        data: serde_json::to_value(data).unwrap(),
+        ..observed(sequence)
+    }
+}
+
+/// The last word on a `snapshot` command that took this picture.
+pub fn snapshot(sequence: u64, cmd_id: &str, picture: &[u8]) -> Event {
+    let evidence = EvidenceRef {
+        n: 1,
+        sha256: hex::encode(chain::hash(picture)),
+        bytes: picture.len() as u64,
+        media_type: "image/jpeg".into(),
+        taken_at: at(0),
+        caption: "snapshot".into(),
+    };
+    let data = CommandData {
+        cmd_id: cmd_id.into(),
+        verb: "snapshot".into(),
+        operator: Some("op-1".into()),
+        outcome: Outcome::Done,
+        reason: None,
+        issued_at: Some(at(0)),
+        evidence: vec![evidence],
+    };
+    Event {
+        event_type: EventType::CommandAnswered,
+        id: format!("c{sequence}"),
+        subject: cmd_id.into(),
         data: serde_json::to_value(data).unwrap(),
         ..observed(sequence)
     }

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::cameras::snapshots::{self, Lens, Snapshots};
 use crate::cameras::{self, CameraStatus, CameraTask, Outlets};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -117,6 +118,7 @@ pub async fn run(
     let (uplink_status_in, uplink_status) = watch::channel(UplinkStatus::starting(&uplink_config.broker, clock.now()));
     let (orders_in, orders) = mpsc::channel(ORDERS);
     let (errands_in, errands) = mpsc::channel(ERRANDS);
+    let (shots_in, shots) = mpsc::channel(ERRANDS);
     let (local_in, local_orders) = mpsc::channel(ORDERS);
     let (answered_in, answered) = mpsc::channel(REPLIES);
     let (changes_in, changes) = mpsc::channel(CHANGES);
@@ -130,7 +132,7 @@ pub async fn run(
     let mut producers: JoinSet<&'static str> = JoinSet::new();
     let (link_status, link_inlets) = start_links(&config, &outbox, &mut producers, &links_in, &clock, &stop_producers)?;
     let sensor_status = start_sensors(sensors, &outbox, &mut producers, &links_in, &clock, &stop_producers)?;
-    let camera_status =
+    let (camera_status, snapshots) =
         start_cameras(&config, &evidence_dir, &mut producers, &seen_in, stills, &clock, &stop_producers)?;
     drop((links_in, seen_in));
 
@@ -215,7 +217,8 @@ pub async fn run(
     if let Some(changer) = changer {
         local.spawn(changer.run());
     }
-    let hands = errands::Hands { settings: takes_changes };
+    local.spawn(snapshots.run(shots, answered_in.clone(), clock.clone(), stop_uplink.clone()));
+    let hands = errands::Hands { settings: takes_changes, snapshots: Some(shots_in) };
     local.spawn(errands::run(errands, hands, answered_in.clone(), clock.clone(), stop_uplink.clone()));
     start_on_site(&config, (wanted, orders), (link_inlets, answered_in), &mut local, &clock, &stop_uplink);
     tracing::info!(gateway = %config.gateway.name, site = %config.gateway.site, "ready");
@@ -362,13 +365,14 @@ fn start_cameras(
     stills: mpsc::Receiver<gengfu_alarm::output::NeedStill>,
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
-) -> anyhow::Result<Vec<watch::Receiver<CameraStatus>>> {
+) -> anyhow::Result<(Vec<watch::Receiver<CameraStatus>>, Snapshots)> {
     let mut statuses = Vec::new();
     let mut routes = BTreeMap::new();
+    let mut lenses = BTreeMap::new();
     for camera in &config.cameras {
         let starting = CameraStatus::starting(camera.name.clone(), camera.url.to_string(), clock.now());
         let (status_in, status) = watch::channel(starting);
-        statuses.push(status);
+        statuses.push(status.clone());
         let worker = match worker_config(&config.vision, camera) {
             Ok(worker) => worker,
             Err(error) => {
@@ -379,6 +383,8 @@ fn start_cameras(
             }
         };
         let (stills_in, stills) = mpsc::channel(STILLS);
+        let lens = Lens { wanted: stills_in.clone(), status, is_allowed: camera.snapshots };
+        lenses.insert(camera.name.clone(), lens);
         routes.insert(camera.name.clone(), stills_in);
         let task = CameraTask {
             camera: camera.name.clone(),
@@ -402,7 +408,7 @@ fn start_cameras(
         }
         "the pictures' route"
     });
-    Ok(statuses)
+    Ok((statuses, Snapshots { cameras: lenses, evidence_dir: evidence_dir.to_owned(), within: snapshots::WITHIN }))
 }
 
 /// The decider blocks on the disk, so it has a thread; what is returned completes when that thread ends.

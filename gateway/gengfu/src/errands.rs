@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use gengfu_contract::command::{Outcome, Reply};
+use gengfu_contract::command::{Outcome, Reply, SnapshotCommand};
 use gengfu_contract::words::Text;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,8 @@ use crate::settings;
 pub struct Hands {
     /// The keeper of the configuration.
     pub settings: Option<mpsc::Sender<settings::Order>>,
+    /// Who takes snapshots; they give the last word.
+    pub snapshots: Option<mpsc::Sender<(String, SnapshotCommand)>>,
 }
 
 /// Hands errands out until `stop`. `errands` are named by the command that asks; `answers` leads to the decider.
@@ -51,7 +53,10 @@ impl Hands {
     fn give(&self, cmd_id: &str, errand: Errand) -> Result<(), Text> {
         tracing::info!(cmd = %cmd_id, "an errand of the centre");
         match errand {
-            Errand::Snapshot(_) => Err(nobody("抓拍", "takes snapshots")),
+            Errand::Snapshot(order) => {
+                let camera = self.snapshots.as_ref().ok_or_else(|| nobody("抓拍", "takes snapshots"))?;
+                camera.try_send((cmd_id.to_owned(), order)).map_err(|_| busy())
+            }
             Errand::Config(command) => {
                 let hand = self.settings.as_ref().ok_or_else(|| nobody("接受配置", "takes a configuration"))?;
                 hand.try_send(settings::Order::Command { cmd_id: cmd_id.to_owned(), command }).map_err(|_| busy())

@@ -13,6 +13,7 @@ pub mod decide;
 pub mod demo;
 pub mod desk;
 pub mod errands;
+pub mod evidence;
 pub mod identity;
 pub mod link;
 pub mod load;

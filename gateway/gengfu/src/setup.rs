@@ -248,6 +248,7 @@ pub(crate) fn wiring(config: &Config) -> Wiring {
         drill: config.drill.clone(),
         takes_config: !config.changes.trusted.is_empty(),
         device_refresh: DeviceRefresh(config.uplink.device_refresh.and_then(|every| every.try_into().ok())),
+        takes_snapshots: !config.cameras.is_empty(),
         ..Wiring::default()
     };
     for (name, output, _) in own_outputs(config) {

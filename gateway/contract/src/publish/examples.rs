@@ -227,6 +227,7 @@ fn answered() -> CommandData {
         outcome: Outcome::Done,
         reason: None,
         issued_at: Some(at(19)),
+        evidence: Vec::new(),
     }
 }
 

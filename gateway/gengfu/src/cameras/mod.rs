@@ -4,6 +4,7 @@
 //! eats memory is ended and reported as the camera's fault; nothing here can make a sensor wait. Scenes that the decider has no room for are shed and counted.
 
 pub mod retention;
+pub mod snapshots;
 mod translate;
 mod worker;
 
@@ -14,12 +15,14 @@ use std::time::Duration;
 
 use gengfu_alarm::observation::{Camera, Observation, What};
 use gengfu_alarm::output::NeedStill;
+use gengfu_contract::event::EvidenceRef;
 use gengfu_contract::slug::Slug;
+use gengfu_contract::words::Text;
 use gengfu_vision::protocol::WorkerConfig;
 use jiff::Timestamp;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -131,11 +134,29 @@ impl CameraStatus {
     }
 }
 
-/// Hands each wanted picture to its camera.
-pub async fn route(mut stills: mpsc::Receiver<NeedStill>, cameras: BTreeMap<Slug, mpsc::Sender<NeedStill>>) {
+/// A picture that somebody waits for.
+#[derive(Debug)]
+pub enum Wanted {
+    /// A rule.
+    Alarm(NeedStill),
+    /// The centre.
+    Shot(Shot),
+}
+
+/// A picture of now.
+#[derive(Debug)]
+pub struct Shot {
+    /// The command that asks for it.
+    pub cmd_id: String,
+    /// Where it, or why there is none, goes. Nobody listens there any more when it comes too late; then it is removed.
+    pub answer: oneshot::Sender<Result<EvidenceRef, Text>>,
+}
+
+/// Hands each picture that a rule wants to its camera.
+pub async fn route(mut stills: mpsc::Receiver<NeedStill>, cameras: BTreeMap<Slug, mpsc::Sender<Wanted>>) {
     while let Some(need) = stills.recv().await {
         // A camera whose channel is full is stuck; the rule's deadline raises the alarm without a picture.
-        match cameras.get(&need.camera).map(|camera| camera.try_send(need.clone())) {
+        match cameras.get(&need.camera).map(|camera| camera.try_send(Wanted::Alarm(need.clone()))) {
             Some(Ok(())) => {}
             _ => metrics::counter!("gengfu_stills_shed_total").increment(1),
         }
@@ -158,7 +179,7 @@ pub fn cannot_start(camera: &Slug, why: &str, status: &watch::Sender<CameraStatu
 pub async fn watch_camera(
     task: CameraTask,
     outlets: Outlets,
-    mut stills: mpsc::Receiver<NeedStill>,
+    mut stills: mpsc::Receiver<Wanted>,
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) {

@@ -77,9 +77,9 @@ pub(super) fn state(state: &CameraState) -> (String, &'static str, Option<Camera
     }
 }
 
-/// The answer a rule waits for.
-pub(super) fn still(alarm_id: &str, n: u32, caption: &str, outcome: &StillOutcome, now: Timestamp) -> What {
-    let result = match outcome {
+/// The picture somebody waits for, or why there is none.
+pub(super) fn still(n: u32, caption: &str, outcome: &StillOutcome, now: Timestamp) -> Result<EvidenceRef, String> {
+    match outcome {
         StillOutcome::Taken { sha256, bytes, taken_at_ms, .. } => Ok(EvidenceRef {
             n,
             sha256: sha256.clone(),
@@ -89,6 +89,5 @@ pub(super) fn still(alarm_id: &str, n: u32, caption: &str, outcome: &StillOutcom
             caption: caption.to_owned(),
         }),
         StillOutcome::Failed { message } => Err(message.clone()),
-    };
-    What::Still { alarm_id: alarm_id.to_owned(), result }
+    }
 }

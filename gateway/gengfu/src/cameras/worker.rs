@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::SinkExt;
 use gengfu_alarm::observation::What;
-use gengfu_alarm::output::NeedStill;
+use gengfu_contract::words::Text;
 use gengfu_vision::protocol::{ParentMessage, StillOutcome, StillRequest, VERSION, WorkerMessage};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
@@ -19,7 +19,7 @@ use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, FramedWrite, LinesCodec};
 use tokio_util::sync::CancellationToken;
 
-use super::{CameraTask, Outlets, translate};
+use super::{CameraTask, Outlets, Shot, Wanted, snapshots, translate};
 use crate::clock::Clock;
 
 /// A worker says something every second; one that says nothing for this long hangs.
@@ -47,7 +47,7 @@ pub(super) struct Session<'a> {
     to_worker: FramedWrite<ChildStdin, LinesCodec>,
     from_worker: FramedRead<ChildStdout, LinesCodec>,
     stderr: tokio::io::Lines<BufReader<ChildStderr>>,
-    wanted: BTreeMap<u64, NeedStill>,
+    wanted: BTreeMap<u64, Wanted>,
     next_request: u64,
     scenes_shed: u64,
 }
@@ -90,7 +90,7 @@ impl<'a> Session<'a> {
         self.to_worker.send(line).await.map_err(|error| std::io::Error::other(error.to_string()))
     }
 
-    pub(super) async fn run(&mut self, stills: &mut mpsc::Receiver<NeedStill>, shutdown: &CancellationToken) -> Ended {
+    pub(super) async fn run(&mut self, stills: &mut mpsc::Receiver<Wanted>, shutdown: &CancellationToken) -> Ended {
         let mut deadline = tokio::time::Instant::now() + FIRST_WORD;
         let mut stderr_open = true;
         loop {
@@ -110,8 +110,8 @@ impl<'a> Session<'a> {
                     Ok(Some(line)) => tracing::warn!(camera = %self.task.camera, "worker: {line}"),
                     _ => stderr_open = false,
                 },
-                Some(need) = stills.recv() => {
-                    if let Err(error) = self.ask(need).await {
+                Some(wanted) = stills.recv() => {
+                    if let Err(error) = self.ask(wanted).await {
                         return self.end(&format!("the camera worker does not listen: {error}")).await;
                     }
                 }
@@ -120,17 +120,20 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn ask(&mut self, need: NeedStill) -> std::io::Result<()> {
+    async fn ask(&mut self, wanted: Wanted) -> std::io::Result<()> {
+        let (track, reason, file) = match &wanted {
+            Wanted::Alarm(need) => {
+                (Some(need.track), need.caption.clone(), format!("{}-{}.jpg", need.alarm_id, need.n))
+            }
+            // It waited for a worker longer than its asker does.
+            Wanted::Shot(shot) if shot.answer.is_closed() => return Ok(()),
+            Wanted::Shot(shot) => (None, snapshots::CAPTION.to_owned(), snapshots::file_name(&shot.cmd_id)),
+        };
         let request_id = self.next_request;
         self.next_request += 1;
-        let request = StillRequest {
-            request_id,
-            track: Some(need.track),
-            reason: need.caption.clone(),
-            folder: self.task.evidence_dir.clone(),
-            file: format!("{}-{}.jpg", need.alarm_id, need.n),
-        };
-        self.wanted.insert(request_id, need);
+        let folder = self.task.evidence_dir.clone();
+        let request = StillRequest { request_id, track, reason, folder, file };
+        self.wanted.insert(request_id, wanted);
         let told = tokio::time::timeout(SILENCE, self.tell(&ParentMessage::Still(request))).await;
         told.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
     }
@@ -189,12 +192,24 @@ impl<'a> Session<'a> {
     }
 
     async fn still(&mut self, request_id: u64, outcome: &StillOutcome, now: jiff::Timestamp) {
-        let Some(need) = self.wanted.remove(&request_id) else { return };
-        if let StillOutcome::Failed { message } = outcome {
-            tracing::warn!(camera = %self.task.camera, alarm = %need.alarm_id, "no picture: {message}");
+        match self.wanted.remove(&request_id) {
+            Some(Wanted::Alarm(need)) => {
+                let result = translate::still(need.n, &need.caption, outcome, now);
+                if let Err(message) = &result {
+                    tracing::warn!(camera = %self.task.camera, alarm = %need.alarm_id, "no picture: {message}");
+                }
+                self.see(now, What::Still { alarm_id: need.alarm_id, result }).await;
+            }
+            Some(Wanted::Shot(Shot { cmd_id, answer })) => {
+                let result = translate::still(snapshots::N, snapshots::CAPTION, outcome, now);
+                let result = result.map_err(|why| snapshots::no_picture(&why));
+                if let Err(Ok(_)) = answer.send(result) {
+                    tracing::warn!(camera = %self.task.camera, cmd = %cmd_id, "a snapshot came too late; removed");
+                    snapshots::discard(&self.task.evidence_dir, &cmd_id);
+                }
+            }
+            None => {}
         }
-        let what = translate::still(&need.alarm_id, need.n, &need.caption, outcome, now);
-        self.see(now, what).await;
     }
 
     async fn see(&self, at: jiff::Timestamp, what: What) {
@@ -217,11 +232,27 @@ impl<'a> Session<'a> {
         let _ = self.child.start_kill();
         let status = self.child.wait().await;
         let now = self.clock.now();
-        for need in std::mem::take(&mut self.wanted).into_values() {
-            let result = Err("the camera worker ended before it had a picture".to_owned());
-            self.see(now, What::Still { alarm_id: need.alarm_id, result }).await;
+        for wanted in std::mem::take(&mut self.wanted).into_values() {
+            match wanted {
+                Wanted::Alarm(need) => {
+                    let result = Err("the camera worker ended before it had a picture".to_owned());
+                    self.see(now, What::Still { alarm_id: need.alarm_id, result }).await;
+                }
+                Wanted::Shot(shot) => {
+                    // Whoever waited may have gone.
+                    let _ = shot.answer.send(Err(worker_ended()));
+                }
+            }
         }
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         Ended::Failed(format!("{reason} ({how})"))
+    }
+}
+
+fn worker_ended() -> Text {
+    Text {
+        zh: "摄像机处理进程在取得画面前退出，正在自动重启；请稍后换新编号重试".into(),
+        en: "the camera's worker ended before it had a picture and is being started again: try again with a new id"
+            .into(),
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Locati
     let fps_max = s.number(f, "fps_max", 0.1..=30.0).unwrap_or(2.0);
     let repeat = s.flag(f, "repeat", false);
     let silence = s.duration(f, "silence", 2 * SECOND..=DAY).unwrap_or(10 * SECOND);
+    let snapshots = s.flag(f, "snapshots", true);
     let location = location(f, &mut s, place);
     let zones: Vec<Zone> = s.sections(f, "zone").into_iter().filter_map(|z| zone(f, z, &location)).collect();
     let masks = s
@@ -45,7 +46,19 @@ pub(super) fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Locati
         }
     }
     s.finish(f);
-    Some(Camera { name: name?, url: url?, model, all_frames, fps_max, repeat, silence, location, zones, masks })
+    Some(Camera {
+        name: name?,
+        url: url?,
+        model,
+        all_frames,
+        fps_max,
+        repeat,
+        silence,
+        snapshots,
+        location,
+        zones,
+        masks,
+    })
 }
 
 fn zone(f: &mut Faults, mut s: Section, place: &Location) -> Option<Zone> {

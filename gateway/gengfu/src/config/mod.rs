@@ -333,6 +333,8 @@ pub struct Camera {
     pub repeat: bool,
     /// No picture for this long is a fault.
     pub silence: Duration,
+    /// The centre may ask for a picture of now.
+    pub snapshots: bool,
     /// Where it is.
     pub location: Location,
     /// Zones.

@@ -16,18 +16,20 @@ use std::time::Duration;
 use gengfu_alarm::engine::{Answer, Engine};
 use gengfu_alarm::{DeviceClass, LocalOutput, LocalPolicy, Output, Pause, PauseKind, Shelf, Terms};
 use gengfu_contract::command::{
-    Command, ConfigCommand, Outcome, Reply, ShelveCommand, SnapshotCommand, SounderCommand, TestCommand, VisitCommand,
-    Whereabouts,
+    Command, ConfigCommand, Outcome, Reply, ShelveCommand, SnapshotCommand, SnapshotData, SounderCommand, TestCommand,
+    VisitCommand, Whereabouts,
 };
-use gengfu_contract::event::ClockQuality;
+use gengfu_contract::event::{ClockQuality, EvidenceRef};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Text;
 use gengfu_outbox::{Batch, OutboxError};
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use super::drill::{DrillPlan, ORDER_PREFIX};
 use super::memory::{AGE_MAX, Answered, Seen};
 use super::{CommandData, CommandRequest, Decider, Judged, query};
+use crate::cameras::snapshots;
 
 /// Longest operator name or alarm id accepted in a command, bytes; longer ones are refused before they reach the journal.
 const TEXT_MAX_BYTES: usize = 128;
@@ -165,6 +167,9 @@ impl Decider {
         if reply.outcome != Outcome::Accepted
             && let Some(answered) = self.memory.last_word(batch, &reply)
         {
+            for picture in pictures(&answered) {
+                self.attach_picture(now, batch, &answered.reply.cmd_id, &picture)?;
+            }
             self.log(now, batch, &answered)?;
         }
         judged.replies.push(reply);
@@ -193,6 +198,7 @@ impl Decider {
             outcome: answered.reply.outcome,
             reason: answered.reply.reason.clone(),
             issued_at: Some(answered.issued_at),
+            evidence: pictures(answered),
         };
         let draft = self.author.answered(now, &batch.position(), &data);
         self.journal(now, batch, draft)
@@ -366,6 +372,21 @@ fn test(wiring: &Wiring, order: &TestCommand, orders: &mut Vec<Order>) -> Answer
     };
     orders.push(Order { node: node.clone(), what: Action::Test(*channel) });
     accepted()
+}
+
+/// The picture that a snapshot's last word names: queued in the same batch as the event that names it.
+fn pictures(answered: &Answered) -> Vec<EvidenceRef> {
+    let data = answered.reply.data.as_ref().filter(|_| answered.reply.outcome == Outcome::Done);
+    let data = data.and_then(|data| SnapshotData::deserialize(data).ok());
+    let reference = |data: SnapshotData| EvidenceRef {
+        n: snapshots::N,
+        sha256: data.sha256,
+        bytes: data.bytes,
+        media_type: data.media_type,
+        taken_at: data.taken_at,
+        caption: snapshots::CAPTION.to_owned(),
+    };
+    data.map(reference).into_iter().collect()
 }
 
 /// What it leads to shows later: a sounder is heard, a test is an event of its own.

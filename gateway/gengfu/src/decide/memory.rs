@@ -24,7 +24,7 @@ pub const AGE_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 pub(super) struct Answered {
     /// Of verb and body.
     pub digest: String,
-    /// The last word so far; without data, which a query gives anew.
+    /// The last word so far; without data, which a query gives anew. A snapshot's data is kept: its picture is not taken anew.
     pub reply: Reply,
     pub verb: String,
     pub operator: String,
@@ -120,7 +120,8 @@ impl Memory {
     /// The last word on a command that was accepted. Gives what was kept, or `None` for one that is not known or has its last word.
     pub fn last_word(&mut self, batch: &mut Batch, reply: &Reply) -> Option<Answered> {
         let answered = self.known.get_mut(&reply.cmd_id).filter(|known| known.reply.outcome == Outcome::Accepted)?;
-        answered.reply = Reply { data: None, part: None, parts: None, ..reply.clone() };
+        let data = reply.data.clone().filter(|_| answered.verb == "snapshot");
+        answered.reply = Reply { data, part: None, parts: None, ..reply.clone() };
         let answered = answered.clone();
         put(batch, &reply.cmd_id, &answered);
         self.in_hand.remove(&reply.cmd_id);

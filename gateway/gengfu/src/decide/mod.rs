@@ -27,7 +27,7 @@ use gengfu_alarm::persist::StateChange;
 use gengfu_alarm::rules::Rules;
 use gengfu_contract::CONTRACT_VERSION;
 use gengfu_contract::command::{Outcome, Reply};
-use gengfu_contract::event::{AlarmData, ClockQuality, CommandData, EventType, GatewayData};
+use gengfu_contract::event::{AlarmData, ClockQuality, CommandData, EventType, EvidenceRef, GatewayData};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::state::{AlarmSnapshot, DeviceState};
 use gengfu_contract::topic::Topics;
@@ -36,6 +36,7 @@ use gengfu_outbox::{Batch, Health, Outbox, OutboxError};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, oneshot};
 
+use crate::evidence::still_path;
 use crate::link::LinkBatch;
 use crate::uplink::{Board, CommandRequest, EvidenceItem};
 use calls::Calls;
@@ -297,6 +298,12 @@ impl Decider {
             && !self.try_recover(now)
         {
             let why = format!("the gateway's disk does not take anything: {reason}");
+            for input in &inputs {
+                // Whoever carried it out is done with it: a repetition is carried out anew.
+                if let Input::Answered(reply) = input {
+                    self.memory.not_in_hand(&reply.cmd_id);
+                }
+            }
             // What sounds goes on sounding: nothing was confirmed.
             return Effects { wanted: self.on_site.wanted().to_vec(), ..refuse(inputs, &self.memory, &why, now) };
         }
@@ -455,26 +462,35 @@ impl Decider {
         if transition.event_type == EventType::AlarmOver {
             return Ok(());
         }
-        for picture in &transition.alarm.evidence {
-            let id = format!("{}/{}", transition.alarm.alarm_id, picture.n);
-            if self.outbox.lookup(&id)?.is_some() {
-                continue;
-            }
-            let item = EvidenceItem {
-                alarm_id: transition.alarm.alarm_id.clone(),
-                n: picture.n,
-                sha256: picture.sha256.clone(),
-                path: still_path(&self.identity.evidence_dir, &transition.alarm.alarm_id, picture.n),
-                bytes: picture.bytes,
-            };
-            let body = serde_json::to_vec(&item).expect("an evidence item has text keys only, so it has a JSON form");
-            match batch.attach(gengfu_outbox::Lane::Evidence, &id, now.as_millisecond(), &body) {
-                // Another event of this very batch named it first.
-                Ok(_) | Err(OutboxError::DuplicateId { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        let alarm = &transition.alarm;
+        alarm.evidence.iter().try_for_each(|picture| self.attach_picture(now, batch, &alarm.alarm_id, picture))
+    }
+
+    /// Queues one picture of an alarm or a command, unless it is or was.
+    fn attach_picture(
+        &self,
+        now: Timestamp,
+        batch: &mut Batch,
+        of: &str,
+        picture: &EvidenceRef,
+    ) -> Result<(), OutboxError> {
+        let id = format!("{of}/{}", picture.n);
+        if self.outbox.lookup(&id)?.is_some() {
+            return Ok(());
         }
-        Ok(())
+        let item = EvidenceItem {
+            alarm_id: of.to_owned(),
+            n: picture.n,
+            sha256: picture.sha256.clone(),
+            path: still_path(&self.identity.evidence_dir, of, picture.n),
+            bytes: picture.bytes,
+        };
+        let body = serde_json::to_vec(&item).expect("an evidence item has text keys only, so it has a JSON form");
+        match batch.attach(gengfu_outbox::Lane::Evidence, &id, now.as_millisecond(), &body) {
+            // Another event of this very batch named it first.
+            Ok(_) | Err(OutboxError::DuplicateId { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Everything is on the disk: tell the nodes, the board and the centre.
@@ -595,12 +611,6 @@ impl Decider {
     }
 }
 
-/// Where a picture of an alarm lies.
-#[must_use]
-pub fn still_path(evidence_dir: &std::path::Path, alarm_id: &str, n: u32) -> PathBuf {
-    evidence_dir.join(format!("{alarm_id}-{n}.jpg"))
-}
-
 fn restore(rules: &Rules, outbox: &Outbox) -> Result<Engine, StartError> {
     let saved =
         outbox.scan(ENGINE_PREFIX)?.into_iter().map(|(key, value)| (key[ENGINE_PREFIX.len()..].to_vec(), value));
@@ -625,6 +635,8 @@ fn refuse(inputs: Vec<Input>, memory: &Memory, why: &str, now: Timestamp) -> Eff
                 }
                 _ => not_stored(request.cmd_id, why, now),
             }),
+            // Its picture cannot be queued, so it would never come.
+            Input::Answered(reply) if reply.data.is_some() => effects.replies.push(not_stored(reply.cmd_id, why, now)),
             // Carried out already; only the record of it is lost, and a repetition carries it out again.
             Input::Answered(reply) => effects.replies.push(reply),
             Input::Local(request) => {

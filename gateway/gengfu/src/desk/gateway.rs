@@ -23,6 +23,8 @@ pub(super) const OVER_KEPT: usize = 50;
 const OPEN_MAX: usize = 2000;
 /// Devices shown, per gateway.
 const DEVICES_MAX: usize = 4000;
+/// Pictures of commands that are remembered.
+const SNAPSHOTS_KEPT: usize = 64;
 /// Pictures that may wait for the event that names them.
 const EARLY_PICTURES_MAX: usize = 256;
 /// What was ordered about an alarm: the last so many.
@@ -42,6 +44,9 @@ pub struct GatewayView {
     pub sequences: SequenceLedger,
     /// Alarms by id: open ones, and the last that are over.
     pub alarms: BTreeMap<String, AlarmView>,
+    /// Pictures that were taken for a `snapshot` command, by its id: the last.
+    #[serde(default)]
+    pub snapshots: BTreeMap<String, PictureView>,
     /// Devices by name.
     #[serde(skip)]
     pub devices: BTreeMap<String, DeviceState>,
@@ -111,6 +116,20 @@ pub struct Stages {
     pub acknowledged_at: Option<Timestamp>,
 }
 
+impl PictureView {
+    fn named(reference: &EvidenceRef) -> Self {
+        Self { reference: reference.clone(), path: None, genuine: None }
+    }
+
+    /// The picture came: its path and its hash.
+    fn came(&mut self, written: Option<(String, String)>) {
+        if let Some((path, sha256)) = written {
+            self.genuine = Some(self.reference.sha256.eq_ignore_ascii_case(&sha256));
+            self.path = Some(path);
+        }
+    }
+}
+
 impl Stages {
     /// The stages in their order, with their names.
     #[must_use]
@@ -142,7 +161,7 @@ pub struct OrderView {
     pub answer: Option<(Outcome, Option<Text>)>,
 }
 
-/// One picture of an alarm.
+/// One picture of an alarm or a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PictureView {
     /// As the event named it.
@@ -246,12 +265,8 @@ impl GatewayView {
             orders: Vec::new(),
         });
         for reference in &alarm.evidence {
-            let picture = PictureView { reference: reference.clone(), path: None, genuine: None };
-            let picture = view.pictures.entry(reference.n).or_insert(picture);
-            if let Some((path, sha256)) = self.early_pictures.remove(&(id.clone(), reference.n)) {
-                picture.genuine = Some(reference.sha256.eq_ignore_ascii_case(&sha256));
-                picture.path = Some(path);
-            }
+            let picture = view.pictures.entry(reference.n).or_insert_with(|| PictureView::named(reference));
+            picture.came(self.early_pictures.remove(&(id.clone(), reference.n)));
         }
         if alarm.rev < view.alarm.rev {
             return;
@@ -283,13 +298,31 @@ impl GatewayView {
         }
     }
 
+    /// The gateway journaled that it took this picture for a command.
+    pub(super) fn snapshot_named(&mut self, cmd_id: &str, reference: &EvidenceRef) {
+        while self.snapshots.len() >= SNAPSHOTS_KEPT && !self.snapshots.contains_key(cmd_id) {
+            let oldest = self.snapshots.iter().min_by_key(|(_, picture)| picture.reference.taken_at);
+            let Some(oldest) = oldest.map(|(id, _)| id.clone()) else { break };
+            self.snapshots.remove(&oldest);
+        }
+        let picture = self.snapshots.entry(cmd_id.to_owned()).or_insert_with(|| PictureView::named(reference));
+        picture.came(self.early_pictures.remove(&(cmd_id.to_owned(), reference.n)));
+    }
+
+    /// Picture `n` of an alarm or of a command, if its event is here.
+    #[must_use]
+    pub fn named(&self, id: &str, n: u32) -> Option<&PictureView> {
+        let of_alarm = self.alarms.get(id).and_then(|alarm| alarm.pictures.get(&n));
+        of_alarm.or_else(|| self.snapshots.get(id).filter(|picture| picture.reference.n == n))
+    }
+
     /// A picture was written: whether it is the one the event named, if that is here.
     pub(super) fn picture_written(&mut self, alarm_id: &str, n: u32, path: &str, sha256: &str) -> Option<bool> {
-        let named = self.alarms.get_mut(alarm_id).and_then(|alarm| alarm.pictures.get_mut(&n));
-        if let Some(named) = named {
-            let genuine = named.reference.sha256.eq_ignore_ascii_case(sha256);
-            (named.path, named.genuine) = (Some(path.to_owned()), Some(genuine));
-            return Some(genuine);
+        let of_alarm = self.alarms.get_mut(alarm_id).and_then(|alarm| alarm.pictures.get_mut(&n));
+        let of_command = self.snapshots.get_mut(alarm_id).filter(|picture| picture.reference.n == n);
+        if let Some(named) = of_alarm.or(of_command) {
+            named.came(Some((path.to_owned(), sha256.to_owned())));
+            return named.genuine;
         }
         if self.early_pictures.len() >= EARLY_PICTURES_MAX {
             self.early_pictures.pop_first();

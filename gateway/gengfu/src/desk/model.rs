@@ -203,6 +203,9 @@ impl DeskModel {
                 events.push(DeskEvent::Alarm { gateway, id, sequence, what, alarm, latency_ms, historical, arrival });
             }
             None => {
+                if let Ok(Some(command)) = event.command() {
+                    command.evidence.iter().for_each(|reference| view.snapshot_named(&command.cmd_id, reference));
+                }
                 let detail = event.data.get("what").and_then(|what| what.as_str()).map(str::to_owned);
                 let (subject, gateway) = (event.subject.clone(), gateway.clone());
                 events.push(DeskEvent::Observed { gateway, id, sequence, what, subject, detail, latency_ms, arrival });
@@ -230,12 +233,13 @@ impl DeskModel {
     }
 
     fn picture(&mut self, gateway: Slug, topic: &str, alarm_id: String, n: u32, body: &[u8]) -> Taken {
-        if alarm_id.len() > 64 || !alarm_id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return self.fault(topic, "an alarm id has only letters, digits and hyphens".to_owned());
+        if alarm_id.len() > 64 || !alarm_id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
+            let reason = "the id of an alarm or a command has only letters, digits, hyphens and underscores";
+            return self.fault(topic, reason.to_owned());
         }
         let sha256 = hex::encode(chain::hash(body));
         let view = self.gateways.entry(gateway.clone()).or_default();
-        let reference = view.alarms.get(&alarm_id).and_then(|alarm| alarm.pictures.get(&n)).map(|p| &p.reference);
+        let reference = view.named(&alarm_id, n).map(|picture| &picture.reference);
         if reference.is_some_and(|reference| !reference.sha256.eq_ignore_ascii_case(&sha256)) {
             return self.fault(topic, format!("the picture's hash is {sha256}, the event names another"));
         }

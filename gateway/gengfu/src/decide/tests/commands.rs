@@ -5,8 +5,8 @@ use gengfu_alarm::policy::CareRule;
 use gengfu_alarm::{Service, Shelf};
 use gengfu_contract::case::CaseStage;
 use gengfu_contract::command::{
-    CaseCommand, ConfigCommand, Reply, ShelveCommand, SnapshotCommand, SounderCommand, TestCommand, UnshelveCommand,
-    VisitCommand, Whereabouts,
+    CaseCommand, ConfigCommand, Reply, ShelveCommand, SnapshotCommand, SnapshotData, SounderCommand, TestCommand,
+    UnshelveCommand, VisitCommand, Whereabouts,
 };
 use gengfu_contract::query::{HomeActivity, QueryCommand, QueryWhat, ReplyJoiner};
 use gengfu_contract::state::AlarmSnapshot;
@@ -239,6 +239,40 @@ fn an_errand_is_handed_on_and_only_to_who_takes_it() {
     assert_eq!(effects.errands, [("s1".to_owned(), Errand::Snapshot(snapshot("cam-1")))]);
     let refused = only(&give(&mut decider, 1, request("s2", Command::Snapshot(snapshot("door-1")), 1)));
     assert!(refused.reason.unwrap().en.contains("no camera"));
+}
+
+#[test]
+fn a_snapshot_is_journaled_with_its_picture_queued_once_and_answered_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut decider, outbox) = start(folder.path(), 0);
+    let order = SnapshotCommand { camera: slug("cam-1"), operator: "op".into(), issued_at: at(1), expires_at: None };
+    let order = Command::Snapshot(order);
+    let taken = |cmd_id: &str| {
+        let data = SnapshotData { sha256: "ab".repeat(32), bytes: 7, media_type: "image/jpeg".into(), taken_at: at(2) };
+        Reply { data: serde_json::to_value(data).ok(), ..Reply::new(cmd_id, Outcome::Done, None, at(3)) }
+    };
+    give(&mut decider, 1, request("s1", order.clone(), 1));
+    let effects = decider.process(at(3), SYNCED, vec![Input::Answered(taken("s1"))]);
+    assert_eq!(effects.replies, [taken("s1")]);
+    let named = events(&outbox).into_iter().filter_map(|event| event.command().unwrap());
+    let named: Vec<_> = named.map(|data| data.evidence).collect();
+    assert!(named.len() == 2 && named[0].is_empty(), "{named:?}");
+    assert_eq!((named[1][0].n, named[1][0].bytes, named[1][0].taken_at), (1, 7, at(2)));
+    let queued = |outbox: &Outbox| outbox.waiting()[gengfu_outbox::Lane::Evidence.index()];
+    assert_eq!((outbox.lookup("s1/1").unwrap().is_some(), queued(&outbox)), (true, 1));
+    drop((decider, outbox));
+    let (mut decider, outbox) = start(folder.path(), 10);
+    let effects = give(&mut decider, 11, request("s1", order.clone(), 11));
+    assert_eq!((only(&effects), effects.errands.len(), queued(&outbox)), (taken("s1"), 0, 1), "with the same picture");
+    // A second last word changes nothing, and one that the disk refuses is not told: its picture would never come.
+    decider.process(at(12), SYNCED, vec![Input::Answered(taken("s1"))]);
+    assert_eq!(queued(&outbox), 1);
+    give(&mut decider, 13, request("s2", order.clone(), 13));
+    let (done, _answer) = oneshot::channel();
+    let bad = LinkBatch { observations: Vec::new(), cursor: (b"link/node-1".to_vec(), vec![0; 1 << 20]), done };
+    let effects = decider.process(at(14), SYNCED, vec![Input::Answered(taken("s2")), Input::Link(bad)]);
+    assert_eq!((only(&effects).outcome, queued(&outbox)), (Outcome::Refused, 1));
+    assert_eq!(give(&mut decider, 16, request("s2", order, 16)).errands.len(), 1, "it is carried out anew");
 }
 
 #[test]

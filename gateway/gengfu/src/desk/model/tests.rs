@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::super::findings::Fate;
 use super::super::gateway::OVER_KEPT;
 use super::*;
-use gengfu_contract::testing::{alarm, at, chain_of, statement};
+use gengfu_contract::testing::{alarm, at, chain_of, snapshot, statement};
 
 const EVENT: &str = "gengfu/v1/s/g/event";
 
@@ -259,6 +259,36 @@ fn a_picture_in_parts_is_received_once_whole() {
         let taken = model.take(&format!("gengfu/v1/s/g/evidence/01ALARM/1/{part}/{parts}"), bytes, at(2));
         assert_eq!((taken.receipts.len(), taken.picture.is_some()), if index == last { (1, true) } else { (0, false) });
     }
+}
+
+#[test]
+fn a_snapshot_in_parts_is_joined_and_received_only_when_its_bytes_are_what_the_journal_names() {
+    let mut model = model();
+    let picture: Vec<u8> = (0..=255).cycle().take(1000).collect();
+    feed(&mut model, EVENT, &snapshot(1, "act-1", &picture), 1);
+    let mut forged = picture.clone();
+    forged[700] ^= 1;
+    let mut send = |bytes: &[u8]| {
+        let mut taken = Vec::new();
+        // In any order, and one of them twice.
+        let mut parts = split(bytes, 300).unwrap();
+        parts.reverse();
+        parts.insert(1, parts[0]);
+        for (part, parts, bytes) in parts {
+            taken.push(model.take(&format!("gengfu/v1/s/g/evidence/act-1/1/{part}/{parts}"), bytes, at(2)));
+        }
+        taken.pop().unwrap()
+    };
+    let refused = send(&forged);
+    assert!(refused.receipts.is_empty() && refused.picture.is_none(), "the gateway keeps it and sends it again");
+    assert!(matches!(&refused.events[..], [DeskEvent::Fault { reason, .. }] if reason.contains("hash")));
+    let taken = send(&picture);
+    assert_eq!(taken.receipts.iter().map(|due| due.id.as_str()).collect::<Vec<_>>(), ["act-1/1"]);
+    let written = taken.picture.unwrap();
+    assert_eq!(written.bytes, picture);
+    model.picture_written(&written, "p.jpg".into());
+    let seen = &model.gateways()[&gateway()].snapshots["act-1"];
+    assert_eq!((seen.path.as_deref(), seen.genuine), (Some("p.jpg"), Some(true)));
 }
 
 #[test]
