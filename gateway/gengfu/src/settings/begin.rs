@@ -129,6 +129,7 @@ fn choose(mut slots: Slots, lock: File, file: BoxFile, own: Config, now: Timesta
         }
         None => (own, ConfigStatus::of_file(&file.path, &file.sha256, now)),
     };
+    status.takes_bundles = !config.changes.trusted.is_empty();
     if let Some(problem) = &problem {
         tracing::error!("{problem}");
         status.fail(problem);

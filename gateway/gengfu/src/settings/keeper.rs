@@ -142,6 +142,10 @@ impl Keeper {
                 let is_back = back.is_ok();
                 let _ = answer.send(back);
                 if is_back {
+                    // A trial that was ended by hand has no other end.
+                    self.judge = None;
+                }
+                if is_back {
                     self.restart().await;
                 }
             }
@@ -285,7 +289,8 @@ impl Keeper {
                 }
                 self.judge = None;
                 self.show();
-                self.restart().await;
+                // At once: an alarm may be waiting for it.
+                self.parts.restart.cancel();
             }
         }
     }
@@ -309,6 +314,7 @@ impl Keeper {
         }
     }
 
+    /// Has the gateway started again, once whoever asked has the answer.
     async fn restart(&self) {
         tokio::select! {
             () = tokio::time::sleep(ANSWER_LEAVES) => {}

@@ -74,7 +74,6 @@ impl Settings {
         let state = self.slots.state();
         status.highest = state.highest;
         status.last.clone_from(&state.last);
-        status.takes_bundles = true;
         status.trial = state.trial.as_ref().map(status::TrialStatus::of);
     }
 }

@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use super::slots::Need;
 
 /// A life-safety alarm may wait so long for a trial: GB 26875.1 gives 10 s, and going back takes some of them.
-pub const ALARM_WAITS: Duration = Duration::from_secs(4);
+pub const ALARM_WAITS: Duration = Duration::from_secs(3);
 
 /// What is seen of the uplink and the outbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -162,8 +162,8 @@ mod tests {
         assert_eq!(judge.look(s(1_100), &seen()), Judgement::Wait, "those two waited before");
         let fire = Seen { alarms_pending: 3, ..seen() };
         assert_eq!(judge.look(s(1_110), &fire), Judgement::Wait);
-        assert_eq!(judge.look(s(1_113), &fire), Judgement::Wait);
-        assert!(matches!(judge.look(s(1_114), &fire), Judgement::GiveUp(_)));
+        assert_eq!(judge.look(s(1_112), &fire), Judgement::Wait);
+        assert!(matches!(judge.look(s(1_113), &fire), Judgement::GiveUp(_)));
         // It was received meanwhile, by whatever way.
         let mut judge = super::tests::judge(Need::Receipt);
         judge.look(s(1_110), &fire);
