@@ -274,7 +274,9 @@ fn refused() -> Result<()> {
     let mut site = Site::start(&plan(LONG))?;
     let (bundles, centre, config) = (Bundles::new(&site)?, Centre::join(&site)?, configuration(&site)?);
     gengfu(&["config", "keygen", "--key", &bundles.path("other.key"), "--public", &bundles.path("other.pub")])?;
-    centre.send(GATEWAY, "config", "r-good", &bundles.body(&site, 10, &with_limit(&config, 3))?)?;
+    // A district's worth of configuration, nearly the largest that is taken.
+    let large = with_limit(&config, 3) + &"# 网格 grid 440402001001001, stairwell B, flats 101 to 118\n".repeat(10_000);
+    centre.send(GATEWAY, "config", "r-good", &bundles.body(&site, 10, &large)?)?;
     assert_eq!(last_word(&mut site, &centre, "r-good", 0)?["outcome"], "done");
     let boot = site.gateway.status()?["gateway"]["boot"].clone();
 
@@ -322,8 +324,8 @@ fn killed_anywhere() -> Result<()> {
         let body = bundles.body(&site, n, &with_limit(&config, 2 + n))?;
         door(&site, n % 2 == 1)?;
         centre.send(GATEWAY, "config", &id, &body)?;
-        // From before it is judged to after it is kept, a little later each time.
-        let moment = Duration::from_millis(350 * (n - 1));
+        // From before it is judged to after it is kept, a second for the answer to leave in between.
+        let moment = Duration::from_millis(130 * ((n - 1) * 7 % 20));
         let _ = eventually("a moment passes", moment, || {
             site.gateway.tend().map_err(|e| e.to_string())?;
             Err::<(), String>("it does".into())

@@ -367,3 +367,133 @@ fn seen(uplink: &UplinkStatus, outbox: &Outbox) -> Seen {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use gengfu_outbox::Options;
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::super::begin::BoxFile;
+    use super::super::slots::Slots;
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::identity::testing::{CutFolder, Moment};
+    use crate::uplink::BrokerConfig;
+
+    const CONFIG: &str = "[gateway]\nsite = \"s\"\nname = \"g\"\ndata_dir = \"d\"\n[uplink]\nbroker = \"h:1883\"\n";
+
+    /// A keeper in the first start of a trial, over a disk whose power can be cut.
+    struct Bench {
+        keeper: Keeper,
+        disk: CutFolder,
+        clock: Arc<ManualClock>,
+        uplink: watch::Sender<UplinkStatus>,
+        answers: mpsc::Receiver<Reply>,
+        restart: CancellationToken,
+        _dir: tempfile::TempDir,
+    }
+
+    fn bench() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = CutFolder::default();
+        let at = Timestamp::from_second(1_800_000_000).unwrap();
+        let mut slots = Slots::over(Box::new(disk.clone()), Path::new("/config")).unwrap();
+        let entry = Entry {
+            slot: Slot::A,
+            bundle_sha256: digest(b"bundle"),
+            config_sha256: String::new(),
+            counter: 7,
+            created_at: at,
+            signer: String::new(),
+            file_sha256: String::new(),
+            since: at,
+        };
+        let asked = Asked { cmd_id: Some("c-7".into()), operator: "op-1".into() };
+        let trial = Trial { entry, asked, need: Need::Receipt, window_s: 300, starts: 1, alarms_before: 0 };
+        slots.offer(b"bundle", trial).unwrap();
+        let file = BoxFile { path: "/no/file".into(), base: "/no".into(), sha256: String::new() };
+        let settings = Settings { slots, file, is_trial: true, _lock: None };
+        let running = Config::parse(CONFIG, Path::new("/no")).unwrap();
+        let broker = BrokerConfig::new("h", 1883, running.uplink.protocol, "c");
+        let clock = Arc::new(ManualClock::at(at));
+        let (uplink, uplink_seen) = watch::channel(UplinkStatus::starting(&broker, at));
+        let (answers_in, answers) = mpsc::channel(4);
+        let restart = CancellationToken::new();
+        let parts = KeeperParts {
+            settings,
+            status: watch::channel(ConfigStatus::of_file(Path::new("/no/file"), "", at)).0,
+            running,
+            orders: mpsc::channel(1).1,
+            answers: answers_in,
+            uplink: uplink_seen,
+            outbox: Outbox::open(Options::new(dir.path().join("outbox"))).unwrap(),
+            owes_last_word: false,
+            clock: clock.clone(),
+            restart: restart.clone(),
+            shutdown: CancellationToken::new(),
+        };
+        Bench { keeper: Keeper::new(parts), disk, clock, uplink, answers, restart, _dir: dir }
+    }
+
+    #[tokio::test]
+    async fn what_has_proven_itself_is_told_only_when_the_disk_knows_it() {
+        let mut bench = bench();
+        bench.keeper.watch_trial().await;
+        assert!(bench.keeper.judge.is_some(), "no receipt yet");
+        bench.uplink.send_modify(|uplink| uplink.last_receipt_at = Some(Timestamp::UNIX_EPOCH));
+        bench.disk.cut_at(0, Moment::Before);
+        bench.keeper.watch_trial().await;
+        assert!(bench.answers.try_recv().is_err() && bench.keeper.judge.is_some(), "the disk did not take it");
+        bench.disk.reboot(true);
+        bench.keeper.watch_trial().await;
+        let reply = bench.answers.try_recv().unwrap();
+        assert_eq!((reply.cmd_id.as_str(), reply.outcome), ("c-7", Outcome::Done));
+        let state = bench.keeper.parts.settings.slots.state();
+        assert_eq!((state.current.as_ref().map(|it| it.counter), state.trial.as_ref()), (Some(7), None));
+        assert!(!bench.restart.is_cancelled(), "it goes on with it");
+    }
+
+    #[tokio::test]
+    async fn what_has_failed_ends_with_a_restart_even_when_the_disk_takes_nothing() {
+        for disk_fails in [false, true] {
+            let mut bench = bench();
+            bench.uplink.send_modify(|uplink| uplink.listening = true);
+            bench.clock.advance(SignedDuration::from_secs(299));
+            bench.keeper.watch_trial().await;
+            assert!(!bench.restart.is_cancelled(), "a subscription is no receipt, but its time is not over");
+            if disk_fails {
+                bench.disk.cut_at(0, Moment::Before);
+            }
+            bench.clock.advance(SignedDuration::from_secs(1));
+            bench.keeper.watch_trial().await;
+            assert!(bench.restart.is_cancelled());
+            let state = bench.keeper.parts.settings.slots.state();
+            assert_eq!(state.trial.is_none(), !disk_fails, "its counted starts end it then");
+            assert!(bench.answers.try_recv().is_err(), "the start that goes back has the last word");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_is_given_again_after_its_end_is_answered_as_before() {
+        let mut bench = bench();
+        let command = ConfigCommand {
+            bundle: ConfigCommand::encode_bundle(b"bundle"),
+            operator: "op-1".into(),
+            issued_at: Timestamp::UNIX_EPOCH,
+            expires_at: None,
+        };
+        bench.keeper.command("c-7".into(), &command).await;
+        assert!(bench.answers.try_recv().is_err(), "its trial is still running");
+        bench.keeper.command("c-8".into(), &command).await;
+        let busy = bench.answers.try_recv().unwrap();
+        assert!(busy.outcome == Outcome::Refused && busy.reason.unwrap().en.contains("7 is being tried"));
+        bench.clock.advance(SignedDuration::from_secs(300));
+        bench.keeper.watch_trial().await;
+        bench.keeper.command("c-7".into(), &command).await;
+        let reply = bench.answers.try_recv().unwrap();
+        assert_eq!((reply.cmd_id.as_str(), reply.outcome), ("c-7", Outcome::Refused));
+        assert!(reply.reason.unwrap().en.contains("no receipt of the centre within 300 s"));
+    }
+}
