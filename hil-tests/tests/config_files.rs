@@ -45,6 +45,12 @@ fn unit(text: &str) -> Result<(), String> {
     if !starts.contains("gengfu run") {
         return Err(format!("ExecStart is {starts:?}, which does not run the gateway"));
     }
+    let before_service = text.split("\n[Service]").next().unwrap_or_default();
+    if !before_service.lines().any(|line| line == "StartLimitIntervalSec=0") {
+        return Err(
+            "no StartLimitIntervalSec=0 in [Unit]: systemd gives up after five starts in ten seconds".to_owned()
+        );
+    }
     let restart = format!("RestartForceExitStatus={}", gengfu::settings::RESTART_CODE);
     if !text.lines().any(|line| line == restart) {
         return Err(format!("no {restart}: a gateway that changes its configuration is not started again"));
