@@ -98,6 +98,8 @@ pub enum Step {
     Clock(&'static str),
     /// Until `status` says how the clock is: where the kernel does not hold it for synchronised, among the findings with a remedy.
     TellsClock,
+    /// Until the certificate that the gateway uses is over, by this machine's clock.
+    CertificateEnds,
     /// Until `status` has a finding with these words, with problem and remedy in both languages.
     Finds(&'static str),
     /// What the proxies do and a frozen broker end.
@@ -108,9 +110,9 @@ use Direction::{ToClient, ToServer};
 use Order::{Arrival, Refused, Sending};
 use Setting::Plain;
 use Step::{
-    Acl, BrokerBack, BrokerFreezes, BrokerKilled, BrokerWith, BrokersCertificate, Clock, Cut, DeskAway, DeskRate,
-    DeskStands, Finds, GatewaysCertificate, Heal, Live, Reset, RevokeGateway, Shows, Stall, Strike, StrikeDesk, Struck,
-    TellsClock,
+    Acl, BrokerBack, BrokerFreezes, BrokerKilled, BrokerWith, BrokersCertificate, CertificateEnds, Clock, Cut,
+    DeskAway, DeskRate, DeskStands, Finds, GatewaysCertificate, Heal, Live, Reset, RevokeGateway, Shows, Stall, Strike,
+    StrikeDesk, Struck, TellsClock,
 };
 
 const ONLINE: Step = Shows { state: "online", cause: "" };
@@ -525,7 +527,7 @@ pub const TLS: &[Row] = &[
                     since: Duration::from_secs(3600),
                     left: Duration::from_secs(40),
                 }),
-                Finds("certificate ended on"),
+                CertificateEnds,
                 BrokerBack(Memory::Keep),
                 Shows { state: "offline", cause: "tls_failed" },
                 Live(20),

@@ -2,7 +2,7 @@
 //! order of these; what must be true in the end is the judge's.
 #![expect(
     clippy::disallowed_methods,
-    reason = "the table tells how long a recovery took, in real time; nothing is judged by it"
+    reason = "the table tells how long a recovery took, and a certificate ends, in real time; nothing is judged by it"
 )]
 
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use hil_tests::node::Traffic;
 use hil_tests::process::eventually;
 use hil_tests::site::{Account, SETTLED_WITHIN, Site};
 use hil_tests::{Result, RigError};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::judge;
@@ -149,6 +150,7 @@ impl Stage {
             }
             Step::TellsClock => self.tells_clock(),
             Step::Finds(words) => self.finds(words),
+            Step::CertificateEnds => self.certificate_ends(),
             Step::Heal => self.heal(),
         }
     }
@@ -207,6 +209,16 @@ impl Stage {
         }
         self.shown.push((format!("{state}: {}", word("cause")), word("remedy")));
         Ok(())
+    }
+
+    /// Until the certificate in use is over. (The gateway does not say so where the kernel does not hold its clock for synchronised.)
+    fn certificate_ends(&mut self) -> Result<()> {
+        let is_over = |status: &Value| {
+            let until =
+                status["identity"]["current"]["not_after_at"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+            until.is_some_and(|until| until < Timestamp::now())
+        };
+        self.site.gateway.wait_until("the certificate in use is over", SHOWN_WITHIN, is_over).map(|_| ())
     }
 
     /// Until `status` has a finding with these words; problem and remedy are there in both languages.
