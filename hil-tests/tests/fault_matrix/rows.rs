@@ -427,7 +427,7 @@ pub const WAY: &[Row] = &[
     )),
     on_5(row(
         "message larger than the broker stores",
-        Sending,
+        Refused,
         &[
             Live(5),
             BrokerWith(&["message_size_limit 900"]),
