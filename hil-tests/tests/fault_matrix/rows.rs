@@ -98,6 +98,10 @@ pub enum Step {
     Clock(&'static str),
     /// Until `status` says how the clock is: where the kernel does not hold it for synchronised, among the findings with a remedy.
     TellsClock,
+    /// Until the certificate that the gateway uses is over, by this machine's clock.
+    CertificateEnds,
+    /// Until `status` has a finding with these words, with problem and remedy in both languages.
+    Finds(&'static str),
     /// What the proxies do and a frozen broker end.
     Heal,
 }
@@ -106,9 +110,9 @@ use Direction::{ToClient, ToServer};
 use Order::{Arrival, Refused, Sending};
 use Setting::Plain;
 use Step::{
-    Acl, BrokerBack, BrokerFreezes, BrokerKilled, BrokerWith, BrokersCertificate, Clock, Cut, DeskAway, DeskRate,
-    DeskStands, GatewaysCertificate, Heal, Live, Reset, RevokeGateway, Shows, Stall, Strike, StrikeDesk, Struck,
-    TellsClock,
+    Acl, BrokerBack, BrokerFreezes, BrokerKilled, BrokerWith, BrokersCertificate, CertificateEnds, Clock, Cut,
+    DeskAway, DeskRate, DeskStands, Finds, GatewaysCertificate, Heal, Live, Reset, RevokeGateway, Shows, Stall, Strike,
+    StrikeDesk, Struck, TellsClock,
 };
 
 const ONLINE: Step = Shows { state: "online", cause: "" };
@@ -423,7 +427,7 @@ pub const WAY: &[Row] = &[
     )),
     on_5(row(
         "message larger than the broker stores",
-        Sending,
+        Refused,
         &[
             Live(5),
             BrokerWith(&["message_size_limit 900"]),
@@ -518,8 +522,31 @@ pub const TLS: &[Row] = &[
             Arrival,
             &[
                 Live(5),
-                GatewaysCertificate(Validity::Expired),
+                // It is good when it is tried, and ends while it is in use.
+                GatewaysCertificate(Validity::Around {
+                    since: Duration::from_secs(3600),
+                    left: Duration::from_secs(40),
+                }),
+                CertificateEnds,
+                BrokerBack(Memory::Keep),
                 Shows { state: "offline", cause: "tls_failed" },
+                Live(20),
+                GatewaysCertificate(Validity::Now),
+                ONLINE,
+            ],
+        ),
+    ),
+    with(
+        Setting::Tls,
+        row(
+            "TLS: new files with an expired certificate",
+            Arrival,
+            &[
+                Live(5),
+                GatewaysCertificate(Validity::Expired),
+                // They are tried beside the connection that stands, and not taken.
+                Finds("were tried and fail"),
+                ONLINE,
                 Live(20),
                 GatewaysCertificate(Validity::Now),
                 ONLINE,

@@ -2,7 +2,7 @@
 //! order of these; what must be true in the end is the judge's.
 #![expect(
     clippy::disallowed_methods,
-    reason = "the table tells how long a recovery took, in real time; nothing is judged by it"
+    reason = "the table tells how long a recovery took, and a certificate ends, in real time; nothing is judged by it"
 )]
 
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use hil_tests::node::Traffic;
 use hil_tests::process::eventually;
 use hil_tests::site::{Account, SETTLED_WITHIN, Site};
 use hil_tests::{Result, RigError};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::judge;
@@ -23,6 +24,8 @@ use crate::world::{self, World};
 
 /// A fault must have happened, and its state be shown, within this: the longest time-out of the uplink is ten seconds, and machines are slow.
 const SHOWN_WITHIN: Duration = Duration::from_secs(60);
+/// No event of a row can have waited for longer, whatever was done to the gateway's clock.
+const LATENCY_MAX_MS: u64 = 600_000;
 /// Of the gateway's warnings, a failure tells so many.
 const WARNINGS_TOLD: usize = 30;
 
@@ -84,6 +87,9 @@ impl Stage {
         self.site.settle()?;
         let whole_after = healed_at.elapsed();
         let life_safety_p99_ms = self.site.gateway.status()?["uplink"]["latency"]["p99_ms"].as_u64().unwrap_or(0);
+        if life_safety_p99_ms > LATENCY_MAX_MS {
+            return Err(RigError::failed("read the latency", format!("{life_safety_p99_ms} ms: no row lasts so long")));
+        }
         let account = judge::judge(&mut self.site, row, before)?;
         Ok(Outcome { account, struck, shown: std::mem::take(&mut self.shown), whole_after, life_safety_p99_ms })
     }
@@ -143,6 +149,8 @@ impl Stage {
                 world::set_clock(file, offset)
             }
             Step::TellsClock => self.tells_clock(),
+            Step::Finds(words) => self.finds(words),
+            Step::CertificateEnds => self.certificate_ends(),
             Step::Heal => self.heal(),
         }
     }
@@ -200,6 +208,33 @@ impl Stage {
             return Err(RigError::failed(what, format!("the remedy is missing: {:#}", status["uplink"])));
         }
         self.shown.push((format!("{state}: {}", word("cause")), word("remedy")));
+        Ok(())
+    }
+
+    /// Until the certificate in use is over. (The gateway does not say so where the kernel does not hold its clock for synchronised.)
+    fn certificate_ends(&mut self) -> Result<()> {
+        let is_over = |status: &Value| {
+            let until =
+                status["identity"]["current"]["not_after_at"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+            until.is_some_and(|until| until < Timestamp::now())
+        };
+        self.site.gateway.wait_until("the certificate in use is over", SHOWN_WITHIN, is_over).map(|_| ())
+    }
+
+    /// Until `status` has a finding with these words; problem and remedy are there in both languages.
+    fn finds(&mut self, words: &str) -> Result<()> {
+        let of = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+        let meant = |status: &Value| {
+            let findings = status["findings"].as_array().cloned().unwrap_or_default();
+            findings.into_iter().find(|finding| of(finding, "problem").contains(words))
+        };
+        let what = format!("`status` finds \"{words}\"");
+        let status = self.site.gateway.wait_until(&what, SHOWN_WITHIN, |status| meant(status).is_some())?;
+        let finding = meant(&status).unwrap_or_default();
+        if ["problem_zh", "remedy", "remedy_zh"].iter().any(|key| of(&finding, key).is_empty()) {
+            return Err(RigError::failed(what, format!("one language or the remedy is missing: {finding:#}")));
+        }
+        self.shown.push((of(&finding, "problem"), of(&finding, "remedy")));
         Ok(())
     }
 

@@ -187,6 +187,8 @@ pub struct Connection {
     tls: Option<(Credentials, u64)>,
     /// The credentials were renewed: we have said goodbye.
     leaving: bool,
+    /// The broker accepted us: what it refuses from here on is a message.
+    accepted: bool,
 }
 
 impl std::fmt::Debug for Connection {
@@ -220,7 +222,15 @@ impl Connection {
             }
         };
         let poll: Poll = Box::pin(poll_once(event_loop));
-        Ok(Self { client, poll: Some(poll), leftover: VecDeque::new(), lost: None, tls, leaving: false })
+        Ok(Self {
+            client,
+            poll: Some(poll),
+            leftover: VecDeque::new(),
+            lost: None,
+            tls,
+            leaving: false,
+            accepted: false,
+        })
     }
 
     /// The next signal. Safe to cancel: the poll under way goes on at the next call.
@@ -245,10 +255,14 @@ impl Connection {
             match signal {
                 Ok(signal) => {
                     self.poll = Some(Box::pin(poll_once(event_loop)));
+                    self.accepted |= matches!(signal, Signal::Connected { .. });
                     return Ok(signal);
                 }
-                Err(lost) => {
+                Err(mut lost) => {
                     self.poll = None;
+                    if !self.accepted && lost.refused.take().is_some() {
+                        lost = Lost::of(Cause::ConnectionRefused, &lost.reason);
+                    }
                     self.leftover = leftover(event_loop);
                     // What it had answered before is told first, so the oldest is the one that is meant.
                     self.leftover.extend(lost.refused.clone().map(Signal::RefusedOldest));
@@ -451,8 +465,10 @@ fn lost_v5(error: &four::v5::ConnectionError) -> Lost {
     use four::v5::mqttbytes::Error as Bytes;
     use four::v5::{ConnectionError, StateError};
     match error {
-        // Reasons from 0x80 on are refusals (MQTT 5, 2.4), known to the library for this packet or not.
-        ConnectionError::MqttState(StateError::Deserialization(Bytes::InvalidReason(reason @ 0x80..))) => {
+        // Reasons from 0x80 on are refusals (MQTT 5, 2.4), known to the library for this packet or not. (It says "return code" of a PUBACK's too.)
+        ConnectionError::MqttState(StateError::Deserialization(
+            Bytes::InvalidReason(reason @ 0x80..) | Bytes::InvalidConnectReturnCode(reason @ 0x80..),
+        )) => {
             let cause = if *reason == PACKET_TOO_LARGE { Cause::PacketTooLarge } else { Cause::PublishRefused };
             let text = format!("reason 0x{reason:02x}, which a PUBACK cannot have");
             Lost { refused: Some(Refusal { cause, text: text.clone() }), ..Lost::of(cause, &text) }
@@ -546,10 +562,12 @@ mod tests {
 
     #[test]
     fn a_refusal_whose_reason_the_client_library_does_not_know_names_its_cause_and_ends_the_connection() {
-        use four::v5::mqttbytes::Error::InvalidReason;
+        use four::v5::mqttbytes::Error;
         use four::v5::{ConnectionError, StateError};
-        let lost = |reason| lost_v5(&ConnectionError::MqttState(StateError::Deserialization(InvalidReason(reason))));
-        let too_large = lost(0x95);
+        let said = |error: Error| lost_v5(&ConnectionError::MqttState(StateError::Deserialization(error)));
+        let lost = |reason| said(Error::InvalidReason(reason));
+        // As the library says it of mosquitto's PUBACK for a message above its `message_size_limit`.
+        let too_large = said(Error::InvalidConnectReturnCode(0x95));
         assert_eq!(too_large.cause, Cause::PacketTooLarge);
         let refusal = too_large.refused.expect("told");
         assert!(refusal.cause == Cause::PacketTooLarge && refusal.text.contains("0x95"), "{refusal:?}");

@@ -26,6 +26,8 @@ struct Step {
     /// Events behind this were certainly journaled after it.
     after: u64,
     by: SignedDuration,
+    /// When it was seen, as the clock is since.
+    at: Timestamp,
 }
 
 /// What the time of day did since the start.
@@ -50,7 +52,7 @@ impl ClockSteps {
         if let Some((old, before)) = self.read
             && (offset - old).abs() >= STEP_MIN
         {
-            self.steps.push_back(Step { before, after: sequence, by: offset - old });
+            self.steps.push_back(Step { before, after: sequence, by: offset - old, at: now });
             if self.steps.len() > STEPS_KEPT
                 && let Some(oldest) = self.steps.pop_front()
             {
@@ -66,13 +68,20 @@ impl ClockSteps {
             return None;
         }
         let mut latency = now.duration_since(sensed_at);
-        for step in self.steps.iter().filter(|step| sequence <= step.after) {
-            if sequence > step.before {
+        for step in &self.steps {
+            // A node's clock is learnt anew after a step: what it sensed meanwhile is still stamped as the clock was before.
+            let stale = sequence > step.after && step.by.is_positive() && sensed_at < step.at;
+            if stale || (sequence > step.before && sequence <= step.after) {
                 return None;
             }
-            latency -= step.by;
+            if sequence <= step.before {
+                latency -= step.by;
+            }
         }
-        // A node may have stamped it a little ahead of our clock.
+        // A node may have stamped it a little ahead of our clock; with a clock that was set back since, far ahead.
+        if latency < -STEP_MIN {
+            return None;
+        }
         Some(Duration::try_from(latency).unwrap_or(Duration::ZERO))
     }
 }
@@ -129,6 +138,22 @@ mod tests {
         assert_eq!(steps.latency(6, at(0), at(DAY)), None);
         assert_eq!(steps.latency(8, at(0), at(DAY)), None);
         assert!(steps.latency(5, at(0), at(DAY)).is_some() && steps.latency(9, at(DAY), at(DAY)).is_some());
+    }
+
+    #[test]
+    fn what_is_stamped_as_the_clock_was_before_a_step_is_unknown() {
+        let mut steps = ClockSteps::default();
+        steps.read(at(0), up(100), 5);
+        steps.read(at(DAY), up(100), 5);
+        assert_eq!(
+            steps.latency(6, at(2), at(DAY + 3)),
+            None,
+            "sensed by a node whose clock is still that of yesterday"
+        );
+        assert_eq!(steps.latency(7, at(DAY + 2), at(DAY + 3)), Some(Duration::from_secs(1)));
+        steps.read(at(4), up(104), 7);
+        assert_eq!(steps.latency(8, at(DAY + 5), at(6)), None, "set back");
+        assert_eq!(steps.latency(9, at(5), at(6)), Some(Duration::from_secs(1)));
     }
 
     #[test]

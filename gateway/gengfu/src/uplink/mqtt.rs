@@ -37,7 +37,7 @@ use super::{UplinkConfig, UplinkParts};
 /// Waits between attempts to connect.
 const RECONNECT: Backoff = Backoff { base: Duration::from_millis(200), ceiling: Duration::from_secs(10) };
 /// After a message that was refused by ending the connection: it is known which one, and not sent again.
-const RECONNECT_AFTER_REFUSAL: Duration = Duration::from_millis(800);
+const RECONNECT_AFTER_REFUSAL: Duration = Duration::from_millis(400);
 /// So many failures in a row still lead to another broker without a growing pause.
 const SWITCHES_AT_ONCE: u32 = 12;
 /// A connection that lasted this long was a success; a shorter one counts as another failure.

@@ -32,6 +32,7 @@ use super::delivery::{Body, Publication};
 use super::ledger::Ledger;
 use super::mqtt::Pump;
 use super::parts::Parts;
+use crate::config::Protocol;
 
 /// Postings of the board, and answers to commands, that may each be on the wire at one time.
 pub(super) const SMALL_MAX: usize = 16;
@@ -217,7 +218,7 @@ impl Session {
             state(devices, true),
         ];
         self.connection.subscribe(&wanted).map_err(no_place)?;
-        if session_present {
+        if session_present && pump.config.broker.protocol == Protocol::Mqtt311 {
             // An earlier connection may have watched its own events, and the broker remembers.
             self.end_watch(pump)?;
         }

@@ -18,10 +18,16 @@ use super::{Session, no_place};
 /// After the subscription a broker shows what it holds at once; so long it may take.
 const RETAINED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Of a copy of our own event: which one it is.
+/// Of a copy of our own event: which one it is. (A number of 20 digits, as text.)
 #[derive(Deserialize)]
 struct Numbered {
-    sequence: u64,
+    sequence: String,
+}
+
+impl Numbered {
+    fn of(payload: &[u8]) -> Option<u64> {
+        serde_json::from_slice::<Self>(payload).ok()?.sequence.parse().ok()
+    }
 }
 
 impl Session {
@@ -76,7 +82,7 @@ impl Session {
     /// Whether this is a copy of our own event or statement; it is noted.
     pub(super) fn is_own_echo(&self, pump: &mut Pump, arrived: &Arrived, now: Timestamp) -> bool {
         if arrived.topic == pump.topics.event() {
-            if let Ok(Numbered { sequence }) = serde_json::from_slice(&arrived.payload) {
+            if let Some(sequence) = Numbered::of(&arrived.payload) {
                 pump.receipts.echoed(sequence, &mut pump.readable, now);
             }
             return true;
@@ -94,4 +100,20 @@ pub(super) fn own_retained(pump: &Pump) -> [String; 2] {
     let alarms = pump.topics.alarm("+");
     let devices = alarms.strip_suffix("alarm/+").map(|base| format!("{base}device/+")).unwrap_or_default();
     [alarms, devices]
+}
+
+#[cfg(test)]
+mod tests {
+    use gengfu_contract::chain;
+    use gengfu_contract::words::Lane;
+
+    use super::super::super::testing::{at, event};
+    use super::*;
+
+    #[test]
+    fn a_copy_of_our_own_event_is_known_by_its_number() {
+        let copy = chain::canonical(&event(7_000_000_001, "e1", Lane::Fire, at(0))).unwrap();
+        assert_eq!(Numbered::of(&copy), Some(7_000_000_001));
+        assert_eq!((Numbered::of(b"{}"), Numbered::of(b"\xff")), (None, None));
+    }
 }
