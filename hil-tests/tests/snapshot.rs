@@ -1,8 +1,10 @@
 //! A picture of now, asked for by the centre. Goal: it comes with people unrecognisable, as the bytes its answer and the journal name, in parts where the
-//! broker takes no more at once; the same command again takes no second one; a camera that shows nothing, a private one and a worker that hangs are refused with
-//! the reason, and leave no picture behind; a smoke alarm arrives meanwhile. Method: the real gateway, worker, model and mosquitto; Debian's street footage; orders by
-//! `gengfu desk act`, as a script gives them. Times are printed, not asserted: the product itself refuses what is not in time.
+//! broker takes no more at once; it lies sealed on the box and every look at it is logged; the same command again takes no second one; a camera that shows
+//! nothing, a private one and a worker that hangs are refused with the reason, and leave no picture behind; a smoke alarm arrives meanwhile. Method: the
+//! real gateway, worker, model and mosquitto; Debian's street footage; orders by `gengfu desk act`, as a script gives them. Times are printed, not
+//! asserted: the product itself refuses what is not in time.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -129,12 +131,53 @@ fn taken() -> Result<()> {
         picture.height(),
         done_at.duration_since(*accepted_at).as_millis()
     );
+    at_rest(&site, &cmd_id, &bytes)?;
     repeated(&mut site)?;
     let smoke = site.desk.model().alarms_of(AlarmKind::Smoke).first().and_then(|(_, view)| view.latency_ms);
     println!("smoke to desk meanwhile: {smoke:?} ms");
     assert!(smoke.is_some(), "the smoke alarm arrived");
     site.settle()?;
     site.account().map(|account| println!("{account:?}"))
+}
+
+/// The picture on the gateway's disk: nothing of it can be seen there; a technician's look is logged, as the centre's and the uplink's were; and it can be ended.
+fn at_rest(site: &Site, cmd_id: &str, jpeg: &[u8]) -> Result<()> {
+    let data = site.dir.path().join("data");
+    let read = |path: &Path| std::fs::read(path).map_err(|e| RigError::failed(format!("read {}", path.display()), e));
+    let folder = std::fs::read_dir(data.join("evidence")).map_err(|e| RigError::failed("list the pictures", e))?;
+    let mut files: Vec<PathBuf> = folder.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    assert_eq!(files.iter().filter(|path| path.to_string_lossy().contains(cmd_id)).count(), 3, "{files:?}");
+    files.push(data.join("evidence.key"));
+    files.push(data.join("evidence.log"));
+    for path in &files {
+        let bytes = read(path)?;
+        let has = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+        assert!(!has(&jpeg[..16]) && !has(&jpeg[jpeg.len() / 2..][..16]), "{} is in the open", path.display());
+    }
+    let picture = format!("{cmd_id}/1");
+    let copy = site.dir.path().join("shown.jpg");
+    let out = copy.display().to_string();
+    let (code, _, err) =
+        site.gateway.command_output(&["evidence", "show", &picture, "--reason", "complaint 7", "--output", &out])?;
+    assert!(code == Some(0) && read(&copy)? == jpeg, "{code:?} {err}");
+    let (code, list, err) = site.gateway.command_output(&["evidence", "list", "--json"])?;
+    assert!(code == Some(0) && list.contains(cmd_id), "{code:?} {list} {err}");
+    let (code, _, err) = site.gateway.command_output(&["evidence", "shred", cmd_id, "--reason", "asked to"])?;
+    assert_eq!(code, Some(0), "{err}");
+    left_nothing(site, cmd_id)?;
+    let again = site.dir.path().join("again.jpg").display().to_string();
+    let (code, _, err) = site.gateway.command_output(&["evidence", "show", &picture, "--output", &again])?;
+    assert!(code == Some(2) && err.contains("its time is over"), "it is gone for ever: {code:?} {err}");
+    let (code, log, err) = site.gateway.command_output(&["evidence", "log", "--json"])?;
+    assert_eq!(code, Some(0), "{err}");
+    let looks = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let looks: Vec<Value> = looks.filter(|look| look["id"] == cmd_id).collect();
+    for (deed, who) in [("snapshot", "centre:op-7"), ("sent", "uplink"), ("shown", "user:"), ("shredded", "user:")] {
+        let told =
+            looks.iter().any(|it| it["deed"] == deed && it["who"].as_str().is_some_and(|it| it.starts_with(who)));
+        assert!(told, "{deed} by {who} is not logged: {looks:?}");
+    }
+    Ok(())
 }
 
 /// The same command twice, and once more after a kill: one picture, one answer.

@@ -13,12 +13,13 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use gengfu_outbox::Outbox;
+use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::decide::{self, Channels, DecideStatus, Decider, LocalOrder, LocalRequest};
 use crate::errands;
+use crate::evidence::{self, Evidence, Pictures};
 use crate::identity::status::Keeping;
 use crate::identity::{Credentials, IdentityStatus, Keeper, KeeperParts, Own, common_name};
 use crate::link;
@@ -38,10 +40,11 @@ use crate::sensors::plan::{Plan, resolve_what_fits};
 use crate::sensors::{self, SensorStats};
 use crate::settings::{self, Started};
 use crate::setup::{
-    credentials, keeper, link_ports, outbox_options, own_outputs, rules, topics, uplink_config, wiring, worker_config,
+    credentials, keeper, link_ports, outbox_options, own_outputs, picture_policy, rules, topics, uplink_config, wiring,
+    worker_config,
 };
 use crate::uplink::trial::BrokerTrial;
-use crate::uplink::{self, Board, UplinkParts, UplinkStatus};
+use crate::uplink::{self, Board, PictureSource, UplinkParts, UplinkStatus};
 
 /// Link batches waiting for the decider. When it is full the links wait and the nodes keep their events.
 const LINK_BATCHES: usize = 256;
@@ -61,10 +64,10 @@ const CHANGES: usize = 4;
 const ERRANDS: usize = 16;
 /// Pictures wanted. When it is full alarms go out without them.
 const STILLS: usize = 16;
+/// Pictures waiting to be kept or read. When it is full a camera's task or the uplink's loading waits; nobody else does.
+const PICTURE_JOBS: usize = 16;
 /// Figures for metrics are taken this often.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
-/// Pictures past their time are looked for this often.
-const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
 /// Why the gateway has stopped in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +94,8 @@ pub async fn run(
     {
         tracing::error!(%error, "no metrics on {address}: is the port free? ([local] metrics)");
     }
-    let evidence_dir = prepare_folders(&config.gateway.data_dir)?;
+    let evidence = prepare_evidence(&config.gateway.data_dir, clock.now())?;
+    let evidence_dir = config.gateway.data_dir.join("evidence");
     let outbox = Outbox::open(outbox_options(&config)).context("open the outbox")?;
     let (sensors, lacks) = resolve_what_fits(&config.sensors);
     for lack in &lacks {
@@ -107,7 +111,10 @@ pub async fn run(
     let decider =
         Decider::start(identity, rules, wiring(&config), outbox.clone(), board.clone(), clock.now(), clock.quality())?;
     let credentials = credentials(&config, clock.clone());
-    let uplink_config = uplink_config(&config, decider.boot(), credentials.clone())?;
+    let (jobs_in, jobs) = mpsc::channel(PICTURE_JOBS);
+    let pictures = Pictures::new(jobs_in);
+    let mut uplink_config = uplink_config(&config, decider.boot(), credentials.clone())?;
+    uplink_config.pictures = PictureSource::Store(pictures.clone());
 
     let (links_in, links) = mpsc::channel(LINK_BATCHES);
     let (seen_in, seen) = mpsc::channel(CAMERA_OBSERVATIONS);
@@ -126,6 +133,7 @@ pub async fn run(
     let stored = Arc::new(Notify::new());
     let (stop_producers, stop_decider, stop_uplink) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let stop_pictures = CancellationToken::new();
     let restart = CancellationToken::new();
 
     // What must not end: if one does, the gateway stops and is started again by systemd.
@@ -133,7 +141,7 @@ pub async fn run(
     let (link_status, link_inlets) = start_links(&config, &outbox, &mut producers, &links_in, &clock, &stop_producers)?;
     let sensor_status = start_sensors(sensors, &outbox, &mut producers, &links_in, &clock, &stop_producers)?;
     let (camera_status, snapshots) =
-        start_cameras(&config, &evidence_dir, &mut producers, &seen_in, stills, &clock, &stop_producers)?;
+        start_cameras(&config, &pictures, &mut producers, &seen_in, stills, &clock, &stop_producers)?;
     drop((links_in, seen_in));
 
     let channels = Channels {
@@ -153,6 +161,9 @@ pub async fn run(
     };
     let mut decider_thread = start_decider(decider, channels, clock.clone(), stop_decider.clone())?;
 
+    let facts = (outbox.clone(), decide_status.clone());
+    let mut pictures_thread =
+        start_evidence(evidence, jobs, facts, picture_policy(&config), clock.clone(), stop_pictures.clone())?;
     let parts = UplinkParts {
         outbox: outbox.clone(),
         board,
@@ -210,7 +221,7 @@ pub async fn run(
         settings: takes_changes.clone(),
         reload_identity: reload,
     };
-    let mut local = start_local(&config, &evidence_dir, sources, inlets, &stop_uplink)?;
+    let mut local = start_local(&config, sources, inlets, &stop_uplink)?;
     if let Some((keeper, _)) = keeper {
         local.spawn(keeper.run());
     }
@@ -230,6 +241,7 @@ pub async fn run(
         () = restart.cancelled() => None,
         ended = producers.join_next(), if !producers.is_empty() => Some(format!("{ended:?} ended")),
         () = &mut decider_thread => Some("the decider ended".to_owned()),
+        () = &mut pictures_thread => Some("the thread of the pictures ended".to_owned()),
         ended = &mut uplink_task => Some(format!("the uplink ended: {ended:?}")),
         ended = local.join_next() => Some(format!("a local service ended: {ended:?}")),
     };
@@ -245,6 +257,11 @@ pub async fn run(
         let _ = uplink_task.await;
     }
     local.shutdown().await;
+    // Last: whoever is being stopped may still wait for a picture.
+    stop_pictures.cancel();
+    if failed.is_none() {
+        pictures_thread.await;
+    }
     match failed {
         None if restart.is_cancelled() && !shutdown.is_cancelled() => Ok(Ended::Restart),
         None => Ok(Ended::Told),
@@ -280,11 +297,16 @@ fn make_keeper(
     (keeper(config, credentials, parts), status)
 }
 
-fn prepare_folders(data_dir: &Path) -> anyhow::Result<PathBuf> {
-    let evidence_dir = data_dir.join("evidence");
-    std::fs::create_dir_all(&evidence_dir)
-        .with_context(|| format!("create {}; check gateway.data_dir and its permissions", evidence_dir.display()))?;
-    Ok(std::fs::canonicalize(evidence_dir)?)
+/// The pictures, put in order after the last end.
+fn prepare_evidence(data_dir: &Path, now: Timestamp) -> anyhow::Result<Evidence> {
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("create {}; check gateway.data_dir and its permissions", data_dir.display()))?;
+    let evidence = Evidence::open_or_renew(data_dir)?;
+    if let Err(error) = evidence.recover(now) {
+        // Smoke and doors go on; what is left half done is tried again at the next start.
+        tracing::error!(%error, "the pictures of the last run are not put in order");
+    }
+    Ok(evidence)
 }
 
 fn start_links(
@@ -359,7 +381,7 @@ fn start_sensors(
 
 fn start_cameras(
     config: &Config,
-    evidence_dir: &Path,
+    pictures: &Pictures,
     tasks: &mut JoinSet<&'static str>,
     to_decider: &mpsc::Sender<gengfu_alarm::Observation>,
     stills: mpsc::Receiver<gengfu_alarm::output::NeedStill>,
@@ -390,7 +412,7 @@ fn start_cameras(
             camera: camera.name.clone(),
             worker,
             program: cameras::worker_program().context("find this program's own file")?,
-            evidence_dir: evidence_dir.to_owned(),
+            pictures: pictures.clone(),
             memory_max_bytes: config.vision.worker_memory_bytes,
         };
         let outlets = Outlets { seen: to_decider.clone(), status: status_in };
@@ -408,7 +430,7 @@ fn start_cameras(
         }
         "the pictures' route"
     });
-    Ok((statuses, Snapshots { cameras: lenses, evidence_dir: evidence_dir.to_owned(), within: snapshots::WITHIN }))
+    Ok((statuses, Snapshots { cameras: lenses, pictures: pictures.clone(), within: snapshots::WITHIN }))
 }
 
 /// The decider blocks on the disk, so it has a thread; what is returned completes when that thread ends.
@@ -418,12 +440,32 @@ fn start_decider(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> anyhow::Result<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> {
+    start_thread("decider", move || decide::run(decider, channels, clock, stop))
+}
+
+/// Pictures are written and read one after the other, away from everybody's tasks.
+fn start_evidence(
+    evidence: Evidence,
+    jobs: mpsc::Receiver<evidence::keeper::Job>,
+    facts: (Outbox, watch::Receiver<DecideStatus>),
+    policy: evidence::Policy,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> anyhow::Result<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> {
+    start_thread("pictures", move || evidence::keeper::run(evidence, jobs, facts, policy, clock, stop))
+}
+
+/// A thread with a small runtime of its own; what is returned completes when it ends.
+fn start_thread<F: Future<Output = ()>>(
+    name: &str,
+    run: impl FnOnce() -> F + Send + 'static,
+) -> anyhow::Result<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (ended_in, ended) = tokio::sync::oneshot::channel::<()>();
-    std::thread::Builder::new().name("decider".into()).spawn(move || {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         // Dropped when the thread ends, also by a panic.
         let _ended = ended_in;
-        runtime.block_on(decide::run(decider, channels, clock, stop));
+        runtime.block_on(run());
     })?;
     Ok(Box::pin(async move {
         let _ = ended.await;
@@ -453,7 +495,6 @@ fn start_on_site(
 
 fn start_local(
     config: &Config,
-    evidence_dir: &Path,
     sources: Sources,
     inlets: socket::Inlets,
     stop: &CancellationToken,
@@ -468,28 +509,9 @@ fn start_local(
         });
     }
     local.spawn(feed_watchdog(sources.clone(), stop.clone()));
-    local.spawn(end_pictures(
-        evidence_dir.to_owned(),
-        config.vision.evidence_keep,
-        sources.clock.clone(),
-        stop.clone(),
-    ));
     let listener = socket::listen(&config.local.socket)?;
     local.spawn(socket::serve(listener, sources, inlets, stop.clone()));
     Ok(local)
-}
-
-async fn end_pictures(folder: PathBuf, keep: Duration, clock: Arc<dyn Clock>, stop: CancellationToken) {
-    loop {
-        match cameras::retention::sweep(&folder, keep, clock.now()) {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "pictures past their time were removed"),
-            Err(error) => tracing::warn!(%error, "pictures past their time are not removed"),
-        }
-        if tokio::time::timeout(SWEEP_EVERY, stop.cancelled()).await.is_ok() {
-            return;
-        }
-    }
 }
 
 /// Tells systemd's watchdog that we live, as long as the disk finishes its writes: a store whose threads are stuck is cured by a restart only.

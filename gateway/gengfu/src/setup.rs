@@ -27,6 +27,7 @@ use gengfu_vision::zone::Zone as VisionZone;
 use crate::clock::Clock;
 use crate::config::{self, Config, DeviceClass, Lack, Line};
 use crate::decide::{self, DeviceRefresh, Wiring};
+use crate::evidence;
 use crate::identity::slots::Slots;
 use crate::identity::{self, Credentials, Enrolment, Keeper, KeeperParts, Own, Source, TrustedTime};
 use crate::link;
@@ -37,6 +38,8 @@ use crate::uplink::{self, BrokerConfig, Limits, Secret, UplinkConfig};
 /// Names of the box's own outputs among all that can sound or shine; no device may have them.
 const LAMP: &str = "gateway-lamp";
 const SOUNDER: &str = "gateway-sounder";
+/// From a zone's limit to the end of a picture that no alarm names: the rule's own wait, a restart, a batch.
+const CANDIDATE_MORE: Duration = Duration::from_secs(600);
 
 pub(crate) fn outbox_options(config: &Config) -> Options {
     let mut options = Options::new(config.gateway.data_dir.join("outbox"));
@@ -46,6 +49,13 @@ pub(crate) fn outbox_options(config: &Config) -> Options {
         options.bounds = std::mem::take(&mut options.bounds).with(decide::lane_of(*lane), *most);
     }
     options
+}
+
+/// How long pictures stay. A candidate waits as long as a rule may take to decide, and a little more.
+pub(crate) fn picture_policy(config: &Config) -> evidence::Policy {
+    let limits = config.cameras.iter().flat_map(|camera| camera.zones.iter().map(|zone| zone.limit));
+    let candidate = limits.max().unwrap_or_default() + CANDIDATE_MORE;
+    evidence::Policy { keep: config.evidence.keep, candidate, bytes_max: config.evidence.bytes_max }
 }
 
 /// One port for each node that has its own, and one for each bus.

@@ -12,8 +12,8 @@
 //!    inside one message are true even if the wall clock was set in between.
 //! 7. Track numbers are unique within one run of a worker, never reused in it; a new worker starts again at 1.
 
-use std::path::PathBuf;
-
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::CaptureConfig;
@@ -23,7 +23,7 @@ use crate::sandbox::Limits;
 use crate::zone::{Zone, polygon_fault};
 
 /// Version of this protocol; a worker refuses a configuration of another.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Everything a worker needs to know, in one line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -117,7 +117,7 @@ pub enum ParentMessage {
     Shutdown,
 }
 
-/// A wanted still. The file is written beside its final name, synced, renamed, and its folder synced, before it is reported.
+/// A wanted still.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StillRequest {
@@ -128,10 +128,6 @@ pub struct StillRequest {
     pub track: Option<u64>,
     /// What it is for, repeated in the answer: `arrival`, `past_limit`, `overview`, `snapshot`…
     pub reason: String,
-    /// Existing evidence folder.
-    pub folder: PathBuf,
-    /// File name in it, no separators, ending in `.jpg`.
-    pub file: String,
 }
 
 /// Worker → gateway.
@@ -274,14 +270,12 @@ pub struct TrackView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum StillOutcome {
-    /// It lies on disk, synced.
+    /// Here it is. It was never on a disk: the gateway seals it before it writes.
     Taken {
-        /// Where.
-        path: PathBuf,
-        /// SHA-256 of the file, lower-case hexadecimal.
+        /// The picture.
+        jpeg: Jpeg,
+        /// SHA-256 of the picture, lower-case hexadecimal.
         sha256: String,
-        /// Size of the file.
-        bytes: u64,
         /// Pixels.
         width: u32,
         /// Pixels.
@@ -298,6 +292,29 @@ pub enum StillOutcome {
         /// Why, and what to do.
         message: String,
     },
+}
+
+/// A JPEG; base64 (RFC 4648, with padding) on the wire. Prints its size only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Jpeg(pub Vec<u8>);
+
+impl std::fmt::Debug for Jpeg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Jpeg({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for Jpeg {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Jpeg {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        BASE64.decode(text.as_bytes()).map(Self).map_err(serde::de::Error::custom)
+    }
 }
 
 /// Signs of life, once a second.
@@ -340,8 +357,17 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_travels_whole_and_prints_its_size_only() {
+        let jpeg = Jpeg((0..=255).collect());
+        let text = serde_json::to_string(&jpeg).unwrap();
+        assert_eq!(serde_json::from_str::<Jpeg>(&text).unwrap(), jpeg);
+        assert_eq!(format!("{jpeg:?}"), "Jpeg(256 bytes)");
+        assert!(serde_json::from_str::<Jpeg>("\"AA=A\"").is_err());
+    }
+
+    #[test]
     fn an_unknown_key_in_a_request_is_refused() {
-        let text = r#"{"type":"still","request_id":1,"reason":"x","folder":"/e","file":"a.jpg","size":3}"#;
+        let text = r#"{"type":"still","request_id":1,"reason":"x","size":3}"#;
         assert!(serde_json::from_str::<ParentMessage>(text).unwrap_err().to_string().contains("size"));
     }
 }

@@ -3,8 +3,8 @@
 //! Owns the supervision of the workers (start, watch, end, start again) and the translation of their words into observations. A worker that crashes, hangs, lies or
 //! eats memory is ended and reported as the camera's fault; nothing here can make a sensor wait. Scenes that the decider has no room for are shed and counted.
 
-pub mod retention;
 pub mod snapshots;
+mod stills;
 mod translate;
 mod worker;
 
@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::evidence::Pictures;
 use worker::{Ended, Session};
 
 /// First pause before a worker is started again; doubled each time up to [`RESTART_MAX`], forgotten after [`STEADY`].
@@ -44,8 +45,8 @@ pub struct CameraTask {
     pub worker: WorkerConfig,
     /// The program that is the worker: [`worker_program`].
     pub program: PathBuf,
-    /// Folder of the pictures; exists.
-    pub evidence_dir: PathBuf,
+    /// Where its pictures go.
+    pub pictures: Pictures,
     /// A worker whose resident memory grows beyond this is ended.
     pub memory_max_bytes: u64,
 }

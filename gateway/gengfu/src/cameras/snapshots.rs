@@ -5,7 +5,6 @@
 //! within [`WITHIN`] is refused, and removed if it comes all the same. It never takes a place that an alarm's picture needs.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CameraStatus, Shot, Wanted};
 use crate::clock::Clock;
-use crate::evidence::still_path;
+use crate::evidence::Pictures;
 
 /// The contract allows 2 s from the command to its picture (mission, row 12). Two commits and the way to the broker need a share of it: what is not in the
 /// gateway's hands by now is not in time.
@@ -49,13 +48,13 @@ pub struct Lens {
 pub struct Snapshots {
     /// The cameras that could be started.
     pub cameras: BTreeMap<Slug, Lens>,
-    /// Folder of the pictures.
-    pub evidence_dir: PathBuf,
+    /// Where pictures are kept.
+    pub pictures: Pictures,
     /// How long a picture is waited for: [`WITHIN`], but in tests.
     pub within: Duration,
 }
 
-type Taken = (String, Result<EvidenceRef, Text>);
+type Taken = (String, SnapshotCommand, Result<EvidenceRef, Text>);
 
 impl Snapshots {
     /// Takes orders until `stop`; each gets its last word on `answers`, which leads to the decider.
@@ -68,7 +67,7 @@ impl Snapshots {
     ) {
         let mut under_way: FuturesUnordered<BoxFuture<'static, Taken>> = FuturesUnordered::new();
         loop {
-            let (cmd_id, result) = tokio::select! {
+            let (cmd_id, order, result) = tokio::select! {
                 () = stop.cancelled() => return,
                 Some(taken) = under_way.next(), if !under_way.is_empty() => taken,
                 order = orders.recv() => {
@@ -78,10 +77,13 @@ impl Snapshots {
                             under_way.push(Box::pin(taking));
                             continue;
                         }
-                        Err(why) => (cmd_id, Err(why)),
+                        Err(why) => (cmd_id, order, Err(why)),
                     }
                 }
             };
+            if result.is_ok() {
+                self.pictures.taken(&cmd_id, &order.operator, order.camera.as_str()).await;
+            }
             // The decider is gone only at shutdown.
             let _ = answers.send(last_word(cmd_id, result, clock.as_ref())).await;
         }
@@ -109,17 +111,17 @@ impl Snapshots {
             return Err(busy());
         }
         // Of an order that was given before a restart, and not answered.
-        discard(&self.evidence_dir, cmd_id);
+        self.pictures.discard(cmd_id);
         let (answer, taken) = oneshot::channel();
         lens.wanted.try_send(Wanted::Shot(Shot { cmd_id: cmd_id.to_owned(), answer })).map_err(|_| busy())?;
-        let (cmd_id, within) = (cmd_id.to_owned(), self.within);
+        let (cmd_id, order, within) = (cmd_id.to_owned(), order.clone(), self.within);
         Ok(async move {
             let result = match tokio::time::timeout(within, taken).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => Err(no_picture("the camera is being stopped")),
                 Err(_) => Err(not_in_time(within)),
             };
-            (cmd_id, result)
+            (cmd_id, order, result)
         })
     }
 }
@@ -135,23 +137,6 @@ fn last_word(cmd_id: String, result: Result<EvidenceRef, Text>, clock: &dyn Cloc
             tracing::warn!(cmd = %cmd_id, why = %why.en, "no snapshot");
             Reply::new(cmd_id, Outcome::Refused, Some(why), clock.now())
         }
-    }
-}
-
-/// Name of a snapshot's file. A command id has only letters, digits, hyphens and underscores.
-pub(super) fn file_name(cmd_id: &str) -> String {
-    format!("{cmd_id}-{N}.jpg")
-}
-
-/// Removes a snapshot that nobody was told of.
-pub(super) fn discard(evidence_dir: &Path, cmd_id: &str) {
-    let path = still_path(evidence_dir, cmd_id, N);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            // The end of its time removes it.
-            tracing::warn!(path = %path.display(), %error, "a snapshot that nobody was told of stays for now");
-        }
-        _ => {}
     }
 }
 
@@ -203,6 +188,7 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
+    use crate::evidence::keeper::Job;
 
     fn slug(name: &str) -> Slug {
         Slug::new(name).unwrap()
@@ -229,25 +215,24 @@ mod tests {
         answers: mpsc::Receiver<Reply>,
         camera: mpsc::Receiver<Wanted>,
         status: watch::Sender<CameraStatus>,
-        _dir: tempfile::TempDir,
+        jobs: mpsc::Receiver<Job>,
     }
 
     /// Nothing waits that long in a test that does not ask for it.
     const LONG: Duration = Duration::from_secs(600);
 
     fn rig(is_allowed: bool, within: Duration) -> Rig {
-        let dir = tempfile::tempdir().unwrap();
+        let (jobs_in, jobs) = mpsc::channel(16);
         let (wanted, camera) = mpsc::channel(16);
         let mut streaming = CameraStatus::starting(slug("cam-1"), "rtsp://x".into(), Timestamp::UNIX_EPOCH);
         streaming.state = "streaming".into();
         let (status, shown) = watch::channel(streaming);
         let lens = Lens { wanted, status: shown, is_allowed };
-        let snapshots =
-            Snapshots { cameras: [(slug("cam-1"), lens)].into(), evidence_dir: dir.path().to_owned(), within };
+        let snapshots = Snapshots { cameras: [(slug("cam-1"), lens)].into(), pictures: Pictures::new(jobs_in), within };
         let (orders, taken) = mpsc::channel(16);
         let (answers_in, answers) = mpsc::channel(16);
         tokio::spawn(snapshots.run(taken, answers_in, Arc::new(SystemClock), CancellationToken::new()));
-        Rig { orders, answers, camera, status, _dir: dir }
+        Rig { orders, answers, camera, status, jobs }
     }
 
     impl Rig {
@@ -318,12 +303,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_an_unanswered_order_left_before_a_restart_is_removed() {
+    async fn what_an_unanswered_order_left_before_a_restart_is_ended_first_and_a_look_is_logged() {
         let mut rig = rig(true, LONG);
-        let left = rig._dir.path().join(file_name("c1"));
-        std::fs::write(&left, b"left").unwrap();
         rig.order("c1", "cam-1").await;
-        rig.shot().await;
-        assert!(!left.exists());
+        let shot = rig.shot().await;
+        assert!(matches!(rig.jobs.recv().await, Some(Job::Discard(id)) if id == "c1"));
+        shot.answer.send(Ok(picture())).unwrap();
+        assert_eq!(rig.answers.recv().await.unwrap().outcome, Outcome::Done);
+        let Some(Job::Taken { cmd_id, operator, camera }) = rig.jobs.recv().await else { panic!("it is not logged") };
+        assert_eq!((cmd_id.as_str(), operator.as_str(), camera.as_str()), ("c1", "op", "cam-1"));
     }
 }

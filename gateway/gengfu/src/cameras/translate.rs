@@ -1,10 +1,10 @@
 //! From a worker's words to observations. Pure.
 
 use gengfu_alarm::observation::{Camera, Observation, Scene, Track, TrackKind, What};
-use gengfu_contract::event::{ClockQuality, EvidenceRef};
+use gengfu_contract::event::ClockQuality;
 use gengfu_contract::slug::Slug;
 use gengfu_vision::detect::Kind;
-use gengfu_vision::protocol::{CameraState, StillOutcome, TrackView, TracksMessage};
+use gengfu_vision::protocol::{CameraState, TrackView, TracksMessage};
 use jiff::Timestamp;
 
 pub(super) fn observation(camera: &Slug, at: Timestamp, clock: ClockQuality, what: What) -> Observation {
@@ -74,20 +74,5 @@ pub(super) fn state(state: &CameraState) -> (String, &'static str, Option<Camera
             let text = "too dark to see anything".to_owned();
             (text.clone(), "check for a cover on the lens and for lighting", fault("dark", text))
         }
-    }
-}
-
-/// The picture somebody waits for, or why there is none.
-pub(super) fn still(n: u32, caption: &str, outcome: &StillOutcome, now: Timestamp) -> Result<EvidenceRef, String> {
-    match outcome {
-        StillOutcome::Taken { sha256, bytes, taken_at_ms, .. } => Ok(EvidenceRef {
-            n,
-            sha256: sha256.clone(),
-            bytes: *bytes,
-            media_type: "image/jpeg".to_owned(),
-            taken_at: time(*taken_at_ms, now),
-            caption: caption.to_owned(),
-        }),
-        StillOutcome::Failed { message } => Err(message.clone()),
     }
 }

@@ -19,6 +19,7 @@ use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, FramedWrite, LinesCodec};
 use tokio_util::sync::CancellationToken;
 
+use super::stills::{self, Whose};
 use super::{CameraTask, Outlets, Shot, Wanted, snapshots, translate};
 use crate::clock::Clock;
 
@@ -98,10 +99,11 @@ impl<'a> Session<'a> {
                 () = shutdown.cancelled() => return self.say_goodbye().await,
                 line = self.from_worker.next() => match line {
                     Some(Ok(line)) => {
-                        deadline = tokio::time::Instant::now() + SILENCE;
                         if let Err(reason) = self.heard(&line).await {
                             return self.end(&reason).await;
                         }
+                        // A disk that was slow to take a picture is not the worker's silence.
+                        deadline = tokio::time::Instant::now() + SILENCE;
                     }
                     Some(Err(error)) => return self.end(&format!("the camera worker does not speak the protocol: {error}")).await,
                     None => return self.end("the camera worker ended").await,
@@ -121,18 +123,15 @@ impl<'a> Session<'a> {
     }
 
     async fn ask(&mut self, wanted: Wanted) -> std::io::Result<()> {
-        let (track, reason, file) = match &wanted {
-            Wanted::Alarm(need) => {
-                (Some(need.track), need.caption.clone(), format!("{}-{}.jpg", need.alarm_id, need.n))
-            }
+        let (track, reason) = match &wanted {
+            Wanted::Alarm(need) => (Some(need.track), need.caption.clone()),
             // It waited for a worker longer than its asker does.
             Wanted::Shot(shot) if shot.answer.is_closed() => return Ok(()),
-            Wanted::Shot(shot) => (None, snapshots::CAPTION.to_owned(), snapshots::file_name(&shot.cmd_id)),
+            Wanted::Shot(_) => (None, snapshots::CAPTION.to_owned()),
         };
         let request_id = self.next_request;
         self.next_request += 1;
-        let folder = self.task.evidence_dir.clone();
-        let request = StillRequest { request_id, track, reason, folder, file };
+        let request = StillRequest { request_id, track, reason };
         self.wanted.insert(request_id, wanted);
         let told = tokio::time::timeout(SILENCE, self.tell(&ParentMessage::Still(request))).await;
         told.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
@@ -174,7 +173,7 @@ impl<'a> Session<'a> {
                     s.tracks = tracks.tracks.len();
                 });
             }
-            WorkerMessage::Still { request_id, outcome, .. } => self.still(request_id, &outcome, now).await,
+            WorkerMessage::Still { request_id, outcome, .. } => self.still(request_id, outcome, now).await,
             WorkerMessage::Heartbeat(beat) => {
                 let shed = beat.shed + self.scenes_shed;
                 self.outlets.status.send_modify(|s| {
@@ -191,21 +190,24 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    async fn still(&mut self, request_id: u64, outcome: &StillOutcome, now: jiff::Timestamp) {
+    async fn still(&mut self, request_id: u64, outcome: StillOutcome, now: jiff::Timestamp) {
+        let (pictures, camera) = (&self.task.pictures, &self.task.camera);
         match self.wanted.remove(&request_id) {
             Some(Wanted::Alarm(need)) => {
-                let result = translate::still(need.n, &need.caption, outcome, now);
+                let whose = Whose { id: &need.alarm_id, n: need.n, caption: &need.caption };
+                let result = stills::keep(pictures, camera, whose, outcome, now).await;
                 if let Err(message) = &result {
-                    tracing::warn!(camera = %self.task.camera, alarm = %need.alarm_id, "no picture: {message}");
+                    tracing::warn!(%camera, alarm = %need.alarm_id, "no picture: {message}");
                 }
                 self.see(now, What::Still { alarm_id: need.alarm_id, result }).await;
             }
+            Some(Wanted::Shot(Shot { answer, .. })) if answer.is_closed() => {}
             Some(Wanted::Shot(Shot { cmd_id, answer })) => {
-                let result = translate::still(snapshots::N, snapshots::CAPTION, outcome, now);
-                let result = result.map_err(|why| snapshots::no_picture(&why));
-                if let Err(Ok(_)) = answer.send(result) {
-                    tracing::warn!(camera = %self.task.camera, cmd = %cmd_id, "a snapshot came too late; removed");
-                    snapshots::discard(&self.task.evidence_dir, &cmd_id);
+                let whose = Whose { id: &cmd_id, n: snapshots::N, caption: snapshots::CAPTION };
+                let result = stills::keep(pictures, camera, whose, outcome, now).await;
+                if let Err(Ok(_)) = answer.send(result.map_err(|why| snapshots::no_picture(&why))) {
+                    tracing::warn!(%camera, cmd = %cmd_id, "a snapshot came too late; removed");
+                    pictures.discard(&cmd_id);
                 }
             }
             None => {}

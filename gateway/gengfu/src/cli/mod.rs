@@ -8,6 +8,7 @@ mod config;
 mod desk;
 mod drill;
 mod enrol;
+mod evidence;
 mod export;
 mod firmware;
 mod identity;
@@ -52,6 +53,8 @@ enum Command {
     Export(export::Args),
     /// Check offline that an exported journal is whole; name what was removed, changed, reordered or repeated.
     Verify(verify::Args),
+    /// The pictures on the box: list, show, shred, and who looked.
+    Evidence(evidence::Args),
     /// Silence the sounders on site while somebody is there.
     Silence(silence::Args),
     /// Take a device out of service, test it, give it back.
@@ -121,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Trace(args) => ("ask the gateway", trace::trace(&args)),
         Command::Export(args) => ("export the journal", export::export(&args)),
         Command::Verify(args) => ("verify the export", verify::verify(&args)),
+        Command::Evidence(args) => ("work on the pictures", evidence::evidence(&args)),
         Command::Silence(args) => ("silence the sounders", silence::silence(&args)),
         Command::Service(args) => ("order the gateway", service::service(&args)),
         Command::Drill(args) => ("ask the gateway", drill::drill(&args)),

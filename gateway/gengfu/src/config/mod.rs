@@ -51,6 +51,8 @@ pub struct Config {
     pub local: Local,
     /// Detector and its library.
     pub vision: Vision,
+    /// `[evidence]`.
+    pub evidence: EvidenceLimits,
     /// What all homes with care rules share.
     pub care: CareDefaults,
     /// Public keys whose signature on a node's firmware is trusted.
@@ -203,8 +205,15 @@ pub struct Vision {
     pub worker_memory_bytes: u64,
     /// A camera's fault must last this long before it is a trouble.
     pub fault_hold: Duration,
-    /// Pictures stay on the box this long, at most 30 days.
-    pub evidence_keep: Duration,
+}
+
+/// `[evidence]`.
+#[derive(Debug, Clone)]
+pub struct EvidenceLimits {
+    /// Pictures stay on the box this long after their alarm is over, at most 30 days.
+    pub keep: Duration,
+    /// All of them together.
+    pub bytes_max: u64,
 }
 
 /// `[[bus]]`.

@@ -15,7 +15,9 @@ use crate::sensors;
 use crate::uplink::{Address, SwitchPolicy};
 
 use super::reader::{Fault, Faults, Section};
-use super::{Bus, Camera, Config, Enrol, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision};
+use super::{
+    Bus, Camera, Config, Enrol, EvidenceLimits, Gateway, Local, Node, OutboxLimits, Protocol, Tls, Uplink, Vision,
+};
 use super::{cameras, care, changes, names, nodes, outputs, people};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -48,6 +50,8 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
     let data_dir = gateway.as_ref().map_or_else(|| base.to_owned(), |g| g.data_dir.clone());
     let section = root.section(f, "local");
     let local = local(f, section, base, &data_dir);
+    let section = root.section(f, "evidence");
+    let evidence = evidence(f, section);
     let section = root.section(f, "vision");
     let vision = vision(f, section, base, &data_dir);
     let place = gateway.as_ref().map(|g| g.location.clone()).unwrap_or_default();
@@ -80,6 +84,7 @@ pub(super) fn config(text: &str, base: &Path) -> Result<Config, Vec<Fault>> {
             outbox,
             local,
             vision,
+            evidence,
             care,
             firmware_keys,
             changes,
@@ -304,7 +309,6 @@ fn vision(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path
         threads: 1,
         worker_memory_bytes: 1 << 30,
         fault_hold: 10 * SECOND,
-        evidence_keep: 7 * DAY,
     };
     if let Some(mut s) = section {
         vision.manifest = path(f, &mut s, "manifest", base).unwrap_or(vision.manifest);
@@ -316,10 +320,21 @@ fn vision(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path
             vision.worker_memory_bytes = mib.unsigned_abs() << 20;
         }
         vision.fault_hold = s.duration(f, "fault_hold", Duration::ZERO..=DAY).unwrap_or(vision.fault_hold);
-        vision.evidence_keep = s.duration(f, "evidence_keep", 3600 * SECOND..=30 * DAY).unwrap_or(vision.evidence_keep);
         s.finish(f);
     }
     vision
+}
+
+fn evidence(f: &mut Faults, section: Option<Section>) -> EvidenceLimits {
+    let mut limits = EvidenceLimits { keep: 7 * DAY, bytes_max: 512 << 20 };
+    if let Some(mut s) = section {
+        limits.keep = s.duration(f, "keep", 3600 * SECOND..=30 * DAY).unwrap_or(limits.keep);
+        if let Some(mib) = s.integer(f, "mib_max", 16..=1 << 20) {
+            limits.bytes_max = mib.unsigned_abs() << 20;
+        }
+        s.finish(f);
+    }
+    limits
 }
 
 /// `location = { division = "440402", text = "…" }`; what is not said is inherited.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::backoff::between;
+use crate::evidence::keeper::Unanswered;
+use crate::evidence::{Pictures, VaultError};
 
 /// Body of an outbox item in the evidence lane, as JSON: where a picture lies and what it must hash to. The picture itself stays
 /// out of the store.
@@ -44,11 +46,22 @@ impl EvidenceItem {
         serde_json::from_slice(bytes).map_err(EvidenceFault::Item)
     }
 
-    /// Reads the picture and checks that it is the one the event speaks of.
+    /// Reads the picture and checks that it is the one the event speaks of. In memory it is plain; nowhere else.
     ///
     /// # Errors
     /// [`EvidenceFault`]: it cannot be sent, now or later.
-    pub async fn load(&self) -> Result<Vec<u8>, EvidenceFault> {
+    pub async fn load(&self, from: &PictureSource) -> Result<Vec<u8>, EvidenceFault> {
+        let PictureSource::Store(pictures) = from else { return self.load_file().await };
+        match pictures.send(&self.alarm_id, self.n, &self.sha256).await {
+            Ok(Some(picture)) => Ok(picture),
+            Ok(None) => Err(EvidenceFault::Changed { path: self.path.clone() }),
+            Err(Unanswered::Vault(fault)) => Err(EvidenceFault::Sealed(fault)),
+            // No answer is no verdict on the picture: it is sent after the next start.
+            Err(Unanswered::Stopping) => std::future::pending().await,
+        }
+    }
+
+    async fn load_file(&self) -> Result<Vec<u8>, EvidenceFault> {
         let unreadable = |source| EvidenceFault::Unreadable { path: self.path.clone(), source };
         let size = tokio::fs::metadata(&self.path).await.map_err(unreadable)?.len();
         // Before reading: a changed file could be of any size.
@@ -61,6 +74,16 @@ impl EvidenceItem {
         }
         Ok(picture)
     }
+}
+
+/// Where pictures are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PictureSource {
+    /// Plain files at [`EvidenceItem::path`]: for simulated gateways that measure a broker, and tests.
+    #[default]
+    Files,
+    /// The sealed store of this gateway.
+    Store(Pictures),
 }
 
 /// Why a picture is not sent.
@@ -77,6 +100,9 @@ pub enum EvidenceFault {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// It is gone from the store, or does not open there.
+    #[error(transparent)]
+    Sealed(VaultError),
     /// The file's bytes are not those of the event.
     #[error("picture {path} was changed after it was taken; it is not sent. Check who writes to the evidence folder")]
     Changed {
@@ -171,13 +197,13 @@ mod tests {
         let sha256 = hex::encode(Sha256::digest(b"picture"));
         let item = EvidenceItem { alarm_id: "A".into(), n: 1, sha256, path: path.clone(), bytes: 7 };
         let parsed = EvidenceItem::parse(&serde_json::to_vec(&item).unwrap()).unwrap();
-        assert_eq!(parsed.load().await.unwrap(), b"picture");
+        assert_eq!(parsed.load(&PictureSource::Files).await.unwrap(), b"picture");
         std::fs::write(&path, b"pictura").unwrap();
-        assert!(matches!(item.load().await, Err(EvidenceFault::Changed { .. })));
+        assert!(matches!(item.load(&PictureSource::Files).await, Err(EvidenceFault::Changed { .. })));
         std::fs::write(&path, b"longer than it was").unwrap();
-        assert!(matches!(item.load().await, Err(EvidenceFault::Changed { .. })));
+        assert!(matches!(item.load(&PictureSource::Files).await, Err(EvidenceFault::Changed { .. })));
         std::fs::remove_file(&path).unwrap();
-        let gone = item.load().await.unwrap_err().to_string();
+        let gone = item.load(&PictureSource::Files).await.unwrap_err().to_string();
         assert!(gone.contains("1.jpg"), "{gone}");
         assert!(matches!(EvidenceItem::parse(b"{}"), Err(EvidenceFault::Item(_))));
     }

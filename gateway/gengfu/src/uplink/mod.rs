@@ -70,7 +70,7 @@ pub use advice::Cause;
 pub use board::Board;
 pub use brokers::{Address, Policy as SwitchPolicy};
 pub use commands::CommandRequest;
-pub use copies::EvidenceItem;
+pub use copies::{EvidenceItem, PictureSource};
 pub use delivery::Limits;
 pub use mqtt::run;
 pub use options::{BrokerConfig, OpenError, Secret};
@@ -102,6 +102,8 @@ pub struct UplinkConfig {
     pub switch: SwitchPolicy,
     /// Largest packet the broker takes, bytes, where it does not say so itself (MQTT 3.1.1); absent: 16 MiB.
     pub packet_bytes_max: Option<u32>,
+    /// Where pictures are read.
+    pub pictures: PictureSource,
     /// Who we are.
     pub identity: Identity,
     /// Window and times of delivery.
@@ -126,6 +128,7 @@ impl UplinkConfig {
             other_brokers: Vec::new(),
             switch: SwitchPolicy::default(),
             packet_bytes_max: None,
+            pictures: PictureSource::default(),
             identity,
             limits: Limits::default(),
             puback_timeout: Duration::from_secs(10),

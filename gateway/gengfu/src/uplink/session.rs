@@ -462,8 +462,9 @@ impl Session {
             Body::Event(payload) => self.publish_bytes(pump, key, topic, payload, "application/cloudevents+json", now),
             Body::Evidence(item) => {
                 // Delivery gives one picture at a time.
+                let from = pump.config.pictures.clone();
                 self.loading = Some(Box::pin(async move {
-                    let picture = item.load().await;
+                    let picture = item.load(&from).await;
                     (Publication { key, id, topic, body: Body::Evidence(item) }, picture)
                 }));
                 Ok(())

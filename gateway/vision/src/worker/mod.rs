@@ -2,7 +2,6 @@
 //! the state told to the gateway; refuses to outlive its input: when the gateway goes, the worker goes.
 
 mod capture;
-mod evidence;
 mod mailbox;
 
 use std::io::{BufRead, Read as _, Write};
@@ -13,7 +12,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::health::{Health, HealthConfig, Trouble};
 use crate::pipeline::{FrameResult, Pipeline};
 use crate::protocol::{
-    CameraState, ErrorKind, Heartbeat, ParentMessage, StillOutcome, StillRequest, VERSION, WorkerConfig, WorkerMessage,
+    CameraState, ErrorKind, Heartbeat, Jpeg, ParentMessage, StillOutcome, StillRequest, VERSION, WorkerConfig,
+    WorkerMessage,
 };
 use crate::sandbox;
 use crate::source::Watchdog;
@@ -334,11 +334,9 @@ impl<'a, W: Write> Analysis<'a, W> {
         let taken_at_ms = newest.moment.at_ms;
         let (still, track_found) =
             self.pipeline.still(&newest.frame, taken_at_ms, request.track).map_err(|e| e.to_string())?;
-        let path = evidence::save(&request.folder, &request.file, &still.jpeg).map_err(|e| e.to_string())?;
         Ok(StillOutcome::Taken {
-            path,
+            jpeg: Jpeg(still.jpeg),
             sha256: still.sha256,
-            bytes: still.jpeg.len() as u64,
             width: still.width,
             height: still.height,
             taken_at_ms,

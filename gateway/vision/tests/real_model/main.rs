@@ -26,7 +26,7 @@ fn main() {
         ("a_damaged_clip_gives_pictures_or_an_error_but_no_panic", clips::damaged),
         ("a_model_that_is_not_the_manifest_s_is_refused", clips::wrong_model),
         ("a_worker_gives_the_same_tracks_for_the_same_clip", workers::deterministic),
-        ("a_worker_answers_stills_durably_and_in_time", workers::stills),
+        ("a_worker_answers_stills_through_memory_and_in_time", workers::stills),
         ("a_worker_fed_garbage_reports_it_and_lives", workers::garbage),
         ("a_worker_without_library_or_with_a_bad_configuration_says_so_and_exits_2", workers::fatal),
         ("a_worker_whose_parent_goes_away_goes_too", workers::orphan),

@@ -143,15 +143,9 @@ impl Worker {
         stdin.flush().unwrap();
     }
 
-    pub fn ask_still(&mut self, track: Option<u64>, folder: &Path, file: &str) -> u64 {
+    pub fn ask_still(&mut self, track: Option<u64>) -> u64 {
         self.requests += 1;
-        let request = StillRequest {
-            request_id: self.requests,
-            track,
-            reason: "overview".into(),
-            folder: folder.into(),
-            file: file.into(),
-        };
+        let request = StillRequest { request_id: self.requests, track, reason: "overview".into() };
         self.tell(&ParentMessage::Still(request));
         self.requests
     }

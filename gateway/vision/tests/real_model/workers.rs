@@ -53,30 +53,23 @@ pub fn stills() -> Result<(), Skip> {
         WorkerMessage::Tracks(t) => t.tracks.iter().find(|t| t.kind.as_str() == "truck").map(|t| t.id),
         _ => None,
     });
-    let request = worker.ask_still(Some(van), folder.path(), "overview-1.jpg");
+    let request = worker.ask_still(Some(van));
     let begun = Stopwatch::start();
     let outcome = worker.until(|m| match m {
         WorkerMessage::Still { request_id, outcome, .. } if request_id == request => Some(outcome),
         _ => None,
     });
     println!("answered in {} µs", begun.us());
-    let StillOutcome::Taken { path, sha256, bytes, people_blurred, track_found, .. } = outcome else {
+    let StillOutcome::Taken { jpeg, sha256, width, height, people_blurred, track_found, .. } = outcome else {
         panic!("{outcome:?}")
     };
-    let file = std::fs::read(&path).unwrap();
+    let path = folder.path().join("judged.jpg");
+    std::fs::write(&path, &jpeg.0).unwrap();
     let hash = std::process::Command::new("sha256sum").arg(&path).output().unwrap().stdout;
     assert!(String::from_utf8(hash).unwrap().starts_with(&sha256));
-    assert_eq!(file.len() as u64, bytes);
+    let picture = image::load_from_memory_with_format(&jpeg.0, image::ImageFormat::Jpeg).unwrap();
+    assert_eq!((picture.width(), picture.height()), (width, height));
     assert!(people_blurred >= 1 && track_found);
-    let bad = worker.ask_still(None, folder.path(), "../escape.jpg");
-    let again = worker.ask_still(None, folder.path(), "overview-1.jpg");
-    for wanted in [bad, again] {
-        let outcome = worker.until(|m| match m {
-            WorkerMessage::Still { request_id, outcome, .. } if request_id == wanted => Some(outcome),
-            _ => None,
-        });
-        assert!(matches!(outcome, StillOutcome::Failed { .. }), "{outcome:?}");
-    }
     worker.tell(&ParentMessage::Shutdown);
     worker.rest();
     assert_eq!(worker.wait().code(), Some(0));
@@ -96,7 +89,7 @@ pub fn garbage() -> Result<(), Skip> {
         matches!(kind, ErrorKind::Open | ErrorKind::Corrupt | ErrorKind::NoVideo) && !fatal && retry_in_ms.is_some(),
         "{message}"
     );
-    let request = worker.ask_still(None, folder.path(), "none.jpg");
+    let request = worker.ask_still(None);
     let answered = worker.until(|m| match m {
         WorkerMessage::Still { request_id, outcome, .. } if request_id == request => Some(outcome),
         _ => None,
