@@ -160,6 +160,8 @@ struct Judged {
     dones: Vec<oneshot::Sender<Result<(), String>>>,
     stills: Vec<NeedStill>,
     replies: Vec<Reply>,
+    /// Answers that hold whatever becomes of this batch.
+    standing: Vec<Reply>,
     orders: Vec<(String, Order)>,
     errands: Vec<(String, Errand)>,
     locals: Vec<(oneshot::Sender<LocalAnswer>, LocalAnswer)>,
@@ -524,8 +526,8 @@ impl Decider {
         self.drill.committed();
         self.show_devices();
         let wanted = self.on_site.wanted().to_vec();
-        let Judged { stills, replies, orders, errands, .. } = judged;
-        Effects { stills, replies, orders, errands, wanted }
+        let Judged { stills, replies, standing, orders, errands, .. } = judged;
+        Effects { stills, replies: standing.into_iter().chain(replies).collect(), orders, errands, wanted }
     }
 
     /// The disk refused: what the engine decided never happened.
@@ -544,8 +546,8 @@ impl Decider {
         for (answer, _) in judged.locals {
             let _ = answer.send(Err(not_stored_text(&error.to_string())));
         }
-        let replies =
-            judged.replies.into_iter().map(|reply| not_stored(reply.cmd_id, &error.to_string(), now)).collect();
+        let lost = judged.replies.into_iter().map(|reply| not_stored(reply.cmd_id, &error.to_string(), now));
+        let replies = judged.standing.into_iter().chain(lost).collect();
         self.on_site.fall_back();
         Effects { replies, wanted: self.on_site.wanted().to_vec(), ..Effects::default() }
     }
@@ -554,9 +556,12 @@ impl Decider {
         if self.recover_due.is_some_and(|due| now < due) {
             return false;
         }
+        let before = self.open_alarms();
         let recovered = self.outbox.recover().map_err(StartError::from).and_then(|()| self.take_back());
+        let recovered = recovered.and_then(|()| Ok(self.on_site.take_back(&self.outbox)?));
         match recovered {
             Ok(()) => {
+                self.show_what_was_kept(&before);
                 tracing::warn!("the outbox takes events again");
                 self.recover_due = None;
                 true
@@ -566,6 +571,20 @@ impl Decider {
                 self.recover_due = Some(now + SignedDuration::from_secs(1));
                 false
             }
+        }
+    }
+
+    /// A batch that failed may be found whole on the disk: what it did to alarms stands on the board too.
+    fn show_what_was_kept(&mut self, before: &[AlarmData]) {
+        let open = self.open_alarms();
+        for alarm in before.iter().filter(|alarm| open.iter().all(|it| it.alarm_id != alarm.alarm_id)) {
+            self.sequences.remove(&alarm.alarm_id);
+            self.board.set(&self.topics.alarm(&alarm.alarm_id), None);
+        }
+        for alarm in open.into_iter().filter(|alarm| !before.contains(alarm)) {
+            let (topic, sequence) = (self.topics.alarm(&alarm.alarm_id), self.outbox.head().sequence);
+            self.sequences.insert(alarm.alarm_id.clone(), sequence);
+            self.board.set(&topic, to_json(&AlarmSnapshot { sequence, alarm }));
         }
     }
 
