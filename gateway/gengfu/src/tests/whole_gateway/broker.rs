@@ -101,8 +101,6 @@ pub struct Net {
     pub receipts_told: BTreeSet<String>,
     /// Publications the gateway made, not yet looked at: connection, topic, payload.
     pub published: Vec<(usize, String, Vec<u8>)>,
-    /// Connections that ended, not yet looked at.
-    pub ended: Vec<usize>,
     conns: Vec<Conn>,
     agenda: BTreeMap<(u64, u64), Due>,
     turn: u64,
@@ -118,7 +116,6 @@ impl Net {
             faults: NetFaults::default(),
             receipts_told: BTreeSet::new(),
             published: vec![],
-            ended: vec![],
             conns: vec![],
             agenda: BTreeMap::new(),
             turn: 0,
@@ -130,12 +127,6 @@ impl Net {
 
     pub fn due_us(&self) -> u64 {
         self.agenda.first_key_value().map_or(u64::MAX, |((at, _), _)| *at)
-    }
-
-    /// Nothing is on its way to anybody.
-    pub fn is_at_rest(&self) -> bool {
-        let rests = |broker: &Broker| broker.for_centre.is_empty() && broker.for_gateway.is_empty();
-        self.agenda.is_empty() && self.brokers.iter().all(rests)
     }
 
     /// The broker on which the gateway is now.
@@ -207,7 +198,14 @@ impl Net {
                     at.next_id = packet_id % PACKET_IDS + 1;
                     at.in_use.insert(packet_id);
                     at.line.wire().signals.push_back(Signal::Published(packet_id));
-                    note(|| format!("gateway → {} {} ({} bytes)", HOSTS[self.conns[conn].broker], message.topic, message.payload.len()));
+                    note(|| {
+                        format!(
+                            "gateway → {} {} ({} bytes)",
+                            HOSTS[self.conns[conn].broker],
+                            message.topic,
+                            message.payload.len()
+                        )
+                    });
                     if message.topic.ends_with("/status") && message.payload.windows(9).any(|w| w == b"\"offline\"") {
                         self.plan(now_us + GOODBYE_US, Due::GivenUp { conn });
                     }
@@ -224,7 +222,6 @@ impl Net {
                 Handed::Disconnect => {
                     self.conns[conn].line.wire().signals.push_back(Signal::Disconnected);
                     self.conns[conn].is_over = true;
-                    self.ended.push(conn);
                 }
             }
         }
@@ -294,7 +291,8 @@ impl Net {
 
     fn tell(&mut self, random: &mut StdRng, now_us: u64, conn: usize, signal: Signal) {
         let at = &mut self.conns[conn];
-        let at_us = (now_us + latency(random, self.faults)).max(at.down_last_us).max(self.brokers[at.broker].stalled_until_us);
+        let at_us =
+            (now_us + latency(random, self.faults)).max(at.down_last_us).max(self.brokers[at.broker].stalled_until_us);
         at.down_last_us = at_us;
         self.plan(at_us, Due::ToGateway { conn, signal });
     }
@@ -552,7 +550,6 @@ impl Net {
             return;
         }
         at.is_over = true;
-        self.ended.push(conn);
         let (broker, will) = (at.broker, at.line.wire().will.clone());
         if at.is_up
             && let Some(will) = will

@@ -179,7 +179,9 @@ impl Centre {
         let id = format!("c{}", self.count);
         let Some((verb, body)) = self.order(random, at, &id, doors, nodes) else { return };
         note(|| format!("the centre orders {verb} {id}: {}", String::from_utf8_lossy(&body)));
-        let expires_at = serde_json::from_slice::<serde_json::Value>(&body).unwrap()["expires_at"].as_str().map(|at| at.parse().unwrap());
+        let expires_at = serde_json::from_slice::<serde_json::Value>(&body).unwrap()["expires_at"]
+            .as_str()
+            .map(|at| at.parse().unwrap());
         let topic = self.topics.command(verb, &id);
         for _ in 0..if random.random_ratio(1, 10) { 2 } else { 1 } {
             let at_us = now_us + random.random_range(0..2_000_000);
@@ -203,16 +205,18 @@ impl Centre {
             2 => Some(at + SignedDuration::from_mins(30)),
             _ => None,
         };
-        let open: Vec<(String, AlarmKind, Condition, Option<(String, CaseStage)>)> = (self.model.open_alarms().into_iter())
-            .map(|(_, view)| {
-                let case = view.alarm.case.as_ref().map(|case| (case.case_id.clone(), case.stage));
-                (view.alarm.alarm_id.clone(), view.alarm.kind, view.alarm.condition, case)
-            })
-            .collect();
+        let open: Vec<(String, AlarmKind, Condition, Option<(String, CaseStage)>)> =
+            (self.model.open_alarms().into_iter())
+                .map(|(_, view)| {
+                    let case = view.alarm.case.as_ref().map(|case| (case.case_id.clone(), case.stage));
+                    (view.alarm.alarm_id.clone(), view.alarm.kind, view.alarm.condition, case)
+                })
+                .collect();
         let what = random.random_range(0..20);
         if what < 14 {
             let (alarm_id, _, condition, case) = open.choose(random)?.clone();
-            let plain = AlarmCommand { alarm_id: alarm_id.clone(), operator: operator.clone(), issued_at: at, expires_at };
+            let plain =
+                AlarmCommand { alarm_id: alarm_id.clone(), operator: operator.clone(), issued_at: at, expires_at };
             let may_reset = matches!(condition, Condition::ClearedUnack | Condition::ClearedLatched);
             return Some(match what {
                 0..6 => ("ack", body(&plain)),
@@ -223,10 +227,24 @@ impl Centre {
                     let fits = |stage: &&CaseStage| stage.may_follow(before);
                     // Mostly the next stage, at times any.
                     let next: Vec<&CaseStage> = CaseStage::ALL.iter().filter(fits).collect();
-                    let stage = if random.random_ratio(1, 5) { CaseStage::ALL.choose(random) } else { next.choose(random).copied() };
+                    let stage = if random.random_ratio(1, 5) {
+                        CaseStage::ALL.choose(random)
+                    } else {
+                        next.choose(random).copied()
+                    };
                     let stage = *stage?;
                     let reason = stage.needs_reason().then_some(RejectReason::BurntFood);
-                    let case = CaseCommand { alarm_id, case_id, stage, reason, note: None, due_at: None, operator, issued_at: at, expires_at };
+                    let case = CaseCommand {
+                        alarm_id,
+                        case_id,
+                        stage,
+                        reason,
+                        note: None,
+                        due_at: None,
+                        operator,
+                        issued_at: at,
+                        expires_at,
+                    };
                     ("case", body(&case))
                 }
             });
@@ -237,9 +255,24 @@ impl Centre {
             14..16 => {
                 let until = at + SignedDuration::from_secs(random.random_range(-5..300));
                 let reason = "simulated".into();
-                ("shelve", body(&ShelveCommand { device: door, kind, zone: None, until, reason, operator, issued_at: at, expires_at }))
+                (
+                    "shelve",
+                    body(&ShelveCommand {
+                        device: door,
+                        kind,
+                        zone: None,
+                        until,
+                        reason,
+                        operator,
+                        issued_at: at,
+                        expires_at,
+                    }),
+                )
             }
-            16 => ("unshelve", body(&UnshelveCommand { device: door, kind, zone: None, operator, issued_at: at, expires_at })),
+            16 => (
+                "unshelve",
+                body(&UnshelveCommand { device: door, kind, zone: None, operator, issued_at: at, expires_at }),
+            ),
             17 => {
                 let (device, for_s) = (slug(nodes.choose(random)?), random.random_range(0..30));
                 ("sounder", body(&SounderCommand { device, for_s, operator, issued_at: at, expires_at }))

@@ -90,7 +90,6 @@ pub struct Turn {
     pub at: Timestamp,
     pub wanted: Vec<Want>,
     pub replies: Vec<Reply>,
-    pub commands: Vec<CommandRequest>,
     /// The outbox took what was decided, or nothing was to be taken.
     pub is_healthy: bool,
     /// The centre was known to be away.
@@ -203,7 +202,8 @@ impl Gateway {
         let again = self.uplink.again_at().and_then(|at| u64::try_from(at.as_micros()).ok()).unwrap_or(u64::MAX);
         let lines = self.lines.iter().zip(&self.outs).filter(|(_, out)| out.is_empty());
         let line = lines.filter_map(|(line, _)| line.due_at()).min();
-        let line = line.map_or(u64::MAX, |due| self.started_us + u64::try_from(due.as_nanos().div_ceil(1_000)).unwrap());
+        let line =
+            line.map_or(u64::MAX, |due| self.started_us + u64::try_from(due.as_nanos().div_ceil(1_000)).unwrap());
         self.tick_us.min(ready).min(again).min(line)
     }
 
@@ -271,8 +271,8 @@ impl Gateway {
                 acks.push((port, index, answer));
             }
         }
-        let commands: Vec<CommandRequest> = std::iter::from_fn(|| self.commands.try_recv().ok()).collect();
-        inputs.extend(commands.iter().cloned().map(Input::Command));
+        let commands = std::iter::from_fn(|| self.commands.try_recv().ok());
+        inputs.extend(commands.map(Input::Command));
         inputs.extend(self.last_words.drain(..).map(Input::Answered));
         let step = self.clock.now().as_duration() - self.clock.uptime() - self.known_offset;
         if step.abs() >= CLOCK_STEP {
@@ -290,7 +290,6 @@ impl Gateway {
             at,
             wanted: effects.wanted.clone(),
             replies: effects.replies.clone(),
-            commands,
             is_healthy: !self.is_poisoned(),
             away,
         };

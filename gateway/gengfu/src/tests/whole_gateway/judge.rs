@@ -43,7 +43,9 @@ impl World {
     }
 
     fn pending(&self) -> u64 {
-        self.gateway.as_ref().map_or(u64::MAX, |gateway| gateway.outbox.stats().lanes.iter().map(|lane| lane.pending).sum())
+        self.gateway
+            .as_ref()
+            .map_or(u64::MAX, |gateway| gateway.outbox.stats().lanes.iter().map(|lane| lane.pending).sum())
     }
 
     fn is_at_rest(&self) -> bool {
@@ -109,7 +111,13 @@ impl World {
         let proof = self.centre.model.proof(&name).unwrap();
         assert!(proof.holds(), "{proof}");
         assert_eq!((proof.first, proof.last), (Some(1), Some(self.oracle.events.len() as u64)), "{proof}");
-        let missing: Vec<_> = self.oracle.events.iter().filter(|brief| !self.centre.stored.contains(&brief.id)).map(|brief| &brief.id).collect();
+        let missing: Vec<_> = self
+            .oracle
+            .events
+            .iter()
+            .filter(|brief| !self.centre.stored.contains(&brief.id))
+            .map(|brief| &brief.id)
+            .collect();
         assert!(missing.is_empty(), "settled, and not at the centre: {missing:?}");
         assert_eq!(self.centre.stored.len(), self.oracle.events.len(), "the centre has what no journal has");
     }

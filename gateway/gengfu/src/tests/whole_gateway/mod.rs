@@ -82,7 +82,10 @@ fn survive(seed: u64) -> Option<Life> {
     trail::keep(false);
     eprintln!("\nthe last steps of seed {seed}:");
     steps.iter().for_each(|step| eprintln!("  {step}"));
-    let how = again.err().map_or_else(|| "it did not fail the second time: something here is not decided by the seed".to_owned(), |why| reason(&*why));
+    let how = again.err().map_or_else(
+        || "it did not fail the second time: something here is not decided by the seed".to_owned(),
+        |why| reason(&*why),
+    );
     eprintln!("  {how}\nGENGFU_SEED={seed} make simulate   # lives it again\n");
     None
 }
@@ -184,7 +187,10 @@ fn tell(lives: &[Life], threads: u64, began: Instant) {
         sum(|it| it.tally.centre_deaths),
         sum(|it| it.refused),
     ];
-    assert!(lives.len() < 100 || reached.iter().all(|count| *count > 0), "the simulation no longer reaches what it is for");
+    assert!(
+        lives.len() < 100 || reached.iter().all(|count| *count > 0),
+        "the simulation no longer reaches what it is for"
+    );
 }
 
 #[test]

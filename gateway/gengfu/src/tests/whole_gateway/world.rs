@@ -31,6 +31,8 @@ use super::oracle::Oracle;
 use super::trail::{self, note};
 
 const BAUD: u32 = 115_200;
+/// While nothing goes wrong any more, time alone is looked at less often: sessions want it every second.
+const REST_TICK_US: u64 = 1_000_000;
 
 /// What is mended later.
 enum Fix {
@@ -86,6 +88,7 @@ pub struct World {
     bustle_us: u64,
     /// How often each kind of misfortune happens, in thousandths.
     dose: [u32; 12],
+    is_healed: bool,
     doors: Vec<String>,
     node_names: Vec<String>,
 }
@@ -93,7 +96,10 @@ pub struct World {
 fn ports(seed: u64) -> Vec<PortConfig> {
     let count = usize::try_from(seed / 3 % 3 + 1).unwrap();
     if seed % 8 == 5 {
-        return vec![bus_of((0..count).map(|index| node_config(index, u8::try_from(index + 1).unwrap())).collect(), 200)];
+        return vec![bus_of(
+            (0..count).map(|index| node_config(index, u8::try_from(index + 1).unwrap())).collect(),
+            25,
+        )];
     }
     let alone = |index| PortConfig::point_to_point(format!("/dev/ttyS{index}").into(), BAUD, node_config(index, 0));
     (0..count).map(alone).collect()
@@ -168,6 +174,7 @@ impl World {
             refused: Default::default(),
             bustle_us: 0,
             dose: [0; 12],
+            is_healed: false,
             doors,
             node_names,
         };
@@ -180,8 +187,14 @@ impl World {
         let random = &mut self.random;
         let bad = random.random_range(0..200);
         let mut upto = |most: u32| random.random_range(0..=most);
-        self.faults =
-            Faults { drop: upto(bad), flip: upto(bad), double: upto(bad), slip: upto(bad / 2), bit_errors: 0, delay_us: 30_000 };
+        self.faults = Faults {
+            drop: upto(bad),
+            flip: upto(bad),
+            double: upto(bad),
+            slip: upto(bad / 2),
+            bit_errors: 0,
+            delay_us: 30_000,
+        };
         let worst = upto(100);
         self.net.faults = NetFaults {
             puback_lost: upto(worst / 3),
@@ -198,9 +211,9 @@ impl World {
         };
         // Many lives have few kinds of misfortune, so that each is seen alone too.
         for dose in &mut self.dose {
-            *dose = if random.random() { random.random_range(0..400) } else { 0 };
+            *dose = if random.random() { random.random_range(0..1_000) } else { 0 };
         }
-        self.bustle_us = random.random_range(300_000..4_000_000);
+        self.bustle_us = random.random_range(150_000..2_000_000);
         for broker in 0..2 {
             self.centre_connects(broker);
         }
@@ -238,7 +251,7 @@ impl World {
         note(|| format!("the gateway starts, boot {}", gateway.decider.boot()));
         self.tally.starts += 1;
         self.oracle.started(&gateway.outbox);
-        self.oracle.read(self.now_us, &gateway.outbox, &self.truth.borrow(), &self.centre.given, self.quality);
+        self.oracle.read(self.now_us, &gateway.outbox, &self.truth.borrow(), &self.centre.given, None);
         self.gateway = Some(gateway);
     }
 
@@ -344,7 +357,7 @@ impl World {
         let now_us = self.now_us;
         let tick = now_us >= gateway.tick_us;
         if tick {
-            gateway.tick_us = now_us + TICK_US;
+            gateway.tick_us = now_us + if self.is_healed { REST_TICK_US } else { TICK_US };
         }
         gateway.run_lines(now_us, tick);
         let loses_orders = self.random.random_ratio(1, 20);
@@ -354,7 +367,8 @@ impl World {
         if self.disk.counts().cuts == cuts
             && let Some(turn) = turn
         {
-            self.oracle.read(now_us, &gateway.outbox, &self.truth.borrow(), &self.centre.given, self.quality);
+            let judged_at = (self.quality == ClockQuality::Synced).then_some(turn.at);
+            self.oracle.read(now_us, &gateway.outbox, &self.truth.borrow(), &self.centre.given, judged_at);
             self.oracle.turn(now_us, &turn, &self.centre.given);
             gateway.finish(now_us, loses_orders);
         }
@@ -378,10 +392,12 @@ impl World {
         while self.disk.counts().cuts == cuts && self.net.collect(&mut self.random, self.now_us) {
             for (conn, topic, payload) in std::mem::take(&mut self.net.published) {
                 if self.build.plant == Plant::PubackIsDelivery && topic.ends_with("/event") {
-                    let id = self.oracle.events[usize::try_from(super::oracle::sequence_of(&payload)).unwrap() - 1].id.clone();
+                    let id = self.oracle.events[usize::try_from(super::oracle::sequence_of(&payload)).unwrap() - 1]
+                        .id
+                        .clone();
                     let _ = gateway.outbox.received(&[&id], 0);
                 }
-                self.note_refusals(conn, &topic, &payload);
+                self.note_refusals(&topic, &payload);
                 self.oracle.published(conn, &topic, &payload, &self.net.receipts_told, &self.refused);
             }
             gateway.run_uplink(self.now_us, false);
@@ -389,7 +405,7 @@ impl World {
     }
 
     /// What a broker may refuse waits, and what comes after it does not.
-    fn note_refusals(&mut self, _conn: usize, topic: &str, payload: &[u8]) {
+    fn note_refusals(&mut self, topic: &str, payload: &[u8]) {
         if topic.ends_with("/event") && self.net.brokers.iter().any(|broker| broker.refuses.is_some()) {
             self.refused.insert(super::oracle::sequence_of(payload));
         }
@@ -542,7 +558,11 @@ impl World {
         }
         self.disk.cut_power(kept);
         if self.gateway.is_some() {
-            if kept == Kept::Everything { self.tally.kills += 1 } else { self.tally.cuts += 1 }
+            if kept == Kept::Everything {
+                self.tally.kills += 1
+            } else {
+                self.tally.cuts += 1
+            }
             self.gateway_is_off("its power is gone");
         }
     }
@@ -555,7 +575,11 @@ impl World {
         }
         let fault = [Fault::Full, Fault::ReadOnly, Fault::WriteError, Fault::SyncError][self.random.random_range(0..4)];
         note(|| format!("the disk: {fault:?}"));
-        if self.random.random() { self.disk.set_fault(Some(fault)) } else { self.disk.set_fault_in(self.random.random_range(1..8), fault) }
+        if self.random.random() {
+            self.disk.set_fault(Some(fault))
+        } else {
+            self.disk.set_fault_in(self.random.random_range(1..8), fault)
+        }
         self.later(0..25, Fix::Disk);
     }
 
@@ -590,7 +614,7 @@ impl World {
 
     /// From its first trouble to its last.
     pub fn live(&mut self) {
-        let end_us = self.random.random_range(20_000_000..150_000_000);
+        let end_us = self.random.random_range(20_000_000..120_000_000);
         while self.now_us < end_us {
             let wait_us = self.random.random_range(1..=2 * self.bustle_us);
             self.run_us(wait_us);
@@ -602,6 +626,7 @@ impl World {
     /// Everything works again.
     fn heal(&mut self) {
         note(|| "everything works again".into());
+        self.is_healed = true;
         self.faults = Faults { delay_us: 2_000, ..Faults::default() };
         self.net.faults = NetFaults { latency_us: 20_000, ..NetFaults::default() };
         self.centre.faults = CentreFaults { slow_us: 50_000, ..CentreFaults::default() };
@@ -617,7 +642,15 @@ impl World {
         if self.gateway.is_none() && self.offset_us != 0 {
             self.oracle.clock_was_set();
         }
-        for fix in [Fix::Disk, Fix::Slow, Fix::Clock, Fix::BrokerStarts(0), Fix::BrokerStarts(1), Fix::CentreStarts, Fix::GatewayStarts] {
+        for fix in [
+            Fix::Disk,
+            Fix::Slow,
+            Fix::Clock,
+            Fix::BrokerStarts(0),
+            Fix::BrokerStarts(1),
+            Fix::CentreStarts,
+            Fix::GatewayStarts,
+        ] {
             self.fix(fix);
         }
     }
