@@ -38,6 +38,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::evidence::still_path;
 use crate::link::LinkBatch;
+use crate::link::cursor::Cursor;
 use crate::uplink::{Board, CommandRequest, EvidenceItem};
 use calls::Calls;
 pub use commands::{Action, Errand, Order, Wiring};
@@ -309,6 +310,7 @@ impl Decider {
             // What sounds goes on sounding: nothing was confirmed.
             return Effects { wanted: self.on_site.wanted().to_vec(), ..refuse(inputs, &self.memory, &why, now) };
         }
+        self.on_site.look(&self.outbox);
         let outbox = self.outbox.clone();
         let mut batch = outbox.batch();
         let mut judged = Judged::default();
@@ -375,10 +377,14 @@ impl Decider {
         match input {
             Input::Link(link) => {
                 judged.dones.push(link.done);
-                for observation in &link.observations {
+                // What a failed batch left on the disk after all comes a second time: its link could not know.
+                let (key, cursor) = link.cursor;
+                let stored =
+                    self.outbox.get(&key)?.and_then(|bytes| Cursor::from_bytes(&bytes).ok()).unwrap_or_default();
+                for observation in link.observations.iter().filter(|seen| !stored.covers(seen)) {
                     self.observe(now, observation, batch, judged)?;
                 }
-                batch.put(&link.cursor.0, &link.cursor.1);
+                batch.put(&key, &stored.advanced_to(cursor));
                 Ok(())
             }
             Input::Seen(observation) => self.observe(now, &observation, batch, judged),

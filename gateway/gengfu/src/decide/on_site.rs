@@ -65,6 +65,11 @@ impl OnSite {
         Ok(())
     }
 
+    /// Before a batch: what was received meanwhile does not lend its waiting to what the batch calls for.
+    pub(super) fn look(&mut self, outbox: &Outbox) {
+        self.awaited.retain(|_, awaited| is_pending(outbox, &awaited.event));
+    }
+
     /// A transition was appended under this event id.
     pub(super) fn appended(&mut self, now: Timestamp, transition: &Transition, event: &str) {
         let alarm = &transition.alarm;

@@ -200,6 +200,8 @@ impl Gateway {
         let has_batch = || self.lines.iter().flat_map(Line::sessions).any(|it| it.has_batch());
         let ready = finishing.unwrap_or_else(|| if has_batch() { 0 } else { u64::MAX });
         let again = self.uplink.again_at().and_then(|at| u64::try_from(at.as_micros()).ok()).unwrap_or(u64::MAX);
+        // The disk holds up the uplink too.
+        let again = again.max(finishing.unwrap_or(0));
         let lines = self.lines.iter().zip(&self.outs).filter(|(_, out)| out.is_empty());
         let line = lines.filter_map(|(line, _)| line.due_at()).min();
         let line =
