@@ -245,6 +245,8 @@ impl Decider {
         self.upkeep.clock_stepped(by);
         self.calls.clock_stepped();
         self.drill.clock_stepped(by);
+        // A disk that failed is not left alone for as long as the clock was set back.
+        self.recover_due = self.recover_due.map(|_| Timestamp::MIN);
     }
 
     /// Whom to wake when something was stored. It is woken before all else is done that follows from a batch: an alarm that is

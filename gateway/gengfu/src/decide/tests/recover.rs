@@ -11,15 +11,21 @@ use crate::link::cursor::Cursor;
 
 const NODE: Uid = Uid([7; 8]);
 
+/// Boot 1 of the node, taken this far.
+fn cursor(through: u32) -> Cursor {
+    let mut cursor = Cursor::default();
+    cursor.uid = Some(NODE);
+    cursor.set(1, through);
+    cursor
+}
+
 /// A head sees smoke, as event `sequence` of its node.
 fn smoke(decider: &mut Decider, seconds: i64, sequence: u32) -> Result<(), String> {
     let origin = Some(Origin { node: NODE.to_string(), boot: 1, sequence });
     let (device, what) = (slug("smoke-1"), What::Smoke(Smoke::Alarm));
     let seen = Observation { device, sensed_at: at(1), clock: ClockQuality::Synced, origin, what };
-    let mut cursor = Cursor { uid: Some(NODE), ..Cursor::default() };
-    cursor.set(1, sequence);
     let (done, answer) = oneshot::channel();
-    let cursor = (b"link/node-1".to_vec(), cursor.to_bytes());
+    let cursor = (b"link/node-1".to_vec(), cursor(sequence).to_bytes());
     let batch = LinkBatch { observations: vec![seen], cursor, done };
     decider.process(at(seconds), ClockQuality::Synced, vec![Input::Link(batch)]);
     answer.blocking_recv().unwrap()
@@ -64,11 +70,6 @@ fn a_failed_batch_that_is_on_the_disk_after_all_counts_once_and_is_told_on_site_
 
 #[test]
 fn a_cursor_that_goes_back_after_a_failed_batch_does_not_make_later_events_new_again() {
-    let cursor = |through: u32| {
-        let mut cursor = Cursor { uid: Some(NODE), ..Cursor::default() };
-        cursor.set(1, through);
-        cursor
-    };
     let stored = cursor(15);
     assert_eq!(Cursor::from_bytes(&stored.advanced_to(cursor(13).to_bytes())).unwrap(), stored);
     assert_eq!(Cursor::from_bytes(&stored.advanced_to(cursor(16).to_bytes())).unwrap(), cursor(16));

@@ -323,7 +323,10 @@ impl Net {
 
     fn at_broker(&mut self, random: &mut StdRng, now_us: u64, conn: usize, packet_id: u16, message: Message) {
         let broker = self.conns[conn].broker;
-        if self.brokers[broker].is_down {
+        // What an old connection wrote and the broker has not read is gone when the same client has come again.
+        let is_replaced =
+            self.conns[conn].is_over && self.conns[conn + 1..].iter().any(|it| it.is_up && it.broker == broker);
+        if self.brokers[broker].is_down || is_replaced {
             return;
         }
         let stalled_until_us = self.brokers[broker].stalled_until_us;

@@ -35,6 +35,8 @@ pub struct Given {
     pub verb: &'static str,
     pub body: Vec<u8>,
     pub expires_at: Option<Timestamp>,
+    /// Its id was given to another order too.
+    pub was_altered: bool,
 }
 
 /// How badly it gives receipts, in thousandths.
@@ -170,6 +172,7 @@ impl Centre {
             let (verb, mut body) = (given.verb, given.body.clone());
             if random.random_ratio(1, 4) && verb != "query" {
                 body = String::from_utf8(body).unwrap().replace("\"op-", "\"other-").into_bytes();
+                self.given.entry(id.clone()).and_modify(|given| given.was_altered = true);
             }
             note(|| format!("the centre repeats {verb} {id}"));
             let topic = self.topics.command(verb, &id);
@@ -187,7 +190,7 @@ impl Centre {
             let at_us = now_us + random.random_range(0..2_000_000);
             self.plan(at_us, topic.clone(), body.clone());
         }
-        self.given.insert(id, Given { verb, body, expires_at });
+        self.given.insert(id, Given { verb, body, expires_at, was_altered: false });
     }
 
     fn order(

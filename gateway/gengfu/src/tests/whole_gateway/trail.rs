@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
-/// Steps shown.
+/// Steps shown, unless `GENGFU_STEPS` says otherwise.
 const STEPS_MAX: usize = 30;
 
 thread_local! {
@@ -27,7 +27,8 @@ pub fn now(now_us: u64) {
 pub fn note(step: impl FnOnce() -> String) {
     STEPS.with_borrow_mut(|steps| {
         let Some(steps) = steps else { return };
-        if steps.len() == STEPS_MAX {
+        let most = std::env::var("GENGFU_STEPS").ok().and_then(|most| most.parse().ok()).unwrap_or(STEPS_MAX);
+        if steps.len() >= most {
             steps.pop_front();
         }
         let us = NOW_US.get();
