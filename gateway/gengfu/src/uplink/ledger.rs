@@ -59,13 +59,13 @@ impl<T> Ledger<T> {
     /// How long the message under this packet id has been on the wire. `None` for one that is not.
     #[must_use]
     pub fn waited(&self, packet_id: u16, now: Timestamp) -> Option<Duration> {
-        self.on_wire.get(&packet_id).map(|(_, since)| between(*since, now))
+        self.on_wire.get(&packet_id).map(|(_, since, _)| between(*since, now))
     }
 
     /// The packet id of the oldest message on the wire.
     #[must_use]
     pub fn oldest(&self) -> Option<u16> {
-        let live = |(at, id): &&(Timestamp, u16)| self.on_wire.get(id).is_some_and(|(_, since)| since == at);
+        let live = |(at, id): &&(Timestamp, u16)| self.on_wire.get(id).is_some_and(|(_, since, _)| since == at);
         self.order.iter().find(live).map(|(_, id)| *id)
     }
 

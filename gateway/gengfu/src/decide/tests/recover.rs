@@ -31,8 +31,8 @@ fn smoke(decider: &mut Decider, seconds: i64, sequence: u32) -> Result<(), Strin
     answer.blocking_recv().unwrap()
 }
 
-/// True when the disk had kept the batch that failed.
-fn fails_and_recovers(seed: u64) -> bool {
+/// True when the disk had kept the batch that failed; `None` when the fault came too late for it.
+fn fails_and_recovers(seed: u64, operations: u64, fault: Fault) -> Option<bool> {
     let disk = SimDisk::new(seed);
     let outbox = Outbox::open(Options::simulated(&disk)).unwrap();
     let identity = Identity { site: slug("site"), gateway: slug("gw-1"), evidence_dir: "pictures".into() };
@@ -42,8 +42,10 @@ fn fails_and_recovers(seed: u64) -> bool {
     let (rules, now) = (rules(), at(0));
     let mut decider =
         Decider::start(identity, rules, wiring, outbox.clone(), board.clone(), now, ClockQuality::Synced).unwrap();
-    disk.set_fault(Some(Fault::SyncError));
-    assert!(smoke(&mut decider, 1, 7).is_err());
+    disk.set_fault_in(operations, fault);
+    if smoke(&mut decider, 1, 7).is_ok() {
+        return None;
+    }
     disk.set_fault(None);
     decider.process(at(3), ClockQuality::Synced, Vec::new());
     let is_kept = outbox.head().sequence > 1;
@@ -59,12 +61,17 @@ fn fails_and_recovers(seed: u64) -> bool {
     // Nobody received it: the site is told in time.
     assert!(decider.process(at(9), ClockQuality::Synced, Vec::new()).wanted.is_empty());
     assert_eq!(decider.process(at(15), ClockQuality::Synced, Vec::new()).wanted.len(), 1, "seed {seed}");
-    is_kept
+    Some(is_kept)
 }
 
 #[test]
 fn a_failed_batch_that_is_on_the_disk_after_all_counts_once_and_is_told_on_site_and_on_the_board() {
-    let kept: Vec<bool> = (0..40).map(fails_and_recovers).collect();
+    let mut kept = Vec::new();
+    for fault in [Fault::Full, Fault::ReadOnly, Fault::WriteError, Fault::SyncError] {
+        for operations in 1..12 {
+            kept.extend((0..4).filter_map(|seed| fails_and_recovers(seed, operations, fault)));
+        }
+    }
     assert!(kept.contains(&true) && kept.contains(&false), "{kept:?}");
 }
 

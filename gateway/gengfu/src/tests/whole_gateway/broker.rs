@@ -355,7 +355,9 @@ impl Net {
             return;
         }
         let late_us = if hits(random, self.faults.puback_late) { random.random_range(100_000..12_000_000) } else { 0 };
-        let acked = Signal::Acked { packet_id, refusal };
+        // MQTT 5 may tell that nobody listens.
+        let unheard = protocol == Protocol::Mqtt5 && refusal.is_none() && !self.brokers[broker].centre_session;
+        let acked = Signal::Acked { packet_id, refusal, unheard };
         for _ in 0..if hits(random, self.faults.puback_twice) { 2 } else { 1 } {
             self.tell_later(random, now_us, conn, acked.clone(), late_us);
         }

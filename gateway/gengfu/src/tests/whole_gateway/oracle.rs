@@ -75,6 +75,8 @@ pub struct Oracle {
     alarms: BTreeMap<String, Alarm>,
     open: BTreeMap<Subject, String>,
     calls: BTreeMap<String, Call>,
+    /// Calls that were received; a receipt is not synced by itself, so a failing disk may forget it.
+    settled: BTreeMap<String, Call>,
     answers: BTreeMap<String, Vec<Outcome>>,
     acknowledged: BTreeSet<String>,
     groups: BTreeMap<String, Vec<u64>>,
@@ -246,7 +248,11 @@ impl Oracle {
                 || Call { event: event.clone(), since_us: now_us, recorded_at, is_tainted: false, was_away: false };
             self.calls.entry(id.clone()).or_insert_with(fresh).event = event.clone();
         }
+        if is_call {
+            self.settled.remove(id);
+        }
         if event.event_type == EventType::AlarmOver {
+            self.settled.remove(id);
             self.calls.remove(id);
         }
     }
@@ -276,7 +282,7 @@ impl Oracle {
 
     /// Before a turn of the decider: receipts that are recorded end a call. Nothing counts as received that the centre does not have.
     pub fn receipts(&mut self, outbox: &Outbox, stored: &BTreeSet<String>) {
-        self.calls.retain(|_, call| {
+        let is_pending = |call: &Call| {
             let Ok(Some(at)) = outbox.lookup(&call.event) else { return true };
             assert!(
                 at.outcome != Fate::Received || stored.contains(&call.event),
@@ -285,7 +291,12 @@ impl Oracle {
             );
             assert_ne!(at.outcome, Fate::Dropped, "life safety was dropped: {}", call.event);
             at.outcome == Fate::Pending
-        });
+        };
+        let (waiting, settled): (Vec<_>, Vec<_>) = std::mem::take(&mut self.settled)
+            .into_iter()
+            .chain(std::mem::take(&mut self.calls))
+            .partition(|(_, call)| is_pending(call));
+        (self.calls, self.settled) = (waiting.into_iter().collect(), settled.into_iter().collect());
     }
 
     /// After a turn of the decider.
@@ -320,8 +331,9 @@ impl Oracle {
         let other = reply.reason.as_ref().is_some_and(|why| why.en.contains("another command had this id"));
         let is_query = orders.get(&reply.cmd_id).is_some_and(|given| given.verb == "query");
         // What was accepted and is given again may find the disk full; then it is not done once more.
-        let anew =
-            answers[0] == Outcome::Accepted && reply.reason.as_ref().is_some_and(|why| why.en.contains("cannot store"));
+        let given = orders.get(&reply.cmd_id);
+        let anew = (answers[0] == Outcome::Accepted || given.is_some_and(|given| given.was_altered))
+            && reply.reason.as_ref().is_some_and(|why| why.en.contains("cannot store"));
         assert!(
             other || is_query || anew || answers.contains(&reply.outcome),
             "{} was answered {answers:?} and is now told {reply:?}",
