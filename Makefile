@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 # The steps of a verb follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
-.PHONY: district-year fuzz link-lives help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-matrix test-power-cut test-soak test-cluster
+.PHONY: district-year fuzz link-lives simulate help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-matrix test-power-cut test-soak test-cluster
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
@@ -75,6 +75,9 @@ clean: ## remove all that was built and downloaded here
 
 link-lives: ## simulated lives of nodes, wires, gateway and disk, SEEDS of them (not in CI; `make test` lives 200)
 	@GENGFU_SEEDS=$(SEEDS) $(CARGO) test --locked -p gengfu --lib link::tests::simulation::w20 -- --nocapture
+
+simulate: ## simulated lives of a whole gateway with brokers, centre and power cuts, SEEDS of them on all cores (not in CI; `make test` lives 300)
+	@GENGFU_SEEDS=$(SEEDS) $(CARGO) test --locked -p gengfu --lib tests::whole_gateway::what_a_node -- --nocapture
 
 fuzz: setup-test ## fuzz every decoder for FUZZ_SECONDS each (not in CI; `make test` runs a short share)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)

@@ -193,6 +193,12 @@ impl Annunciator {
         Self { tracks: state.0, ..Self::new(outputs, policy) }
     }
 
+    /// Goes back to what was written down last, because what came after it was not: it will be told again. What is on stays on.
+    pub fn go_back(&mut self, state: LocalState) {
+        self.tracks = state.0;
+        self.overdue.clear();
+    }
+
     /// The policy it was given.
     #[must_use]
     pub fn policy(&self) -> LocalPolicy {

@@ -22,4 +22,6 @@ pub mod sensors;
 pub mod settings;
 pub mod setup;
 pub mod signed;
+#[cfg(test)]
+mod tests;
 pub mod uplink;

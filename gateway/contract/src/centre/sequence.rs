@@ -314,7 +314,8 @@ impl SequenceLedger {
     /// Takes the gateway's statement.
     pub fn state(&mut self, statement: &Statement, now: Timestamp) {
         let (sequence, head) = (statement.sequence, Hash::of_text(&statement.head));
-        if self.said_at.is_some_and(|said_at| statement.at < said_at) {
+        // One of before, that another broker has kept. A clock that was set back makes a new one look old too, but that one states no less.
+        if sequence < self.stated && self.said_at.is_some_and(|said_at| statement.at < said_at) {
             return;
         }
         if sequence < self.stated && self.went_back.len() < TOLD_MAX {
@@ -324,7 +325,7 @@ impl SequenceLedger {
         if sequence != self.stated {
             (self.stated, self.stated_at) = (sequence, Some(now));
         }
-        self.said_at = Some(statement.at);
+        self.said_at = self.said_at.max(Some(statement.at));
         if sequence > 0 && !statement.head.is_empty() {
             self.waiting.insert(sequence, Waiting { head, at: now });
             self.check_waiting(sequence);

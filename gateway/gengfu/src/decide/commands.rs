@@ -113,15 +113,15 @@ impl Decider {
                 tracing::warn!(cmd = %request.cmd_id, "a command id was given to another command; refused");
                 let (zh, en) =
                     ("该指令编号已用于另一条指令，请换新编号", "another command had this id: give it a new one");
-                judged.replies.push(Reply::new(request.cmd_id, Outcome::Refused, text(zh, en), now));
+                judged.standing.push(Reply::new(request.cmd_id, Outcome::Refused, text(zh, en), now));
                 return Ok(());
             }
             Seen::InHand(answered) => {
-                judged.replies.push(answered.reply);
+                judged.standing.push(answered.reply);
                 return Ok(());
             }
             Seen::Same(answered) if !is_to_be_repeated(&request.command, &answered) => {
-                judged.replies.push(answered.reply);
+                judged.standing.push(answered.reply);
                 return Ok(());
             }
             // Whether it may be carried out was judged the first time.
@@ -172,7 +172,8 @@ impl Decider {
             }
             self.log(now, batch, &answered)?;
         }
-        judged.replies.push(reply);
+        // Carried out already, whether or not the record of it is stored.
+        judged.standing.push(reply);
         Ok(())
     }
 

@@ -38,6 +38,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::evidence::still_path;
 use crate::link::LinkBatch;
+use crate::link::cursor::Cursor;
 use crate::uplink::{Board, CommandRequest, EvidenceItem};
 use calls::Calls;
 pub use commands::{Action, Errand, Order, Wiring};
@@ -160,6 +161,8 @@ struct Judged {
     dones: Vec<oneshot::Sender<Result<(), String>>>,
     stills: Vec<NeedStill>,
     replies: Vec<Reply>,
+    /// Answers that hold whatever becomes of this batch.
+    standing: Vec<Reply>,
     orders: Vec<(String, Order)>,
     errands: Vec<(String, Errand)>,
     locals: Vec<(oneshot::Sender<LocalAnswer>, LocalAnswer)>,
@@ -242,6 +245,8 @@ impl Decider {
         self.upkeep.clock_stepped(by);
         self.calls.clock_stepped();
         self.drill.clock_stepped(by);
+        // A disk that failed is not left alone for as long as the clock was set back.
+        self.recover_due = self.recover_due.map(|_| Timestamp::MIN);
     }
 
     /// Whom to wake when something was stored. It is woken before all else is done that follows from a batch: an alarm that is
@@ -307,6 +312,7 @@ impl Decider {
             // What sounds goes on sounding: nothing was confirmed.
             return Effects { wanted: self.on_site.wanted().to_vec(), ..refuse(inputs, &self.memory, &why, now) };
         }
+        self.on_site.look(&self.outbox);
         let outbox = self.outbox.clone();
         let mut batch = outbox.batch();
         let mut judged = Judged::default();
@@ -373,10 +379,14 @@ impl Decider {
         match input {
             Input::Link(link) => {
                 judged.dones.push(link.done);
-                for observation in &link.observations {
+                // What a failed batch left on the disk after all comes a second time: its link could not know.
+                let (key, cursor) = link.cursor;
+                let stored =
+                    self.outbox.get(&key)?.and_then(|bytes| Cursor::from_bytes(&bytes).ok()).unwrap_or_default();
+                for observation in link.observations.iter().filter(|seen| !stored.covers(seen)) {
                     self.observe(now, observation, batch, judged)?;
                 }
-                batch.put(&link.cursor.0, &link.cursor.1);
+                batch.put(&key, &stored.advanced_to(cursor));
                 Ok(())
             }
             Input::Seen(observation) => self.observe(now, &observation, batch, judged),
@@ -524,8 +534,8 @@ impl Decider {
         self.drill.committed();
         self.show_devices();
         let wanted = self.on_site.wanted().to_vec();
-        let Judged { stills, replies, orders, errands, .. } = judged;
-        Effects { stills, replies, orders, errands, wanted }
+        let Judged { stills, replies, standing, orders, errands, .. } = judged;
+        Effects { stills, replies: standing.into_iter().chain(replies).collect(), orders, errands, wanted }
     }
 
     /// The disk refused: what the engine decided never happened.
@@ -544,8 +554,8 @@ impl Decider {
         for (answer, _) in judged.locals {
             let _ = answer.send(Err(not_stored_text(&error.to_string())));
         }
-        let replies =
-            judged.replies.into_iter().map(|reply| not_stored(reply.cmd_id, &error.to_string(), now)).collect();
+        let lost = judged.replies.into_iter().map(|reply| not_stored(reply.cmd_id, &error.to_string(), now));
+        let replies = judged.standing.into_iter().chain(lost).collect();
         self.on_site.fall_back();
         Effects { replies, wanted: self.on_site.wanted().to_vec(), ..Effects::default() }
     }
@@ -554,9 +564,12 @@ impl Decider {
         if self.recover_due.is_some_and(|due| now < due) {
             return false;
         }
+        let before = self.open_alarms();
         let recovered = self.outbox.recover().map_err(StartError::from).and_then(|()| self.take_back());
+        let recovered = recovered.and_then(|()| Ok(self.on_site.take_back(&self.outbox)?));
         match recovered {
             Ok(()) => {
+                self.show_what_was_kept(&before);
                 tracing::warn!("the outbox takes events again");
                 self.recover_due = None;
                 true
@@ -566,6 +579,20 @@ impl Decider {
                 self.recover_due = Some(now + SignedDuration::from_secs(1));
                 false
             }
+        }
+    }
+
+    /// A batch that failed may be found whole on the disk: what it did to alarms stands on the board too.
+    fn show_what_was_kept(&mut self, before: &[AlarmData]) {
+        let open = self.open_alarms();
+        for alarm in before.iter().filter(|alarm| open.iter().all(|it| it.alarm_id != alarm.alarm_id)) {
+            self.sequences.remove(&alarm.alarm_id);
+            self.board.set(&self.topics.alarm(&alarm.alarm_id), None);
+        }
+        for alarm in open.into_iter().filter(|alarm| !before.contains(alarm)) {
+            let (topic, sequence) = (self.topics.alarm(&alarm.alarm_id), self.outbox.head().sequence);
+            self.sequences.insert(alarm.alarm_id.clone(), sequence);
+            self.board.set(&topic, to_json(&AlarmSnapshot { sequence, alarm }));
         }
     }
 

@@ -51,9 +51,23 @@ impl OnSite {
         Ok(Self { annunciator, stored: (state, awaited.clone()), awaited, wanted: Vec::new(), looked_at: None })
     }
 
-    /// As [`OnSite::restore`], after a batch that the disk refused. What is wanted stays so until the next look.
+    /// As [`OnSite::restore`], after a batch that the disk refused: what was to be told with it is told with the next one. What is wanted stays so until
+    /// the next look.
     pub(super) fn fall_back(&mut self) {
+        self.annunciator.go_back(self.stored.0.clone());
         self.awaited.clone_from(&self.stored.1);
+    }
+
+    /// The outbox was opened anew: a batch that had failed may be there after all.
+    pub(super) fn take_back(&mut self, outbox: &Outbox) -> Result<(), OutboxError> {
+        self.stored = (read(outbox, STATE_KEY)?, read(outbox, AWAITED_KEY)?);
+        self.fall_back();
+        Ok(())
+    }
+
+    /// Before a batch: what was received meanwhile does not lend its waiting to what the batch calls for.
+    pub(super) fn look(&mut self, outbox: &Outbox) {
+        self.awaited.retain(|_, awaited| is_pending(outbox, &awaited.event));
     }
 
     /// A transition was appended under this event id.

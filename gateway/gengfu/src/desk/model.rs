@@ -520,7 +520,8 @@ impl DeskModel {
 impl GatewayView {
     fn state(&mut self, statement: &Statement, now: Timestamp) {
         self.sequences.state(statement, now);
-        let is_older = self.stated.as_ref().is_some_and(|last| statement.at < last.statement.at);
+        let last = self.stated.as_ref().map(|last| &last.statement);
+        let is_older = last.is_some_and(|last| statement.at < last.at && statement.sequence <= last.sequence);
         if !is_older {
             self.stated = Some(Stated { statement: statement.clone(), received_at: now });
         }

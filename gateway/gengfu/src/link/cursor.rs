@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use gengfu_alarm::Observation;
 use gengfu_wire::{Level, Uid};
 
 /// Boots remembered. More than one, so that two nodes with one uid, or an old boot's late frames, are recognised.
@@ -69,6 +70,33 @@ impl Cursor {
         self.boots.retain(|(known, _)| *known != boot);
         self.boots.insert(0, (boot, through));
         self.boots.truncate(BOOTS_MAX);
+    }
+
+    /// Whether this was taken already, by the node's own number of it. What has no number is a level, and is told again.
+    #[must_use]
+    pub fn covers(&self, seen: &Observation) -> bool {
+        let Some(origin) = &seen.origin else { return false };
+        let is_its = self.uid.is_some_and(|uid| uid.to_string() == origin.node);
+        is_its && self.through(origin.boot).is_some_and(|through| origin.sequence <= through)
+    }
+
+    /// The stored form of `later`, but no boot goes back behind what was taken of it. What cannot be read is passed on as it is.
+    #[must_use]
+    pub fn advanced_to(&self, later: Vec<u8>) -> Vec<u8> {
+        let Ok(mut cursor) = Cursor::from_bytes(&later) else { return later };
+        if cursor.uid != self.uid {
+            return later;
+        }
+        for (index, (boot, through)) in cursor.boots.iter_mut().enumerate() {
+            let Some(taken) = self.through(*boot).filter(|taken| taken > through) else { continue };
+            *through = taken;
+            if index == 0 {
+                // Levels belong to the last event taken.
+                cursor.levels.clone_from(&self.levels);
+                cursor.faults.clone_from(&self.faults);
+            }
+        }
+        cursor.to_bytes()
     }
 
     /// The stored form; below 150 bytes.

@@ -57,4 +57,4 @@ pub struct LinkBatch {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,7 +6,7 @@ mod node_clock;
 mod orders;
 mod port;
 mod pty_bus;
-mod rig;
+pub(crate) mod rig;
 mod session;
 mod simulation;
 

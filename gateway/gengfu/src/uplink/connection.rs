@@ -166,6 +166,9 @@ pub struct NotTaken;
 enum Client {
     V5(four::v5::AsyncClient),
     V4(four::AsyncClient),
+    /// No network: a simulated broker holds the other end.
+    #[cfg(test)]
+    Simulated(super::simulated::Line),
 }
 
 enum Loop {
@@ -196,6 +199,8 @@ impl std::fmt::Debug for Connection {
         let protocol = match self.client {
             Client::V5(_) => "MQTT 5",
             Client::V4(_) => "MQTT 3.1.1",
+            #[cfg(test)]
+            Client::Simulated(_) => "simulated",
         };
         f.debug_struct("Connection").field("protocol", &protocol).finish_non_exhaustive()
     }
@@ -207,6 +212,11 @@ impl Connection {
     /// # Errors
     /// [`OpenError`] when the certificate files cannot be read or an option is out of its range.
     pub fn open(broker: &BrokerConfig, session: &SessionOptions) -> Result<Self, OpenError> {
+        #[cfg(test)]
+        if let Some(line) = super::simulated::dial(broker, session) {
+            let client = Client::Simulated(line);
+            return Ok(Self { client, poll: None, leftover: VecDeque::new(), lost: None, tls: None, leaving: false });
+        }
         let tls = broker.tls.as_ref().map(|credentials| (credentials.clone(), credentials.generation()));
         let (client, event_loop) = match broker.protocol {
             Protocol::Mqtt5 => {
@@ -238,6 +248,10 @@ impl Connection {
     /// # Errors
     /// [`Lost`], once; throw the connection away then. Later calls say the same.
     pub async fn next(&mut self) -> Result<Signal, Lost> {
+        #[cfg(test)]
+        if let Client::Simulated(line) = &self.client {
+            return line.next().await;
+        }
         if let Some(poll) = self.poll.as_mut() {
             let (event_loop, signal) = loop {
                 tokio::select! {
@@ -281,6 +295,10 @@ impl Connection {
     /// # Errors
     /// [`NotTaken`] when the bounded channel is full.
     pub fn publish(&self, message: Message) -> Result<(), NotTaken> {
+        #[cfg(test)]
+        if let Client::Simulated(line) = &self.client {
+            return line.hand(super::simulated::Handed::Publish(message));
+        }
         let Message { topic, payload, retain, content_type, expiry, response_topic, correlation } = message;
         match &self.client {
             Client::V5(client) => {
@@ -295,6 +313,8 @@ impl Connection {
                 client.try_publish_with_properties(topic, qos, retain, payload, properties).map_err(|_| NotTaken)
             }
             Client::V4(client) => client.try_publish(topic, QoS::AtLeastOnce, retain, payload).map_err(|_| NotTaken),
+            #[cfg(test)]
+            Client::Simulated(_) => Err(NotTaken),
         }
     }
 
@@ -320,6 +340,8 @@ impl Connection {
                 });
                 client.try_subscribe_many(filters).map_err(|_| NotTaken)
             }
+            #[cfg(test)]
+            Client::Simulated(line) => line.hand(super::simulated::Handed::Subscribe(subscriptions.to_vec())),
         }
     }
 
@@ -331,6 +353,8 @@ impl Connection {
         match &self.client {
             Client::V5(client) => client.try_unsubscribe(filter).map_err(|_| NotTaken),
             Client::V4(client) => client.try_unsubscribe(filter).map_err(|_| NotTaken),
+            #[cfg(test)]
+            Client::Simulated(line) => line.hand(super::simulated::Handed::Unsubscribe(filter.to_owned())),
         }
     }
 
@@ -347,6 +371,8 @@ fn say_goodbye(client: &Client) -> Result<(), NotTaken> {
     match client {
         Client::V5(client) => client.try_disconnect().map_err(|_| NotTaken),
         Client::V4(client) => client.try_disconnect().map_err(|_| NotTaken),
+        #[cfg(test)]
+        Client::Simulated(line) => line.hand(super::simulated::Handed::Disconnect),
     }
 }
 

@@ -16,15 +16,17 @@ use super::backoff::{between, later};
 pub struct Ledger<T> {
     /// Handed to the client, which has not yet given them a packet id. The client takes them in order.
     handed: VecDeque<(T, Timestamp)>,
-    /// On the wire.
-    on_wire: HashMap<u16, (T, Timestamp)>,
+    /// On the wire, by packet id, with the order in which they went there.
+    on_wire: HashMap<u16, (T, Timestamp, u64)>,
+    /// Messages that went to the wire so far.
+    turns: u64,
     /// When the messages on the wire went there, oldest first; stale entries are skipped.
     order: VecDeque<(Timestamp, u16)>,
 }
 
 impl<T> Default for Ledger<T> {
     fn default() -> Self {
-        Self { handed: VecDeque::new(), on_wire: HashMap::new(), order: VecDeque::new() }
+        Self { handed: VecDeque::new(), on_wire: HashMap::new(), turns: 0, order: VecDeque::new() }
     }
 }
 
@@ -40,13 +42,14 @@ impl<T> Ledger<T> {
     pub fn published(&mut self, packet_id: u16, now: Timestamp) -> bool {
         let Some((ticket, _)) = self.handed.pop_front() else { return false };
         self.order.push_back((now, packet_id));
-        self.on_wire.insert(packet_id, (ticket, now)).is_none()
+        self.turns += 1;
+        self.on_wire.insert(packet_id, (ticket, now, self.turns)).is_none()
     }
 
     /// The broker acknowledged this packet id. `None` for one that is not on the wire (a second PUBACK).
     pub fn acked(&mut self, packet_id: u16) -> Option<T> {
-        let (ticket, _) = self.on_wire.remove(&packet_id)?;
-        let live = |(at, id): &(Timestamp, u16)| self.on_wire.get(id).is_some_and(|(_, since)| since == at);
+        let (ticket, ..) = self.on_wire.remove(&packet_id)?;
+        let live = |(at, id): &(Timestamp, u16)| self.on_wire.get(id).is_some_and(|(_, since, _)| since == at);
         while self.order.front().is_some_and(|entry| !live(entry)) {
             self.order.pop_front();
         }
@@ -56,13 +59,13 @@ impl<T> Ledger<T> {
     /// How long the message under this packet id has been on the wire. `None` for one that is not.
     #[must_use]
     pub fn waited(&self, packet_id: u16, now: Timestamp) -> Option<Duration> {
-        self.on_wire.get(&packet_id).map(|(_, since)| between(*since, now))
+        self.on_wire.get(&packet_id).map(|(_, since, _)| between(*since, now))
     }
 
     /// The packet id of the oldest message on the wire.
     #[must_use]
     pub fn oldest(&self) -> Option<u16> {
-        let live = |(at, id): &&(Timestamp, u16)| self.on_wire.get(id).is_some_and(|(_, since)| since == at);
+        let live = |(at, id): &&(Timestamp, u16)| self.on_wire.get(id).is_some_and(|(_, since, _)| since == at);
         self.order.iter().find(live).map(|(_, id)| *id)
     }
 
@@ -83,14 +86,17 @@ impl<T> Ledger<T> {
     /// The same for the messages that `matters` picks: some may wait less long than others.
     #[must_use]
     pub fn deadline_of(&self, limit: Duration, matters: impl Fn(&T) -> bool) -> Option<Timestamp> {
-        let all = self.on_wire.values().chain(&self.handed);
+        let on_wire = self.on_wire.values().map(|(ticket, at, _)| (ticket, at));
+        let all = on_wire.chain(self.handed.iter().map(|(ticket, at)| (ticket, at)));
         let oldest = all.filter(|(ticket, _)| matters(ticket)).map(|(_, at)| *at).min()?;
         Some(later(oldest, limit))
     }
 
-    /// Every ticket not acknowledged.
+    /// Every ticket not acknowledged, in the order in which they were handed over.
     pub fn tickets(&self) -> impl Iterator<Item = &T> {
-        self.on_wire.values().chain(&self.handed).map(|(ticket, _)| ticket)
+        let mut on_wire: Vec<_> = self.on_wire.values().collect();
+        on_wire.sort_unstable_by_key(|(_, _, turn)| *turn);
+        on_wire.into_iter().map(|(ticket, ..)| ticket).chain(self.handed.iter().map(|(ticket, _)| ticket))
     }
 }
 
@@ -116,6 +122,17 @@ mod tests {
         assert_eq!(ledger.acked(4), Some("b"));
         assert_eq!(ledger.acked(9), Some("a"));
         assert_eq!(ledger.outstanding(), 0);
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_is_told_in_the_order_of_handing_over_whatever_its_packet_ids() {
+        let mut ledger = Ledger::default();
+        for (ticket, id) in [("a", 900), ("b", 1_000), ("c", 1), ("d", 2), ("e", 500)] {
+            wire(&mut ledger, ticket, id, 0);
+        }
+        ledger.handed("f", at(0));
+        ledger.acked(1_000);
+        assert_eq!(ledger.tickets().copied().collect::<Vec<_>>(), ["a", "c", "d", "e", "f"]);
     }
 
     #[test]

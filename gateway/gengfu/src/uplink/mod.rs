@@ -50,6 +50,8 @@ mod parts;
 mod patience;
 mod respond;
 mod session;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod sizes;
 pub mod status;
 #[cfg(test)]

@@ -105,44 +105,13 @@ pub async fn run(config: UplinkConfig, parts: UplinkParts) -> Result<(), super::
         Ok(_) | Err(super::OpenError::Tls(_)) => {}
         Err(fault) => return Err(fault),
     }
-    let mut jitter = Jitter::new(pump.seed());
-    let mut failures = 0_u32;
-    let mut proven = None;
+    let mut attempts = Attempts::new(&pump);
     while !pump.parts.shutdown.is_cancelled() {
-        let began_at = pump.now();
-        let lost = match pump.connect_and_pump(proven.take()).await {
-            End::Shutdown => break,
-            End::Lost(lost) => lost,
-            End::WithoutReceipts(switch) => {
-                pump.switched(&switch);
-                continue;
-            }
-            End::Return(connection, connected) => {
-                let now = pump.now();
-                pump.brokers.returned(now).iter().for_each(|switch| pump.switched(switch));
-                proven = Some((*connection, connected));
-                continue;
-            }
-        };
-        let now = pump.now();
-        let lasted = pump.status.state != LinkState::Offline && between(began_at, now) >= LASTING;
-        failures = if lasted { 1 } else { failures.saturating_add(1) };
-        if lost.cause == Cause::CertificateRenewed {
-            // Nobody's failure: the same broker, at once.
-            info!("the uplink connects anew with the renewed certificate");
-            pump.offline(&lost, now);
-            continue;
+        match attempts.one(&mut pump).await {
+            Next::Stop => break,
+            Next::AtOnce => {}
+            Next::After(wait) => pump.wait(wait).await,
         }
-        let switch = pump.brokers.failed(lost.cause == Cause::NoPuback, now);
-        // Another broker is tried at once, but not for ever: when all are away the pauses grow.
-        let wait =
-            if switch.is_some() && failures < SWITCHES_AT_ONCE { RECONNECT.base } else { RECONNECT.wait(failures) };
-        let wait = if lost.refused.is_some() { wait.min(RECONNECT_AFTER_REFUSAL) } else { wait };
-        let wait = jitter.stretch(wait);
-        warn!(reason = %lost.reason, remedy = %lost.remedy, wait_ms = wait.as_millis(), "the uplink is offline");
-        pump.offline(&lost, now);
-        switch.iter().for_each(|switch| pump.switched(switch));
-        pump.wait(wait).await;
     }
     let now = pump.now();
     pump.status.enter(LinkState::Stopped, now, None);
@@ -151,8 +120,69 @@ pub async fn run(config: UplinkConfig, parts: UplinkParts) -> Result<(), super::
     Ok(())
 }
 
+/// What comes after a connection.
+pub(super) enum Next {
+    /// Nothing: shutdown.
+    Stop,
+    /// Another connection.
+    AtOnce,
+    /// Another connection after this pause.
+    After(Duration),
+}
+
+/// One connection after the other, and the account of those that failed.
+pub(super) struct Attempts {
+    jitter: Jitter,
+    failures: u32,
+    proven: Option<(Connection, Signal)>,
+}
+
+impl Attempts {
+    pub(super) fn new(pump: &Pump) -> Self {
+        Self { jitter: Jitter::new(pump.seed()), failures: 0, proven: None }
+    }
+
+    /// One connection from its beginning to its end.
+    pub(super) async fn one(&mut self, pump: &mut Pump) -> Next {
+        let began_at = pump.now();
+        let lost = match pump.connect_and_pump(self.proven.take()).await {
+            End::Shutdown => return Next::Stop,
+            End::Lost(lost) => lost,
+            End::WithoutReceipts(switch) => {
+                pump.switched(&switch);
+                return Next::AtOnce;
+            }
+            End::Return(connection, connected) => {
+                let now = pump.now();
+                pump.brokers.returned(now).iter().for_each(|switch| pump.switched(switch));
+                self.proven = Some((*connection, connected));
+                return Next::AtOnce;
+            }
+        };
+        let now = pump.now();
+        let lasted = pump.status.state != LinkState::Offline && between(began_at, now) >= LASTING;
+        self.failures = if lasted { 1 } else { self.failures.saturating_add(1) };
+        if lost.cause == Cause::CertificateRenewed {
+            // Nobody's failure: the same broker, at once.
+            info!("the uplink connects anew with the renewed certificate");
+            pump.offline(&lost, now);
+            return Next::AtOnce;
+        }
+        let switch = pump.brokers.failed(lost.cause == Cause::NoPuback, now);
+        // Another broker is tried at once, but not for ever: when all are away the pauses grow.
+        let is_quick = switch.is_some() && self.failures < SWITCHES_AT_ONCE;
+        let wait = if is_quick { RECONNECT.base } else { RECONNECT.wait(self.failures) };
+        let wait = if lost.refused.is_some() { wait.min(RECONNECT_AFTER_REFUSAL) } else { wait };
+        let wait = self.jitter.stretch(wait);
+        warn!(reason = %lost.reason, remedy = %lost.remedy, wait_ms = wait.as_millis(), "the uplink is offline");
+        pump.offline(&lost, now);
+        switch.iter().for_each(|switch| pump.switched(switch));
+        Next::After(wait)
+    }
+}
+
 impl Pump {
-    fn new(config: UplinkConfig, parts: UplinkParts) -> Self {
+    pub(super) fn new(config: UplinkConfig, parts: UplinkParts) -> Self {
         let topics = Topics::new(&config.identity.site, &config.identity.gateway);
         let now = parts.clock.now();
         let seed = u64::try_from(now.as_nanosecond() & i128::from(i64::MAX)).unwrap_or(0);

@@ -189,6 +189,7 @@ impl Session {
                 break connected;
             }
             tokio::select! {
+                biased;
                 signal = self.connection.next() => break signal?,
                 () = pump.parts.shutdown.cancelled() => return Ok(false),
                 reply = pump.parts.replies.recv(), if !pump.replies_ended => pump.take_reply(reply),
@@ -287,8 +288,9 @@ impl Session {
             let puback_wait = puback_due.map(|(due, _)| between(steady, due));
             let wait = wait.into_iter().chain(puback_wait).min();
             tokio::select! {
+                // In this order, so that a simulated life replays. The broker last but for time: all before it come to rest by themselves.
+                biased;
                 () = pump.parts.shutdown.cancelled() => return Ok(Leave::Shutdown),
-                signal = self.connection.next() => changed = self.take_signals(pump, signal?)?,
                 () = pump.parts.wake.notified() => {}
                 () = pump.parts.board.changed() => {}
                 reply = pump.parts.replies.recv(), if !pump.replies_ended => pump.take_reply(reply),
@@ -296,6 +298,7 @@ impl Session {
                 answer = probed(&mut self.probe) => if let Some(connected) = self.probe_answered(pump, answer) {
                     return Ok(Leave::Return(connected));
                 },
+                signal = self.connection.next() => changed = self.take_signals(pump, signal?)?,
                 () = sleep(wait) => {}
             }
         }

@@ -149,3 +149,13 @@ fn a_checkpoint_knows_all_but_the_memory_for_copies() {
     }
     assert_eq!(again.proof().to_string(), "received 1…9, nothing missing, chain ok, 1 duplicates");
 }
+
+#[test]
+fn a_statement_counts_also_after_the_gateways_clock_was_set_back_and_an_old_one_of_another_broker_does_not() {
+    let mut ledger = ledger(&[]);
+    ledger.state(&Statement { at: at(3_600), ..statement(5, 0) }, at(0));
+    ledger.state(&Statement { at: at(10), ..statement(6, 0) }, at(10));
+    assert_eq!(ledger.stated().0, 6, "an hour of deafness would hide what is missing at the end");
+    ledger.state(&Statement { at: at(1_800), ..statement(3, 0) }, at(11));
+    assert_eq!((ledger.stated().0, ledger.went_back()), (6, &[][..]));
+}

@@ -18,6 +18,7 @@ mod commands;
 mod drill;
 mod on_site;
 mod people;
+mod recover;
 
 fn slug(name: &str) -> Slug {
     Slug::new(name).unwrap()

@@ -199,7 +199,7 @@ pub fn moment(us: u64) -> Moment {
 }
 
 /// Cuts what is written into its frames.
-fn frames(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn frames(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes
         .split_inclusive(|byte| *byte == 0)
         .collect::<Vec<_>>()

@@ -42,7 +42,8 @@ struct Writing {
     sessions: Vec<usize>,
 }
 
-fn rules(port: &PortConfig) -> Rules {
+/// Every node and channel of a port, by the rules' defaults.
+pub fn rules(port: &PortConfig) -> Rules {
     let mut devices = BTreeMap::new();
     let bus = port.as_bus().map(|bus| bus.name.clone());
     if let Some(bus) = &bus {
