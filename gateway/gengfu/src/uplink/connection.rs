@@ -214,8 +214,8 @@ impl Connection {
     pub fn open(broker: &BrokerConfig, session: &SessionOptions) -> Result<Self, OpenError> {
         #[cfg(test)]
         if let Some(line) = super::simulated::dial(broker, session) {
-            let client = Client::Simulated(line);
-            return Ok(Self { client, poll: None, leftover: VecDeque::new(), lost: None, tls: None, leaving: false });
+            let (client, leftover) = (Client::Simulated(line), VecDeque::new());
+            return Ok(Self { client, poll: None, leftover, lost: None, tls: None, leaving: false, accepted: false });
         }
         let tls = broker.tls.as_ref().map(|credentials| (credentials.clone(), credentials.generation()));
         let (client, event_loop) = match broker.protocol {
