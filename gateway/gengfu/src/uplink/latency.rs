@@ -68,15 +68,16 @@ impl ClockSteps {
             return None;
         }
         let mut latency = now.duration_since(sensed_at);
-        for step in &self.steps {
-            // A node's clock is learnt anew after a step: what it sensed meanwhile is still stamped as the clock was before.
-            let stale = sequence > step.after && step.by.is_positive() && sensed_at < step.at;
-            if stale || (sequence > step.before && sequence <= step.after) {
+        // A node's clock is learnt anew after a step: what it sensed meanwhile is still stamped as the clock was before.
+        let last = self.steps.iter().rev().find(|step| step.after < sequence);
+        if last.is_some_and(|step| step.by.is_positive() && sensed_at < step.at) {
+            return None;
+        }
+        for step in self.steps.iter().filter(|step| sequence <= step.after) {
+            if sequence > step.before {
                 return None;
             }
-            if sequence <= step.before {
-                latency -= step.by;
-            }
+            latency -= step.by;
         }
         // A node may have stamped it a little ahead of our clock; with a clock that was set back since, far ahead.
         if latency < -STEP_MIN {
