@@ -302,7 +302,9 @@ impl Annunciator {
             track.waiting = None;
         }
         let Some(since) = alarm.waiting_since else { return };
-        let from = track.waiting.map_or(since.min(now), |(_, from)| from);
+        // Another wait begins anew, also when the one before ended unseen.
+        let same = track.waiting.filter(|(before, _)| *before == since);
+        let from = same.map_or(since.min(now), |(_, from)| from);
         track.waiting = Some((since, from));
         if track.failed_at.is_none() && (self.at_once || now >= after(from, self.policy.receipt_within)) {
             track.failed_at = Some(now);

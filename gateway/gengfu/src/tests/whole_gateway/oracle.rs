@@ -219,7 +219,7 @@ impl Oracle {
             AlarmKind::DoorLeftOpen => "door.opened",
             _ => return,
         };
-        if !matches!(event.event_type, EventType::AlarmRaised | EventType::AlarmShelved) {
+        if event.event_type != EventType::AlarmRaised {
             return;
         }
         let said = |(of, what): &(String, String)| of == device && what == word;
