@@ -24,8 +24,11 @@ pub struct Row {
     /// What happens, in order.
     pub story: &'static [Step],
     /// What else must be true of the packets that passed between gateway and broker.
-    pub check: Option<fn(&[Seen]) -> Result<(), String>>,
+    pub check: Option<Check>,
 }
+
+/// Judges the packets that passed; the fault in words.
+pub type Check = fn(&[Seen]) -> Result<(), String>;
 
 /// The surroundings before anything goes wrong.
 #[derive(Debug, Clone, Copy)]

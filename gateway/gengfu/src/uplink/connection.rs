@@ -125,7 +125,7 @@ pub struct Lost {
     /// Whose fault it is.
     pub blame: Blame,
     /// The oldest message without an answer was refused with this; [`Signal::RefusedOldest`] told it.
-    pub refused: Option<Refusal>,
+    pub refused: Option<Box<Refusal>>,
 }
 
 /// Whose fault it is that there is no connection.
@@ -279,7 +279,7 @@ impl Connection {
                     }
                     self.leftover = leftover(event_loop);
                     // What it had answered before is told first, so the oldest is the one that is meant.
-                    self.leftover.extend(lost.refused.clone().map(Signal::RefusedOldest));
+                    self.leftover.extend(lost.refused.clone().map(|refusal| Signal::RefusedOldest(*refusal)));
                     self.lost = Some(if self.leaving { Lost::of(Cause::CertificateRenewed, "") } else { lost });
                 }
             }
@@ -497,7 +497,7 @@ fn lost_v5(error: &four::v5::ConnectionError) -> Lost {
         )) => {
             let cause = if *reason == PACKET_TOO_LARGE { Cause::PacketTooLarge } else { Cause::PublishRefused };
             let text = format!("reason 0x{reason:02x}, which a PUBACK cannot have");
-            Lost { refused: Some(Refusal { cause, text: text.clone() }), ..Lost::of(cause, &text) }
+            Lost { refused: Some(Box::new(Refusal { cause, text: text.clone() })), ..Lost::of(cause, &text) }
         }
         ConnectionError::ConnectionRefused(code) => refused(&format!("{code:?}")),
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {

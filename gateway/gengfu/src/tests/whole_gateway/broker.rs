@@ -236,8 +236,8 @@ impl Net {
                 Due::Refused { conn } => self.lose(conn, "connection refused"),
                 Due::AtBroker { conn, packet_id, message } => self.at_broker(random, now_us, conn, packet_id, message),
                 Due::Subscribe { conn, wanted } => self.subscribe(random, now_us, conn, wanted),
-                Due::ToGateway { conn, signal } => self.to_gateway(conn, signal),
-                Due::ToCentre { broker } => arrived.extend(self.to_centre(random, broker)),
+                Due::ToGateway { conn, signal } => self.deliver_to_gateway(conn, signal),
+                Due::ToCentre { broker } => arrived.extend(self.deliver_to_centre(random, broker)),
                 Due::GivenUp { conn } if !self.conns[conn].is_over => {
                     self.lose(conn, "the goodbye took too long");
                     self.is_over(random, now_us, conn, true);
@@ -297,7 +297,7 @@ impl Net {
         self.plan(at_us, Due::ToGateway { conn, signal });
     }
 
-    fn to_gateway(&mut self, conn: usize, signal: Signal) {
+    fn deliver_to_gateway(&mut self, conn: usize, signal: Signal) {
         let at = &mut self.conns[conn];
         if at.is_over {
             return;
@@ -443,7 +443,7 @@ impl Net {
         self.plan(at_us, Due::ToCentre { broker });
     }
 
-    fn to_centre(&mut self, random: &mut StdRng, broker: usize) -> Option<ForCentre> {
+    fn deliver_to_centre(&mut self, random: &mut StdRng, broker: usize) -> Option<ForCentre> {
         let there = &mut self.brokers[broker];
         if !there.centre_connected || there.is_down {
             return None;

@@ -66,6 +66,9 @@ pub struct Centre {
     count: u64,
 }
 
+/// An open alarm: id, kind, condition, and its case.
+type Open = (String, AlarmKind, Condition, Option<(String, CaseStage)>);
+
 impl Centre {
     pub fn new() -> Centre {
         Centre {
@@ -208,13 +211,12 @@ impl Centre {
             2 => Some(at + SignedDuration::from_mins(30)),
             _ => None,
         };
-        let open: Vec<(String, AlarmKind, Condition, Option<(String, CaseStage)>)> =
-            (self.model.open_alarms().into_iter())
-                .map(|(_, view)| {
-                    let case = view.alarm.case.as_ref().map(|case| (case.case_id.clone(), case.stage));
-                    (view.alarm.alarm_id.clone(), view.alarm.kind, view.alarm.condition, case)
-                })
-                .collect();
+        let open: Vec<Open> = (self.model.open_alarms().into_iter())
+            .map(|(_, view)| {
+                let case = view.alarm.case.as_ref().map(|case| (case.case_id.clone(), case.stage));
+                (view.alarm.alarm_id.clone(), view.alarm.kind, view.alarm.condition, case)
+            })
+            .collect();
         let what = random.random_range(0..20);
         if what < 14 {
             let (alarm_id, _, condition, case) = open.choose(random)?.clone();

@@ -78,10 +78,13 @@ pub struct Build {
     pub clock: Arc<SimClock>,
 }
 
+/// A line and its batch, and what the decider tells it.
+type Told = (usize, usize, oneshot::Receiver<Result<(), String>>);
+
 /// What one turn of the decider gave, until the disk is done with it.
 struct Finishing {
     done_us: u64,
-    acks: Vec<(usize, usize, oneshot::Receiver<Result<(), String>>)>,
+    acks: Vec<Told>,
     effects: Effects,
 }
 

@@ -112,6 +112,7 @@ fn what_a_node_was_acknowledged_for_reaches_the_centre_once_and_nothing_is_lost_
     let first = number("GENGFU_FIRST").unwrap_or(0);
     let threads = number("GENGFU_THREADS").unwrap_or(if seeds > 1_000 { cores() } else { 1 });
     let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
+    #[expect(clippy::disallowed_methods, reason = "how many lives a second is told, and nothing else")]
     let began = Instant::now();
     let lives: Vec<Life> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
