@@ -102,8 +102,10 @@ socket = "{place}/gengfu.sock"
     }
 }
 
+/// A connection stands. In some of these tests nobody is there to confirm anything, and the broker says so.
 fn is_online(status: &Value) -> bool {
-    status["uplink"]["state"] == "online"
+    let state = &status["uplink"]["state"];
+    state == "online" || (state == "no_receipts" && status["uplink"]["cause"] == "nobody_subscribed")
 }
 
 fn says(status: &Value, part: &str) -> bool {
