@@ -22,6 +22,7 @@ use gengfu_contract::state::{AlarmSnapshot, DeviceState, Presence};
 use gengfu_contract::topic::Topics;
 use gengfu_contract::words::AlarmKind;
 use hil_tests::broker::{Broker, BrokerOptions, Memory};
+use hil_tests::ports::Port;
 use hil_tests::skip::{self, need};
 use rig::*;
 
@@ -59,7 +60,8 @@ fn main() -> ExitCode {
         let name = format!("the_whole_road_over_the_embedded_broker_with_mqtt_{name}");
         skip::test(&name, need::nothing(), move || {
             run(async move {
-                let ports = embedded();
+                let held = [Port::reserve().unwrap(), Port::reserve().unwrap()];
+                let ports = start_embedded(BrokerPorts { v5: held[0].number(), v4: held[1].number() }).unwrap().ports;
                 the_whole_road(if protocol == Mqtt5 { ports.v5 } else { ports.v4 }, protocol).await;
             });
         })
@@ -148,11 +150,6 @@ async fn over_mosquitto(protocol: Protocol) {
     let dir = tempfile::tempdir().unwrap();
     let mosquitto = mosquitto(dir.path(), None, &[]);
     the_whole_road(mosquitto.port(), protocol).await;
-}
-
-fn embedded() -> BrokerPorts {
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    start_embedded(BrokerPorts { v5: free(), v4: free() }).unwrap().ports
 }
 
 async fn a_broker_killed_and_restarted_empty(protocol: Protocol) {
