@@ -172,8 +172,7 @@ impl Decider {
             }
             self.log(now, batch, &answered)?;
         }
-        // Carried out already, whether or not the record of it is stored.
-        judged.standing.push(reply);
+        judged.replies.push(reply);
         Ok(())
     }
 

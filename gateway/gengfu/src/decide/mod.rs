@@ -564,12 +564,11 @@ impl Decider {
         if self.recover_due.is_some_and(|due| now < due) {
             return false;
         }
-        let before = self.open_alarms();
         let recovered = self.outbox.recover().map_err(StartError::from).and_then(|()| self.take_back());
         let recovered = recovered.and_then(|()| Ok(self.on_site.take_back(&self.outbox)?));
         match recovered {
             Ok(()) => {
-                self.show_what_was_kept(&before);
+                self.show_what_was_kept();
                 tracing::warn!("the outbox takes events again");
                 self.recover_due = None;
                 true
@@ -583,16 +582,22 @@ impl Decider {
     }
 
     /// A batch that failed may be found whole on the disk: what it did to alarms stands on the board too.
-    fn show_what_was_kept(&mut self, before: &[AlarmData]) {
-        let open = self.open_alarms();
-        for alarm in before.iter().filter(|alarm| open.iter().all(|it| it.alarm_id != alarm.alarm_id)) {
-            self.sequences.remove(&alarm.alarm_id);
-            self.board.set(&self.topics.alarm(&alarm.alarm_id), None);
+    fn show_what_was_kept(&mut self) {
+        let (open, all) = (self.open_alarms(), self.topics.alarm(""));
+        for topic in self.board.held(&all) {
+            let alarm_id = topic.strip_prefix(&all).unwrap_or_default();
+            if open.iter().all(|alarm| alarm.alarm_id != alarm_id) {
+                self.sequences.remove(alarm_id);
+                self.board.set(&topic, None);
+            }
         }
-        for alarm in open.into_iter().filter(|alarm| !before.contains(alarm)) {
+        for alarm in open {
             let (topic, sequence) = (self.topics.alarm(&alarm.alarm_id), self.outbox.head().sequence);
-            self.sequences.insert(alarm.alarm_id.clone(), sequence);
-            self.board.set(&topic, to_json(&AlarmSnapshot { sequence, alarm }));
+            let shown = self.board.get(&topic).and_then(|body| serde_json::from_slice::<AlarmSnapshot>(&body).ok());
+            if shown.is_none_or(|shown| shown.alarm != alarm) {
+                self.sequences.insert(alarm.alarm_id.clone(), sequence);
+                self.board.set(&topic, to_json(&AlarmSnapshot { sequence, alarm }));
+            }
         }
     }
 

@@ -88,6 +88,14 @@ impl Board {
         self.lock().slots.get(topic)?.value.clone()
     }
 
+    /// The topics that begin with `prefix` and hold something.
+    #[must_use]
+    pub fn held(&self, prefix: &str) -> Vec<String> {
+        let inner = self.lock();
+        let slots = inner.slots.iter().filter(|(topic, slot)| topic.starts_with(prefix) && slot.value.is_some());
+        slots.map(|(topic, _)| topic.clone()).collect()
+    }
+
     /// Resolves when something was changed since the last call.
     pub async fn changed(&self) {
         self.inner.changed.notified().await;

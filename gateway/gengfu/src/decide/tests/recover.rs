@@ -31,8 +31,9 @@ fn smoke(decider: &mut Decider, seconds: i64, sequence: u32) -> Result<(), Strin
     answer.blocking_recv().unwrap()
 }
 
-/// True when the disk had kept the batch that failed; `None` when the fault came too late for it.
-fn fails_and_recovers(seed: u64, operations: u64, fault: Fault) -> Option<bool> {
+/// True when the disk had kept the batch that failed; `None` when the fault came too late for it. `gathered` keys are stored before, so that the batch
+/// is followed by a checkpoint when they are many: a fault in there fails a batch that is on the disk already.
+fn fails_and_recovers(seed: u64, gathered: u32, operations: u64, fault: Fault) -> Option<bool> {
     let disk = SimDisk::new(seed);
     let outbox = Outbox::open(Options::simulated(&disk)).unwrap();
     let identity = Identity { site: slug("site"), gateway: slug("gw-1"), evidence_dir: "pictures".into() };
@@ -42,6 +43,9 @@ fn fails_and_recovers(seed: u64, operations: u64, fault: Fault) -> Option<bool> 
     let (rules, now) = (rules(), at(0));
     let mut decider =
         Decider::start(identity, rules, wiring, outbox.clone(), board.clone(), now, ClockQuality::Synced).unwrap();
+    let mut before = outbox.batch();
+    (0..gathered).for_each(|n| before.put(format!("before/{n}").as_bytes(), b"?"));
+    before.commit().unwrap();
     disk.set_fault_in(operations, fault);
     if smoke(&mut decider, 1, 7).is_ok() {
         return None;
@@ -69,7 +73,8 @@ fn a_failed_batch_that_is_on_the_disk_after_all_counts_once_and_is_told_on_site_
     let mut kept = Vec::new();
     for fault in [Fault::Full, Fault::ReadOnly, Fault::WriteError, Fault::SyncError] {
         for operations in 1..12 {
-            kept.extend((0..4).filter_map(|seed| fails_and_recovers(seed, operations, fault)));
+            let each = [0, 30, 40].into_iter().flat_map(|gathered| (0..4).map(move |seed| (seed, gathered)));
+            kept.extend(each.filter_map(|(seed, gathered)| fails_and_recovers(seed, gathered, operations, fault)));
         }
     }
     assert!(kept.contains(&true) && kept.contains(&false), "{kept:?}");
