@@ -187,6 +187,15 @@ impl TrackKind {
         matches!(self, TrackKind::Bicycle | TrackKind::Motorcycle)
     }
 
+    /// True when a detector may take one for the other: a van for a car, an e-bike for a bicycle, never a bicycle for a car.
+    #[must_use]
+    pub fn may_be(self, other: TrackKind) -> bool {
+        self == other
+            || (self.is_motor_vehicle() && other.is_motor_vehicle())
+            || (self.is_cycle() && other.is_cycle())
+            || (self.is_waste() && other.is_waste())
+    }
+
     /// Litter, or a bin that overflows.
     #[must_use]
     pub fn is_waste(self) -> bool {

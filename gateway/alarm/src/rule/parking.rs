@@ -116,7 +116,8 @@ fn assign<'a>(spots: &Spots, sight: &Sight<'a>) -> Vec<(u64, Option<&'a Track>)>
     for spot in serials.iter().filter_map(|serial| spots.get(*serial)) {
         let elsewhere = sight.tracks.iter().any(|track| spot.is_own_track(track) && !is_near(spot.bbox, track.bbox));
         for track in &sight.tracks {
-            if is_near(spot.bbox, track.bbox) && spot.can_be(track, look.view.birth(track), at, elsewhere) {
+            let is_like = spot.vehicle.may_be(track.kind) && is_near(spot.bbox, track.bbox);
+            if is_like && spot.can_be(track, look.view.birth(track), at, elsewhere) {
                 let hidden = !look.shows(track);
                 // What stands comes before what may come back: a cleared spot never takes a live one's vehicle.
                 let rank = (!spot.is_live(), hidden, !spot.is_own_track(track));

@@ -132,3 +132,13 @@ fn where_zones_overlap_one_alarm_tells_the_vehicle_and_it_is_the_graver_one() {
         assert_eq!(told, expected, "fire lane after {lane_limit} s");
     }
 }
+
+#[test]
+fn a_bicycle_that_is_put_where_a_car_stood_does_not_carry_on_the_cars_case() {
+    let mut player = Player::new(rules());
+    watch(&mut player, 0, 28, "car1:l:0");
+    player.play("30 cam see car1:l:0 => still of track 1\n31 cam still taken => raised fire_lane_blocked@cam ACTIVE_UNACK");
+    watch(&mut player, 32, 44, "bicycle2:l:32");
+    player.play("46 cam see bicycle2:l:32 => cleared fire_lane_blocked@cam CLEARED_UNACK");
+    watch(&mut player, 48, 200, "bicycle2:l:32");
+}

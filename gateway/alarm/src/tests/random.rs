@@ -520,8 +520,9 @@ fn run(seed: u64, steps: usize, restarts: f64) -> Vec<Output> {
         let is_litter = matches!(alarm.subject.kind, AlarmKind::Litter | AlarmKind::BinOverflow);
         alarm.subject.spot.is_some() && alarm.machine.is_active() && !(is_litter && hidden)
     };
-    let raised = straight.book.iter().filter(counts).count();
-    assert_eq!(raised, standing, "seed {seed}: one alarm for each vehicle and heap that is there, and no other");
+    let raised: Vec<_> = straight.book.iter().filter(counts).map(|alarm| &alarm.subject).collect();
+    let there: Vec<_> = street.vehicles.iter().map(|vehicle| (vehicle.kind, vehicle.place, vehicle.track)).collect();
+    assert_eq!(raised.len(), standing, "seed {seed}: {raised:?} where one for each of {there:?} and no other should be");
     all
 }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 use gengfu_alarm::Want;
 use gengfu_alarm::engine::Engine;
 use gengfu_alarm::observation::{Observation, What};
-use gengfu_alarm::output::{NeedStill, Output, Transition};
+use gengfu_alarm::output::{DiscardStills, NeedStill, Output, StillRole, Transition};
 use gengfu_alarm::persist::StateChange;
 use gengfu_alarm::rules::Rules;
 use gengfu_contract::CONTRACT_VERSION;
@@ -160,6 +160,7 @@ type LocalAnswer = Result<(), Text>;
 struct Judged {
     dones: Vec<oneshot::Sender<Result<(), String>>>,
     stills: Vec<NeedStill>,
+    discards: Vec<DiscardStills>,
     replies: Vec<Reply>,
     /// Answers that hold whatever becomes of this batch.
     standing: Vec<Reply>,
@@ -438,6 +439,14 @@ impl Decider {
         for output in outputs {
             match output {
                 Output::NeedStill(need) => judged.stills.push(need),
+                Output::DiscardStills(discard) => judged.discards.push(discard),
+                Output::Warning(warned) => {
+                    let (place, standing_ms) = (batch.position(), Some(warned.standing_ms));
+                    let draft =
+                        self.author.served(now, &place, &warned.camera, "parking.warned", standing_ms, warned.clock);
+                    tracing::info!(hop = "decided", id = %draft.id, camera = %warned.camera, zone = %warned.zone, "warned");
+                    self.journal(now, batch, draft)?;
+                }
                 Output::Alarm(transition) => {
                     self.attach_evidence(now, batch, &transition)?;
                     let draft = self.author.transition(now, &batch.position(), &transition);
@@ -525,6 +534,9 @@ impl Decider {
                 None
             };
             self.board.set(&self.topics.alarm(&alarm.alarm_id), body);
+        }
+        for discard in &judged.discards {
+            discard_stills(&self.identity.evidence_dir, discard);
         }
         for (answer, result) in judged.locals {
             let _ = answer.send(result);
@@ -634,6 +646,18 @@ impl Decider {
                 self.board.set(&self.topics.device(&state.device), to_json(&state));
                 self.devices_shown.insert(state.device.clone(), state);
             }
+        }
+    }
+}
+
+/// Deletes the pictures taken so far for something that never became an alarm. What cannot be deleted ends with its time.
+fn discard_stills(evidence_dir: &std::path::Path, discard: &DiscardStills) {
+    for role in [StillRole::Arrival, StillRole::PastLimit, StillRole::Overview] {
+        let path = still_path(evidence_dir, &discard.alarm_id, role.n());
+        match std::fs::remove_file(&path) {
+            Ok(()) => tracing::debug!(camera = %discard.camera, picture = %path.display(), "nobody's evidence: deleted"),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(camera = %discard.camera, picture = %path.display(), %error, "cannot be deleted"),
         }
     }
 }
