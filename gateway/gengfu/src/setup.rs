@@ -367,6 +367,21 @@ pub(crate) fn worker_config(vision: &config::Vision, camera: &config::Camera) ->
     })
 }
 
+/// Cameras whose models the manifest does not have, or that know nothing of what their zones are about. Asked only where there is a manifest.
+#[must_use]
+pub fn cameras_without_model(config: &Config) -> Vec<Lack> {
+    let cameras = config.cameras.iter().enumerate().filter(|_| config.vision.manifest.is_file());
+    let told = cameras.filter_map(|(n, camera)| {
+        let error = worker_config(&config.vision, camera).err()?;
+        Some(Lack {
+            key: format!("camera[{n}]"),
+            problem: format!("{error:#}"),
+            remedy: "correct it here, or add the model to the manifest".to_owned(),
+        })
+    });
+    told.collect()
+}
+
 /// A zone about what no model of its camera knows would never say anything.
 fn check_kinds<'a>(camera: &config::Camera, models: impl Iterator<Item = &'a ModelConfig> + Clone) -> anyhow::Result<()> {
     let names = || models.clone().map(|model| model.entry.name.as_str()).collect::<Vec<_>>().join(" and ");

@@ -103,7 +103,7 @@ mod tests {
         let headlights = disturbed(60_000, |now| (if (30_000..36_000).contains(&now) { 150 } else { 60 }, vec![]));
         assert_eq!((headlights.first(), headlights.last(), headlights.len()), (Some(&30_000), Some(&35_800), 30));
         let dusk = disturbed(3_600_000, |now| (u8::try_from(150 - now / 30_000).unwrap(), vec![]));
-        assert_eq!(dusk, []);
+        assert!(dusk.is_empty(), "{dusk:?}");
         let lamp = disturbed(120_000, |now| (if now < 30_000 { 40 } else { 120 }, vec![]));
         assert_eq!((lamp.first(), lamp.last()), (Some(&30_000), Some(&49_800)));
     }
@@ -117,7 +117,8 @@ mod tests {
         let leaving = disturbed(90_000, |now| {
             (80, row_of_cars(5 - usize::try_from((now / 15_000).min(5)).unwrap()))
         });
-        assert_eq!(leaving, []);
-        assert_eq!(disturbed(60_000, |now| (80, row_of_cars(if now < 20_000 { 2 } else { 0 }))), []);
+        assert!(leaving.is_empty(), "{leaving:?}");
+        let pair = disturbed(60_000, |now| (80, row_of_cars(if now < 20_000 { 2 } else { 0 })));
+        assert!(pair.is_empty(), "{pair:?}");
     }
 }
