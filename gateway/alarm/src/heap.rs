@@ -227,7 +227,11 @@ mod tests {
     fn what_is_seen_in_every_fifth_look_is_never_gone() {
         let mut tally = Tally::default();
         for look in 0..1000 {
-            if look % 5 == 4 { tally.see(2000, false) } else { tally.miss(2000) }
+            if look % 5 == 4 {
+                tally.see(2000, false)
+            } else {
+                tally.miss(2000)
+            }
             assert!(tally.absent_ms <= 8000, "{tally:?}");
         }
     }

@@ -102,9 +102,9 @@ mod tests {
     fn since(hours: &Hours, at: &str) -> Option<String> {
         let zone = TimeZone::fixed(offset(8));
         let at: Timestamp = format!("{at}+08:00").parse().unwrap();
-        hours.held_since(&zone, at).map(|since| {
-            if since == Timestamp::MIN { "always".into() } else { zone.to_datetime(since).to_string() }
-        })
+        hours
+            .held_since(&zone, at)
+            .map(|since| if since == Timestamp::MIN { "always".into() } else { zone.to_datetime(since).to_string() })
     }
 
     #[test]

@@ -247,7 +247,8 @@ impl Engine {
     /// Ends alarms and drops spots and heaps that have lost their device, zone or counterpart.
     fn reconcile(&mut self, notes: &mut Vec<RestoreNote>) {
         let numbered = self.book.iter().filter_map(|alarm| alarm.subject.spot);
-        let numbered = numbered.chain(self.spots.iter().map(Placed::serial)).chain(self.heaps.iter().map(Placed::serial));
+        let numbered =
+            numbered.chain(self.spots.iter().map(Placed::serial)).chain(self.heaps.iter().map(Placed::serial));
         let highest = numbered.max().unwrap_or(0);
         self.drop_spots(notes);
         self.drop_heaps(notes);
@@ -256,9 +257,7 @@ impl Engine {
             let key = format!("{ALARM}{}", alarm.data.alarm_id);
             let subject = &alarm.subject;
             let configured = match &subject.zone {
-                Some(zone) => {
-                    self.rules.zone(&subject.device, zone).is_some_and(|rule| rule.kind.makes(subject.kind))
-                }
+                Some(zone) => self.rules.zone(&subject.device, zone).is_some_and(|rule| rule.kind.makes(subject.kind)),
                 None if is_care(subject.kind) => self.rules.timing.care.homes.contains_key(&subject.device),
                 // The gateway's own troubles are about itself.
                 None => subject.device == self.rules.gateway || self.rules.devices.contains_key(&subject.device),
@@ -268,8 +267,7 @@ impl Engine {
                 && alarm.machine.is_active()
                 && !self.homes.homes.contains_key(&subject.device);
             // A cleared alarm only waits for a human and needs no spot; one that is active could never clear without.
-            let spotless =
-                alarm.machine.is_active() && subject.spot.is_some_and(|serial| !self.has_place(serial));
+            let spotless = alarm.machine.is_active() && subject.spot.is_some_and(|serial| !self.has_place(serial));
             if !configured {
                 notes.push(RestoreNote::NotConfigured { key });
             } else if spotless {

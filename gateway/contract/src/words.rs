@@ -433,9 +433,7 @@ impl AlarmKind {
             NightExit => (Urgency::Expected, Severity::Moderate, Certainty::Possible, Category::Safety),
             NightFrequency => (Urgency::Future, Severity::Minor, Certainty::Possible, Category::Health),
             FireLaneBlocked => (Urgency::Expected, Severity::Moderate, Certainty::Likely, Category::Safety),
-            IllegalParking | CycleParking => {
-                (Urgency::Future, Severity::Minor, Certainty::Likely, Category::Transport)
-            }
+            IllegalParking | CycleParking => (Urgency::Future, Severity::Minor, Certainty::Likely, Category::Transport),
             Litter | AccumulatedWaste | BinOverflow => {
                 (Urgency::Future, Severity::Minor, Certainty::Likely, Category::Env)
             }

@@ -383,10 +383,17 @@ pub fn cameras_without_model(config: &Config) -> Vec<Lack> {
 }
 
 /// A zone about what no model of its camera knows would never say anything.
-fn check_kinds<'a>(camera: &config::Camera, models: impl Iterator<Item = &'a ModelConfig> + Clone) -> anyhow::Result<()> {
+fn check_kinds<'a>(
+    camera: &config::Camera,
+    models: impl Iterator<Item = &'a ModelConfig> + Clone,
+) -> anyhow::Result<()> {
     let names = || models.clone().map(|model| model.entry.name.as_str()).collect::<Vec<_>>().join(" and ");
     if !models.clone().any(|model| model.entry.knows(Person)) {
-        anyhow::bail!("camera {}: {} do not know people, who must be blurred; name a model that does", camera.name, names());
+        anyhow::bail!(
+            "camera {}: {} do not know people, who must be blurred; name a model that does",
+            camera.name,
+            names()
+        );
     }
     for zone in &camera.zones {
         let known = |class: &TrackKind| models.clone().any(|model| model.entry.knows(cameras::kind(*class)));

@@ -300,7 +300,10 @@ fn read_model(path: String, table: &Table, faults: &mut Vec<Fault>) -> ModelEntr
     let labels = read_labels(format!("{path}.labels"), labels_table, classes, faults);
     if has_labels && labels.is_empty() {
         let names = Kind::ALL.map(Kind::as_str).join(", ");
-        faults.push(Fault { key: format!("{path}.labels"), text: format!("names no class; give at least one of {names}") });
+        faults.push(Fault {
+            key: format!("{path}.labels"),
+            text: format!("names no class; give at least one of {names}"),
+        });
     }
     ModelEntry {
         name,

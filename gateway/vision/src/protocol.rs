@@ -91,7 +91,8 @@ impl WorkerConfig {
         }
         if !self.model.entry.knows(Kind::Person) {
             let name = &self.model.entry.name;
-            faults.push(format!("model: \"{name}\" does not know people, who must be blurred; name one that does first"));
+            faults
+                .push(format!("model: \"{name}\" does not know people, who must be blurred; name one that does first"));
         }
         for (i, zone) in self.zones.iter().enumerate() {
             faults.extend(polygon_fault(&zone.polygon).map(|f| format!("zones[{i}].polygon: {f}")));

@@ -75,11 +75,7 @@ pub fn make(
 ///
 /// # Errors
 /// As [`make`].
-pub fn finish(
-    detector: &mut Detector,
-    mut rgb: RgbPicture,
-    annotation: &Annotation<'_>,
-) -> Result<Still, DetectError> {
+pub fn finish(detector: &mut Detector, mut rgb: RgbPicture, annotation: &Annotation<'_>) -> Result<Still, DetectError> {
     let mut people = privacy::find_people(detector, &rgb)?;
     people.extend_from_slice(annotation.people);
     let people_blurred = privacy::blur_people(&mut rgb, &people);

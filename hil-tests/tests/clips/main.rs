@@ -19,8 +19,8 @@ use gengfu_vision::decode::{CaptureConfig, DecodeMode};
 use gengfu_vision::detect::ModelConfig;
 use gengfu_vision::geometry::Point;
 use gengfu_vision::manifest::Manifest;
-use gengfu_vision::pipeline::{FrameResult, Pipeline, analyse_clip};
 use gengfu_vision::picture::VideoFrame;
+use gengfu_vision::pipeline::{FrameResult, Pipeline, analyse_clip};
 use gengfu_vision::protocol::{VERSION, WorkerConfig};
 use gengfu_vision::sandbox::Limits;
 use gengfu_vision::source::{SourceUrl, Transport};
@@ -77,7 +77,11 @@ fn main() -> ExitCode {
     let (lane, street) = (in_the_lane(), on_vtest());
     skip::main(vec![
         skip::test("the_car_in_the_lane_is_told_once_in_time_and_the_kiosk_never", needs(&lane), parked_in_the_lane),
-        skip::test("the_van_and_the_car_of_vtest_are_told_once_each_and_nobody_else_is", needs(&street), parked_on_vtest),
+        skip::test(
+            "the_van_and_the_car_of_vtest_are_told_once_each_and_nobody_else_is",
+            needs(&street),
+            parked_on_vtest,
+        ),
         skip::test("spoiled_copies_of_vtest_keep_precision_and_recall", needs(&street), || spoiled(&on_vtest())),
         skip::test("spoiled_copies_of_the_lane_keep_precision_and_recall", needs(&lane), || spoiled(&in_the_lane())),
     ])
@@ -269,7 +273,10 @@ fn parked_on_vtest() -> Result<()> {
         assert!(told.iter().any(|one| is_near(one.at, *parked)), "{parked:?} is not told: {told:?}");
     }
     for one in &told {
-        assert!((10_000..=12_000).contains(&one.raised_ms) && one.cleared_ms.is_none(), "they stand all the time: {one:?}");
+        assert!(
+            (10_000..=12_000).contains(&one.raised_ms) && one.cleared_ms.is_none(),
+            "they stand all the time: {one:?}"
+        );
     }
     Ok(())
 }
@@ -319,7 +326,15 @@ fn spoiled(footage: &Footage) -> Result<()> {
         all.missing += score.missing;
     }
     let (precision, recall) = (all.precision(), all.recall());
-    println!("{}: {variants} variants from seed {first}: precision {precision:.3}, recall {recall:.3}, {all:?}", footage.name);
-    assert!(precision >= 0.95 && recall >= 0.95, "{}: seeds {first} to {}: {all:?}", footage.name, first + variants - 1);
+    println!(
+        "{}: {variants} variants from seed {first}: precision {precision:.3}, recall {recall:.3}, {all:?}",
+        footage.name
+    );
+    assert!(
+        precision >= 0.95 && recall >= 0.95,
+        "{}: seeds {first} to {}: {all:?}",
+        footage.name,
+        first + variants - 1
+    );
     Ok(())
 }

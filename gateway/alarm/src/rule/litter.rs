@@ -90,7 +90,9 @@ fn sight<'a>(look: &Look<'a>, heap: &Heap) -> Sight<'a> {
         return Sight::Seen { best, overflows };
     }
     let covers = |track: &Track| {
-        !track.kind.is_waste() && track.kind != TrackKind::GarbageBin && share_inside(heap.bbox, track.bbox) >= HIDDEN_SHARE
+        !track.kind.is_waste()
+            && track.kind != TrackKind::GarbageBin
+            && share_inside(heap.bbox, track.bbox) >= HIDDEN_SHARE
     };
     if shown().any(covers) { Sight::Hidden } else { Sight::Gone }
 }
@@ -163,7 +165,9 @@ fn gather(decision: &mut Decision, heaps: &mut Heaps, look: &Look, serial: u64, 
     let is_over = called.is_some() && !attended && heap.tally.has_lain(limit);
     heap.tally.fade(limit);
     let arrival_after = decision.rules.timing.arrival_after.min(limit / 2);
-    let is_due = heap.alarm_id.is_none() && !attended && heap.tally.seen_ms >= i64::try_from(ms(arrival_after)).unwrap_or(i64::MAX);
+    let is_due = heap.alarm_id.is_none()
+        && !attended
+        && heap.tally.seen_ms >= i64::try_from(ms(arrival_after)).unwrap_or(i64::MAX);
     if !is_over && !is_due {
         if heap.wants_note() {
             heaps.write(serial, |_| {});
@@ -282,7 +286,11 @@ fn merge(decision: &mut Decision, heaps: &mut Heaps, look: &Look) {
         let into = |other: &Heap| {
             let overlap = share_inside(heap.bbox, other.bbox).max(share_inside(other.bbox, heap.bbox));
             let goes_before = other.stage != HeapStage::Gathering || other.serial < heap.serial;
-            other.camera == heap.camera && other.serial != serial && other.is_live() && goes_before && overlap >= SHOWN_SHARE
+            other.camera == heap.camera
+                && other.serial != serial
+                && other.is_live()
+                && goes_before
+                && overlap >= SHOWN_SHARE
         };
         if heaps.iter().any(into) {
             drop_heap(decision, heaps, serial);
@@ -432,13 +440,10 @@ fn clear(decision: &mut Decision, heaps: &mut Heaps, serial: u64, after: Result<
     let (alarm_id, gone_at, clock): (String, Timestamp, ClockQuality) = (alarm_id.clone(), *gone_at, *clock);
     let lain_ms = ms_between(heap.began_at, gone_at).max(0);
     let lasted = spoken(lain_ms);
-    let why = Why::new(
-        RULE,
-        format!("已清除，共 {}", lasted.zh),
-        format!("The place is clean again after {}", lasted.en),
-    )
-    .with("lain_ms", lain_ms)
-    .with("after_picture", after.err().map_or("attached".to_owned(), |reason| format!("missing: {reason}")));
+    let why =
+        Why::new(RULE, format!("已清除，共 {}", lasted.zh), format!("The place is clean again after {}", lasted.en))
+            .with("lain_ms", lain_ms)
+            .with("after_picture", after.err().map_or("attached".to_owned(), |reason| format!("missing: {reason}")));
     let subject = heap.subject();
     let evidence = after.ok().cloned().into_iter().collect();
     decision.clear(&subject, News { evidence, ..News::at(gone_at, clock, None, why) });

@@ -206,8 +206,10 @@ fn wait(decision: &mut Decision, spots: &mut Spots, look: &Look, serial: u64, tr
         }
         return;
     }
-    let alarm_id =
-        spot.alarm_id.clone().or_else(|| is_due.then(|| decision.book.next_id(decision.rules, decision.now, &spot.subject())));
+    let alarm_id = spot
+        .alarm_id
+        .clone()
+        .or_else(|| is_due.then(|| decision.book.next_id(decision.rules, decision.now, &spot.subject())));
     if warns {
         let standing_ms = ms_between(spot.standing_since, at).max(0);
         let (camera, zone, clock) = (camera.clone(), look.zone.clone(), look.seen.clock);
@@ -237,7 +239,9 @@ fn is_told_elsewhere(spots: &Spots, spot: &Spot) -> bool {
 
 /// Spots of other zones of the camera with the same vehicle.
 fn rivals<'a>(spots: &'a Spots, spot: &'a Spot) -> impl Iterator<Item = &'a Spot> {
-    spots.iter().filter(|other| other.camera == spot.camera && other.zone != spot.zone && is_same(other.bbox, spot.bbox))
+    spots
+        .iter()
+        .filter(|other| other.camera == spot.camera && other.zone != spot.zone && is_same(other.bbox, spot.bbox))
 }
 
 fn gravity(kind: AlarmKind) -> u8 {

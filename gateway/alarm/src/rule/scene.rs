@@ -68,7 +68,14 @@ pub(crate) fn observe(
 }
 
 /// Asks for a picture. `n` tells after-pictures of one alarm apart.
-pub(super) fn ask(decision: &mut Decision, camera: &Slug, alarm_id: &str, role: StillRole, n: u32, track: u64) -> Timestamp {
+pub(super) fn ask(
+    decision: &mut Decision,
+    camera: &Slug,
+    alarm_id: &str,
+    role: StillRole,
+    n: u32,
+    track: u64,
+) -> Timestamp {
     let deadline = after(decision.now, decision.rules.timing.still_wait);
     decision.out.push(Output::NeedStill(NeedStill {
         alarm_id: alarm_id.to_owned(),

@@ -31,7 +31,9 @@ fn who_stood_there_before_the_hours_has_his_whole_limit_from_their_first_instant
 fn the_end_of_the_hours_ends_the_alarm_and_the_next_hours_begin_another_case() {
     let mut player = Player::new(ten_minutes());
     watch(&mut player, 600, 658, "car1:a:600");
-    player.play("660 cam see car1:a:600 => still of track 1\n661 cam still taken => raised illegal_parking@cam ACTIVE_UNACK");
+    player.play(
+        "660 cam see car1:a:600 => still of track 1\n661 cam still taken => raised illegal_parking@cam ACTIVE_UNACK",
+    );
     watch(&mut player, 662, 1198, "car1:a:600");
     player.play("1199.9 cam see car1:a:600\n1200 cam see car1:a:600 => cleared illegal_parking@cam CLEARED_UNACK");
     assert_eq!(player.last("illegal_parking@cam").explanation.rule, "zone.hours");
@@ -47,7 +49,9 @@ fn the_end_of_the_hours_ends_the_alarm_and_the_next_hours_begin_another_case() {
 fn hours_that_ended_and_began_again_unseen_are_not_one() {
     let mut player = Player::new(ten_minutes());
     watch(&mut player, 600, 658, "car1:a:600");
-    player.play("660 cam see car1:a:600 => still of track 1\n661 cam still taken => raised illegal_parking@cam ACTIVE_UNACK");
+    player.play(
+        "660 cam see car1:a:600 => still of track 1\n661 cam still taken => raised illegal_parking@cam ACTIVE_UNACK",
+    );
     let week = 7 * 86_400;
     player.play(&format!("{} cam see car1:a:600 => cleared illegal_parking@cam CLEARED_UNACK", week + 610));
 }
@@ -137,7 +141,9 @@ fn where_zones_overlap_one_alarm_tells_the_vehicle_and_it_is_the_graver_one() {
 fn a_bicycle_that_is_put_where_a_car_stood_does_not_carry_on_the_cars_case() {
     let mut player = Player::new(rules());
     watch(&mut player, 0, 28, "car1:l:0");
-    player.play("30 cam see car1:l:0 => still of track 1\n31 cam still taken => raised fire_lane_blocked@cam ACTIVE_UNACK");
+    player.play(
+        "30 cam see car1:l:0 => still of track 1\n31 cam still taken => raised fire_lane_blocked@cam ACTIVE_UNACK",
+    );
     watch(&mut player, 32, 44, "bicycle2:l:32");
     player.play("46 cam see bicycle2:l:32 => cleared fire_lane_blocked@cam CLEARED_UNACK");
     watch(&mut player, 48, 200, "bicycle2:l:32");

@@ -25,7 +25,8 @@ fn watch(player: &mut Player, from: i32, to: i32, tracks: &str) {
 fn raised() -> Player {
     let mut player = player();
     watch(&mut player, 0, 298, "garbage1:p:0");
-    player.play("300 cam see garbage1:p:0 => still of track 1\n300.5 cam still taken => raised litter@cam ACTIVE_UNACK");
+    player
+        .play("300 cam see garbage1:p:0 => still of track 1\n300.5 cam still taken => raised litter@cam ACTIVE_UNACK");
     player
 }
 
@@ -33,9 +34,15 @@ fn raised() -> Player {
 fn litter_is_raised_when_it_has_lain_for_its_limit_with_its_pictures() {
     let player = raised();
     let alarm = player.last("litter@cam");
-    assert_eq!((alarm.since, alarm.zone.as_ref(), alarm.cap.certainty), (at(0.0), Some(&slug("corner")), Certainty::Likely));
+    assert_eq!(
+        (alarm.since, alarm.zone.as_ref(), alarm.cap.certainty),
+        (at(0.0), Some(&slug("corner")), Certainty::Likely)
+    );
     let why = &alarm.explanation.inputs;
-    assert_eq!((why["looked_ms"].as_i64(), why["seen_ms"].as_i64(), why["limit_ms"].as_i64()), (Some(300_000), Some(300_000), Some(300_000)));
+    assert_eq!(
+        (why["looked_ms"].as_i64(), why["seen_ms"].as_i64(), why["limit_ms"].as_i64()),
+        (Some(300_000), Some(300_000), Some(300_000))
+    );
     let roles: Vec<_> = player.quiet_stills.iter().map(|still| still.role).collect();
     assert_eq!(roles, [StillRole::Arrival, StillRole::Overview]);
 }
@@ -82,7 +89,11 @@ fn what_is_carried_or_blown_by_is_no_litter() {
 fn a_detector_that_flickers_does_not_hinder_and_one_that_dreams_does_not_raise() {
     let mut steady = player();
     for (n, time) in (0..=400).step_by(2).enumerate() {
-        let seen = if n % 10 == 3 || n % 10 == 6 || n % 10 == 7 { String::new() } else { format!("garbage{}:p':0", n / 7 + 1) };
+        let seen = if n % 10 == 3 || n % 10 == 6 || n % 10 == 7 {
+            String::new()
+        } else {
+            format!("garbage{}:p':0", n / 7 + 1)
+        };
         let told = steady.step(f64::from(time), &format!("cam see {seen}"));
         assert_eq!(told.len(), usize::from(time == 300), "{time}: {told:?}");
     }
@@ -135,14 +146,18 @@ fn a_pile_that_grows_and_a_bag_beside_it_are_one_case_and_a_pile_elsewhere_is_an
     watch(&mut player, 702, 1100, "garbage7:P:702");
     assert_eq!(player.engine.open_alarms().count(), 1);
     watch(&mut player, 1102, 1400, "garbage7:P:702 garbage9:q:1102");
-    player.play("1402 cam see garbage7:P:702 garbage9:q:1102 => still of track 9\n1404 => raised litter@cam ACTIVE_UNACK");
+    player.play(
+        "1402 cam see garbage7:P:702 garbage9:q:1102 => still of track 9\n1404 => raised litter@cam ACTIVE_UNACK",
+    );
 }
 
 #[test]
 fn bags_at_an_overflowing_bin_are_the_bins_case() {
     let mut player = player();
     watch(&mut player, 0, 598, "overflow1:p:0 garbage2:p+:0");
-    player.play("600 cam see overflow1:p:0 garbage2:p+:0 => still of track 1\n602 => raised bin_overflow@cam ACTIVE_UNACK");
+    player.play(
+        "600 cam see overflow1:p:0 garbage2:p+:0 => still of track 1\n602 => raised bin_overflow@cam ACTIVE_UNACK",
+    );
     assert_eq!(player.engine.open_alarms().count(), 1);
     // Two zones over the same ground: litter that is no alarm yet gives way.
     let mut rules = corner(ZoneKind::Litter);

@@ -391,7 +391,10 @@ impl Player {
                     }
                 },
                 Output::DiscardStills(discard) => {
-                    assert!(self.engine.book.get(&discard.alarm_id).is_none(), "evidence of an open alarm: {discard:?}");
+                    assert!(
+                        self.engine.book.get(&discard.alarm_id).is_none(),
+                        "evidence of an open alarm: {discard:?}"
+                    );
                     told.push(format!("discard {}", self.name_of(&discard.alarm_id)));
                 }
                 Output::Warning(warning) => told.push(format!("warn {}@{}", warning.zone, warning.camera)),

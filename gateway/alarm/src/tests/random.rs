@@ -522,7 +522,11 @@ fn run(seed: u64, steps: usize, restarts: f64) -> Vec<Output> {
     };
     let raised: Vec<_> = straight.book.iter().filter(counts).map(|alarm| &alarm.subject).collect();
     let there: Vec<_> = street.vehicles.iter().map(|vehicle| (vehicle.kind, vehicle.place, vehicle.track)).collect();
-    assert_eq!(raised.len(), standing, "seed {seed}: {raised:?} where one for each of {there:?} and no other should be");
+    assert_eq!(
+        raised.len(),
+        standing,
+        "seed {seed}: {raised:?} where one for each of {there:?} and no other should be"
+    );
     all
 }
 

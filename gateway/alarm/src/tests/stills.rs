@@ -23,7 +23,9 @@ fn an_alarm_carries_arrival_past_the_limit_and_overview() {
     player.play("10.4 cam quiet taken");
     player.restart();
     watch(&mut player, 12, 58, "car1:a:0");
-    player.play("60 cam see car1:a:0 => still of track 1\n60.3 cam still taken => raised illegal_parking@cam ACTIVE_UNACK");
+    player.play(
+        "60 cam see car1:a:0 => still of track 1\n60.3 cam still taken => raised illegal_parking@cam ACTIVE_UNACK",
+    );
     assert_eq!(quiet(&player), [(StillRole::Arrival, 1), (StillRole::Overview, 3)]);
     assert_eq!(player.last("illegal_parking@cam").evidence, [picture(1, 10.4), picture(2, 60.3)]);
     player.play("60.6 cam quiet taken => updated illegal_parking@cam ACTIVE_UNACK\n60.7 cam quiet taken");
@@ -74,7 +76,8 @@ fn candidates_of_a_zone_that_is_no_longer_configured_are_discarded() {
 fn headlights_and_downpours_prove_no_absence() {
     let mut player = Player::new(rules());
     watch(&mut player, 0, 58, "car1:a:0");
-    player.play("60 cam see car1:a:0 => still of track 1\n61 cam still taken => raised illegal_parking@cam ACTIVE_UNACK");
+    player
+        .play("60 cam see car1:a:0 => still of track 1\n61 cam still taken => raised illegal_parking@cam ACTIVE_UNACK");
     for time in (62..=120).step_by(2) {
         player.play(&format!("{time} cam dazzled"));
     }
@@ -92,7 +95,8 @@ fn headlights_and_downpours_prove_no_absence() {
 fn a_shaken_camera_neither_ends_a_case_nor_makes_a_second_one() {
     let mut player = Player::new(rules());
     watch(&mut player, 0, 58, "car1:a:0");
-    player.play("60 cam see car1:a:0 => still of track 1\n61 cam still taken => raised illegal_parking@cam ACTIVE_UNACK");
+    player
+        .play("60 cam see car1:a:0 => still of track 1\n61 cam still taken => raised illegal_parking@cam ACTIVE_UNACK");
     // Boxes jump by up to a third of their size and tracks are lost and found.
     for (n, time) in (62..400).step_by(2).enumerate() {
         let tracks = ["car1:a:0", "car1:a':-", "car7:a':62", "car1:a/:-", "car8:a:70 car1:a':0", ""][n % 6];

@@ -36,12 +36,20 @@ const KINDS: [(Kind, TrackKind); Kind::ALL.len()] = [
 ];
 
 fn track_kind(kind: Kind) -> TrackKind {
-    KINDS.iter().find(|(theirs, _)| *theirs == kind).map(|(_, ours)| *ours).expect("a test holds that every kind is listed")
+    KINDS
+        .iter()
+        .find(|(theirs, _)| *theirs == kind)
+        .map(|(_, ours)| *ours)
+        .expect("a test holds that every kind is listed")
 }
 
 /// What a detector calls it.
 pub(crate) fn kind(kind: TrackKind) -> Kind {
-    KINDS.iter().find(|(_, ours)| *ours == kind).map(|(theirs, _)| *theirs).expect("as many kinds on both sides, each once")
+    KINDS
+        .iter()
+        .find(|(_, ours)| *ours == kind)
+        .map(|(theirs, _)| *theirs)
+        .expect("as many kinds on both sides, each once")
 }
 
 fn view(track: &TrackView, now: Timestamp) -> Track {
@@ -104,7 +112,10 @@ mod tests {
             assert_eq!(kind(track_kind(theirs)), theirs);
             let word = |value: serde_json::Value| value.as_str().unwrap().to_owned();
             let ours = word(serde_json::to_value(track_kind(theirs)).unwrap());
-            assert_eq!((ours.as_str(), word(serde_json::to_value(theirs).unwrap()).as_str()), (theirs.as_str(), theirs.as_str()));
+            assert_eq!(
+                (ours.as_str(), word(serde_json::to_value(theirs).unwrap()).as_str()),
+                (theirs.as_str(), theirs.as_str())
+            );
         }
     }
 }

@@ -20,8 +20,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gengfu_alarm::{Escalation, ZoneRule};
 use gengfu_alarm::policy::{CareRule, SupervisionClass};
+use gengfu_alarm::{Escalation, ZoneRule};
 use gengfu_contract::event::Location;
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Lane;

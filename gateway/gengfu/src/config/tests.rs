@@ -286,7 +286,9 @@ fn zones_have_the_limits_of_the_trade_and_may_say_their_own() {
         assert_eq!((rule.limit, rule.warn_after), (s(limit), warn.map(s)), "{kind}");
         assert!(rule.classes.iter().all(|class| rule.kind.admits(*class)), "{kind}");
     }
-    let own = rule("kind = \"waste\"\nlimit = \"7m\"\noverflow_limit = \"20m\"\nclear_after = \"1m\"\nhours = [\"Mon-Fri 07:00-20:00\"]");
+    let own = rule(
+        "kind = \"waste\"\nlimit = \"7m\"\noverflow_limit = \"20m\"\nclear_after = \"1m\"\nhours = [\"Mon-Fri 07:00-20:00\"]",
+    );
     assert_eq!((own.limit, own.overflow_limit, own.clear_after), (s(420), s(1200), s(60)));
     assert_ne!(own.hours, gengfu_alarm::Hours::always());
     for (keys, key, part) in [

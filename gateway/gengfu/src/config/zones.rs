@@ -104,14 +104,20 @@ fn rule(f: &mut Faults, s: &mut Section, word: Option<&Word>) -> Option<ZoneRule
     let is_waste = word.kind.is_waste();
     let stray = |key: &'static str, is_given: bool, about: &str, f: &mut Faults| {
         if is_given {
-            s.fault(f, key, format!("means nothing in a zone of kind \"{}\"", word.word), format!("remove it: it is for {about}"));
+            s.fault(
+                f,
+                key,
+                format!("means nothing in a zone of kind \"{}\"", word.word),
+                format!("remove it: it is for {about}"),
+            );
         }
     };
     stray("warn", is_waste && warn.is_some(), "zones about vehicles", f);
     stray("vehicles", is_waste && vehicles.is_some(), "zones about vehicles", f);
     stray("overflow_limit", word.kind != ZoneKind::Waste && overflow_limit.is_some(), "kind \"waste\"", f);
     if !is_waste && vehicles.as_ref().is_some_and(|list| !list.iter().any(|class| word.kind.admits(*class))) {
-        let fit: Vec<&str> = VEHICLES.iter().filter(|(_, class)| word.kind.admits(*class)).map(|(word, _)| *word).collect();
+        let fit: Vec<&str> =
+            VEHICLES.iter().filter(|(_, class)| word.kind.admits(*class)).map(|(word, _)| *word).collect();
         let problem = format!("nothing in the list can be what \"{}\" is about", word.word);
         s.fault(f, "vehicles", problem, format!("name at least one of {}", fit.join(", ")));
     }
@@ -138,7 +144,12 @@ fn hours(f: &mut Faults, s: &mut Section) -> Hours {
     let wanted = "weekly hours like \"Mon-Fri 07:00-20:00\", \"Sat,Sun 00:00-24:00\" or \"22:00-06:00\"";
     let windows = s.list(f, "hours", wanted, |v| v.as_str().and_then(window));
     if windows.as_ref().is_some_and(Vec::is_empty) {
-        s.fault(f, "hours", "the list is empty: the zone would never forbid anything", "name hours, or leave it out for always");
+        s.fault(
+            f,
+            "hours",
+            "the list is empty: the zone would never forbid anything",
+            "name hours, or leave it out for always",
+        );
     }
     windows.map_or_else(Hours::always, Hours::of)
 }
@@ -189,7 +200,18 @@ mod tests {
         assert_eq!(read("Sat,Sun 00:00-24:00"), some(2, "00:00:00", "00:00:00"));
         assert_eq!(read("Sat-Mon,Wed 22:00-06:00"), some(4, "22:00:00", "06:00:00"));
         assert_eq!(read("22:00-06:30"), some(7, "22:00:00", "06:30:00"));
-        for bad in ["", "Mon", "07:00", "Mo 07:00-08:00", "07:00-07:00", "00:00-00:00", "7:00-8:00", "07:00-25:00", "Mon-Fri", "Mon 24:00-08:00"] {
+        for bad in [
+            "",
+            "Mon",
+            "07:00",
+            "Mo 07:00-08:00",
+            "07:00-07:00",
+            "00:00-00:00",
+            "7:00-8:00",
+            "07:00-25:00",
+            "Mon-Fri",
+            "Mon 24:00-08:00",
+        ] {
             assert_eq!(window(bad), None, "{bad}");
         }
     }

@@ -655,9 +655,13 @@ fn discard_stills(evidence_dir: &std::path::Path, discard: &DiscardStills) {
     for role in [StillRole::Arrival, StillRole::PastLimit, StillRole::Overview] {
         let path = still_path(evidence_dir, &discard.alarm_id, role.n());
         match std::fs::remove_file(&path) {
-            Ok(()) => tracing::debug!(camera = %discard.camera, picture = %path.display(), "nobody's evidence: deleted"),
+            Ok(()) => {
+                tracing::debug!(camera = %discard.camera, picture = %path.display(), "nobody's evidence: deleted")
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(camera = %discard.camera, picture = %path.display(), %error, "cannot be deleted"),
+            Err(error) => {
+                tracing::warn!(camera = %discard.camera, picture = %path.display(), %error, "cannot be deleted")
+            }
         }
     }
 }

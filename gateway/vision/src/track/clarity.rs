@@ -114,9 +114,7 @@ mod tests {
         assert_eq!((gone.first(), gone.last()), (Some(&20_000), Some(&25_800)));
         let for_good = disturbed(90_000, |now| (80, row_of_cars(if now < 20_000 { 5 } else { 0 })));
         assert_eq!((for_good.first(), for_good.last()), (Some(&20_000), Some(&39_800)));
-        let leaving = disturbed(90_000, |now| {
-            (80, row_of_cars(5 - usize::try_from((now / 15_000).min(5)).unwrap()))
-        });
+        let leaving = disturbed(90_000, |now| (80, row_of_cars(5 - usize::try_from((now / 15_000).min(5)).unwrap())));
         assert!(leaving.is_empty(), "{leaving:?}");
         let pair = disturbed(60_000, |now| (80, row_of_cars(if now < 20_000 { 2 } else { 0 })));
         assert!(pair.is_empty(), "{pair:?}");
