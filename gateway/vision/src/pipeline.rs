@@ -5,7 +5,7 @@ use crate::arrival::Arrivals;
 use crate::decode::Capture;
 use crate::detect::{DetectError, Detector, Kind, Look, suppress};
 use crate::geometry::BBox;
-use crate::picture::{Scaler, VideoFrame};
+use crate::picture::{PictureError, Scaler, VideoFrame};
 use crate::protocol::{TrackView, TracksMessage, WorkerConfig};
 use crate::source::{SourceError, Watchdog};
 use crate::still::{self, Annotation, Still};
@@ -92,17 +92,20 @@ impl Pipeline {
             decode_us: frame.decode_us,
         };
         self.frame += 1;
-        self.remember_arrivals(frame, &tracks)?;
+        if let Err(error) = self.remember_arrivals(frame, &tracks) {
+            // The alarm will show a later picture instead; the tracks are right all the same.
+            eprintln!("camera-worker: an arrival is not remembered: {error}");
+        }
         let ended = ended.iter().map(|t| self.view(t, moment)).collect();
         Ok(FrameResult { tracks, ended, look })
     }
 
     /// Keeps a picture of what has just come to stand in a zone.
-    fn remember_arrivals(&mut self, frame: &VideoFrame, message: &TracksMessage) -> Result<(), DetectError> {
+    fn remember_arrivals(&mut self, frame: &VideoFrame, message: &TracksMessage) -> Result<(), PictureError> {
         let matters = |track: &&TrackView| track.stationary_since_ms.is_some() && !track.zones.is_empty();
         let standing: Vec<_> = message.tracks.iter().filter(matters).map(|track| (track.id, track.bbox)).collect();
         let people = self.people();
-        Ok(self.arrivals.look(&mut self.scaler, frame, message.at_ms, &standing, &people)?)
+        self.arrivals.look(&mut self.scaler, frame, message.at_ms, &standing, &people)
     }
 
     fn people(&self) -> Vec<BBox> {

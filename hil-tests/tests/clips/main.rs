@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     let needs = |footage: &Footage| need::all([need::tool("ffmpeg"), model(), optional(&footage.path)]);
     let (lane, street) = (in_the_lane(), on_vtest());
     skip::main(vec![
-        skip::test("the_car_in_the_lane_is_told_once_in_time_and_the_kiosk_never", needs(&lane), parked_in_the_lane),
+        skip::test("the_car_in_the_lane_is_told_once_at_its_limit_and_the_kiosk_never", needs(&lane), parked_in_the_lane),
         skip::test(
             "the_van_and_the_car_of_vtest_are_told_once_each_and_nobody_else_is",
             needs(&street),
