@@ -224,7 +224,7 @@ pub struct Timing {
     pub backlog_settle: Duration,
     /// Of the time between two pictures, at most this much counts as watched. Default 4 s.
     pub picture_gap_max: Duration,
-    /// A vehicle that is seen to have driven out of the zone has left after this. Default 2 s, against swapped tracks.
+    /// A vehicle that is seen to have driven out of the zone has left after this. Default 1.5 s, against swapped tracks.
     pub left_after: Duration,
     /// A vehicle of a cleared alarm that stands at its place again within this is the same case. Default 30 s.
     pub return_window: Duration,
@@ -255,7 +255,7 @@ impl Default for Timing {
             battery_recovery_mv: 100,
             backlog_settle: Duration::from_secs(3),
             picture_gap_max: Duration::from_secs(4),
-            left_after: Duration::from_secs(2),
+            left_after: Duration::from_millis(1500),
             return_window: Duration::from_secs(30),
             continue_window: Duration::from_secs(60),
             waste_gap_max: Duration::from_secs(15),

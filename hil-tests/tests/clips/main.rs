@@ -93,7 +93,8 @@ fn library() -> PathBuf {
 }
 
 fn optional(path: &Path) -> Need {
-    need::file(path).map_err(|why| format!("{why} (the data folder beside the repository is optional)"))
+    let is_shared = path.starts_with(repository().join("../shared"));
+    need::file(path).map_err(|why| if is_shared { format!("{why}: {}", skip::OPTIONAL) } else { why })
 }
 
 /// One alarm of a clip; times are stream time.
