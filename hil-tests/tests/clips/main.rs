@@ -257,8 +257,8 @@ fn parked_in_the_lane() -> Result<()> {
     let one = &told[0];
     assert!(is_near(one.at, footage.parked[0]), "{one:?}");
     let limit_ms = arrived_ms + 10_000;
-    // The picture at which a car "stops" is known to within half a second.
-    assert!((limit_ms - 500..=limit_ms + 2_000).contains(&one.raised_ms), "{one:?}");
+    // The picture at which a car "stops" is known to within a second: the tracker says 5.2 s.
+    assert!((limit_ms - 1_000..=limit_ms + 2_000).contains(&one.raised_ms), "{one:?}");
     let cleared_ms = one.cleared_ms.expect("it has left before the clip ends");
     assert!((left_ms..=left_ms + 3_000).contains(&cleared_ms), "{one:?}");
     assert!(one.pictures >= 3, "arrival, past the limit, overview: {one:?}");

@@ -22,7 +22,7 @@ use std::time::Duration;
 use gengfu_alarm::Want;
 use gengfu_alarm::engine::Engine;
 use gengfu_alarm::observation::{Observation, What};
-use gengfu_alarm::output::{DiscardStills, NeedStill, Output, StillRole, Transition};
+use gengfu_alarm::output::{DiscardStills, NeedStill, Output, Transition};
 use gengfu_alarm::persist::StateChange;
 use gengfu_alarm::rules::Rules;
 use gengfu_contract::CONTRACT_VERSION;
@@ -109,6 +109,8 @@ impl DeviceRefresh {
 pub struct Effects {
     /// Pictures that rules asked for.
     pub stills: Vec<NeedStill>,
+    /// Pictures that are nobody's evidence.
+    pub discards: Vec<DiscardStills>,
     /// Answers to commands.
     pub replies: Vec<Reply>,
     /// What nodes shall do, by the command that asked for it.
@@ -535,9 +537,6 @@ impl Decider {
             };
             self.board.set(&self.topics.alarm(&alarm.alarm_id), body);
         }
-        for discard in &judged.discards {
-            discard_stills(&self.identity.evidence_dir, discard);
-        }
         for (answer, result) in judged.locals {
             let _ = answer.send(result);
         }
@@ -546,8 +545,8 @@ impl Decider {
         self.drill.committed();
         self.show_devices();
         let wanted = self.on_site.wanted().to_vec();
-        let Judged { stills, replies, standing, orders, errands, .. } = judged;
-        Effects { stills, replies: standing.into_iter().chain(replies).collect(), orders, errands, wanted }
+        let Judged { stills, discards, replies, standing, orders, errands, .. } = judged;
+        Effects { stills, discards, replies: standing.into_iter().chain(replies).collect(), orders, errands, wanted }
     }
 
     /// The disk refused: what the engine decided never happened.
@@ -645,22 +644,6 @@ impl Decider {
             if stale {
                 self.board.set(&self.topics.device(&state.device), to_json(&state));
                 self.devices_shown.insert(state.device.clone(), state);
-            }
-        }
-    }
-}
-
-/// Deletes the pictures taken so far for something that never became an alarm. What cannot be deleted ends with its time.
-fn discard_stills(evidence_dir: &std::path::Path, discard: &DiscardStills) {
-    for role in [StillRole::Arrival, StillRole::PastLimit, StillRole::Overview] {
-        let path = still_path(evidence_dir, &discard.alarm_id, role.n());
-        match std::fs::remove_file(&path) {
-            Ok(()) => {
-                tracing::debug!(camera = %discard.camera, picture = %path.display(), "nobody's evidence: deleted")
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                tracing::warn!(camera = %discard.camera, picture = %path.display(), %error, "cannot be deleted")
             }
         }
     }
