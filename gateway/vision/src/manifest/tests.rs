@@ -78,3 +78,45 @@ fn a_file_with_another_hash_is_refused() {
     let error = entry.read(&folder.path().join("absent.onnx")).unwrap_err();
     assert!(error.to_string().contains("fetch-models.sh"), "{error}");
 }
+
+/// A litter model beside the committed one.
+const LITTER: &str = r#"
+[[model]]
+name = "litter"
+file = "litter.onnx"
+sha256 = "9d77f7d41c8cdaa0c309cb12e218866e44a7a0366d50bce4db06b19b30771bbb"
+licence = "Apache-2.0"
+source = "a test"
+decoder = "nanodet-plus"
+output = "output"
+classes = 3
+score_threshold = 0.40
+keep_threshold = 0.20
+privacy_threshold = 0.10
+nms_iou = 0.50
+[model.input]
+name = "data"
+layout = "nchw-bgr-f32"
+width = 416
+height = 416
+[model.labels]
+garbage = [0]
+garbage_bin = [1]
+overflow = [2]
+"#;
+
+#[test]
+fn a_model_for_litter_need_not_know_people_when_another_does_and_one_model_may_know_all() {
+    let manifest = Manifest::parse(&format!("{COMMITTED}{LITTER}")).unwrap();
+    let litter = manifest.model("litter").unwrap();
+    assert!(litter.knows(Kind::GarbageBin) && !litter.knows(Kind::Person));
+    assert_eq!((litter.output_rows(), litter.output_columns()), (3598, 35));
+    let head = COMMITTED.split("[[model]]").next().unwrap();
+    let faults = faults_of(&format!("{head}{LITTER}"));
+    assert!(faults.iter().any(|f| f.contains("at least one model must know them")), "{faults:#?}");
+    let nine = LITTER.replace("classes = 3", "classes = 9").replace("garbage = [0]", "person = [3]\ngarbage = [0]");
+    assert!(Manifest::parse(&format!("{head}{nine}")).unwrap().models[0].knows(Kind::Overflow));
+    let none = LITTER.split("garbage = [0]").next().unwrap().to_owned();
+    let faults = faults_of(&format!("{COMMITTED}{none}"));
+    assert!(faults.iter().any(|f| f.starts_with("model[1].labels: names no class")), "{faults:#?}");
+}

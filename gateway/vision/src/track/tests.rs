@@ -204,7 +204,7 @@ fn a_flash_of_one_picture_is_not_reported() {
 proptest! {
     #[test]
     fn whatever_is_seen_numbers_are_unique_and_times_in_order(
-        pictures in prop::collection::vec((0..4000_i64, prop::collection::vec((0..6_usize, 0.0..1.0_f32, 0.0..1.0_f32, 0.0..1.0_f32), 0..6)), 1..60)
+        pictures in prop::collection::vec((0..4000_i64, prop::collection::vec((0..Kind::ALL.len(), 0.0..1.0_f32, 0.0..1.0_f32, 0.0..1.0_f32), 0..6)), 1..60)
     ) {
         let mut tracker = Tracker::new(TrackerConfig::default());
         let mut now_ms = 0;
