@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use gengfu_alarm::codes::{CodeFile, CodeTable};
 use gengfu_alarm::observation::TrackKind;
-use gengfu_alarm::rules::{DeviceClass as RuleClass, DeviceRule, Rules, Timing};
+use gengfu_alarm::rules::{DeviceClass as RuleClass, DeviceRule, Rules, Timing, ZoneRule};
 use gengfu_alarm::{LocalOutput, LocalPolicy, OutputKind};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::topic::Topics;
@@ -54,7 +54,12 @@ pub(crate) fn outbox_options(config: &Config) -> Options {
 
 /// How long pictures stay. A candidate waits as long as a rule may take to decide, and a little more.
 pub(crate) fn picture_policy(config: &Config) -> evidence::Policy {
-    let limits = config.cameras.iter().flat_map(|camera| camera.zones.iter().map(|zone| zone.limit));
+    let longest = |rule: &ZoneRule| match rule.kind.is_waste() {
+        // Only time in which it could be seen counts for litter; twice the limit is a busy street's.
+        true => rule.limit.max(rule.overflow_limit) * 2,
+        false => rule.limit,
+    };
+    let limits = config.cameras.iter().flat_map(|camera| camera.zones.iter().map(|zone| longest(&zone.rule)));
     let candidate = limits.max().unwrap_or_default() + CANDIDATE_MORE;
     evidence::Policy { keep: config.evidence.keep, candidate, bytes_max: config.evidence.bytes_max }
 }
