@@ -71,7 +71,7 @@ def street_truth(data):
     names = {c["id"]: c["name"] for c in coco["categories"]}
     found = {}
     for note in coco["annotations"]:
-        if names[note["category_id"]] in STREET:
+        if names.get(note["category_id"]) in STREET:
             found.setdefault(note["image_id"], []).append(note)
     truth = []
     for image in coco["images"]:

@@ -5,6 +5,7 @@ goes on from its last checkpoint, and all random choices follow from seed and st
 
 import datetime
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -35,7 +36,7 @@ def rate(step, steps, warm):
     """Share of the full learning rate: linear warm-up, then half a cosine down to 2 per cent."""
     if step < warm:
         return (step + 1) / warm
-    return 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(1.0, (step - warm) / max(1, steps - warm))))
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
 
 
 def normalised(pictures):

@@ -23,9 +23,21 @@ NEW_ROW_DEVIATION = 0.01
 NEW_ROW_BIAS = -4.595
 
 
+class Spread(nn.Conv2d):
+    """A depthwise convolution with a large kernel or a stride. Its gradient is many times slower in bfloat16 than in 32-bit floats on
+    CPUs (oneDNN 3.5), so it computes in the latter whatever the rest does."""
+
+    def forward(self, x):
+        if x.dtype != torch.bfloat16:
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).bfloat16()
+
+
 def conv(ins, outs, kernel, stride=1, groups=1, active=True):
     """One convolution with bias, padded to keep its size, with or without LeakyReLU."""
-    layers = [nn.Conv2d(ins, outs, kernel, stride, kernel // 2, groups=groups)]
+    kind = Spread if groups > 1 and (kernel > 3 or stride > 1) else nn.Conv2d
+    layers = [kind(ins, outs, kernel, stride, kernel // 2, groups=groups)]
     if active:
         layers.append(nn.LeakyReLU(SLOPE, inplace=True))
     return nn.Sequential(*layers)
