@@ -22,9 +22,9 @@ MEAN = np.array((103.53, 116.28, 123.675), np.float32)
 DEVIATION = np.array((57.375, 57.12, 58.395), np.float32)
 BINS = 8
 GROUPS = {"car": 0, "truck": 0, "bus": 0, "motorcycle": 1, "bicycle": 1, "person": 2, "garbage": 3, "garbage_bin": 4, "overflow": 4}
-VEHICLES = 0
+VEHICLES, HEAPS = 0, (3, 4)
 # As in gateway/vision/src/detect/nms.rs.
-NESTED_SHARE, SAME_GROUND, INNER_WORTH = 0.7, 0.2, 0.5
+NESTED_SHARE, SAME_GROUND, INNER_WORTH, SAME_HEAP = 0.7, 0.2, 0.5, 0.7
 
 
 def read(path):
@@ -86,10 +86,14 @@ def yolox_boxes(rows, width, height, score_min, columns, region):
     return np.clip(boxes, 0, 1), scores, labels
 
 
+def area(boxes):
+    """Area of boxes [..., 4]."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
 def iou(box, others):
     """IoU of one box with many."""
     inter = shared(box, others)
-    area = lambda b: (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
     return inter / np.maximum(area(box) + area(others) - inter, 1e-12)
 
 
@@ -101,37 +105,34 @@ def shared(box, others):
 
 def nested(a, b):
     """Two boxes of vehicles, one in the other and on the same ground (gateway/vision/src/detect/nms.rs)."""
-    area = lambda c: (c[2] - c[0]) * (c[3] - c[1])
     inner, outer = (a, b) if area(a) < area(b) else (b, a)
     inside = shared(inner, outer[None])[0] >= NESTED_SHARE * area(inner)
     return inside and abs(inner[3] - outer[3]) <= SAME_GROUND * (inner[3] - inner[1])
 
 
 def suppress(boxes, scores, labels, names, rule, iou_max=0.6):
-    """Removes doubles: `class` by IoU within each class (the usual rule of published numbers), `gateway` by the gateway's own rule."""
+    """Removes doubles of boxes given in falling order of score: `class` by IoU within each class (the usual rule of published numbers),
+    `gateway` by the gateway's own rule."""
     solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     boxes, scores, labels = boxes[solid], scores[solid], labels[solid]
     groups = labels if rule == "class" else np.array([GROUPS[n] for n in names])[labels]
-    kept_boxes, kept_scores, kept_labels = [], [], []
-    for group in np.unique(groups):
-        kept = []
-        for index in np.flatnonzero(groups == group):
-            if kept and (iou(boxes[index], boxes[kept]) > iou_max).any():
+    kept = []
+    for index, box in enumerate(boxes):
+        others = np.array(kept, np.int64)
+        same = groups[others] == groups[index]
+        limit = np.where(same, iou_max, np.inf)
+        if rule == "gateway" and groups[index] in HEAPS:
+            limit[~same & np.isin(groups[others], HEAPS)] = max(iou_max, SAME_HEAP)
+        if (iou(box, boxes[others]) > limit).any():
+            continue
+        if rule == "gateway" and groups[index] == VEHICLES:
+            place = next((p for p, k in enumerate(kept) if groups[k] == VEHICLES and nested(boxes[k], box)), None)
+            if place is not None:
+                if area(box) < area(boxes[kept[place]]) and scores[index] >= INNER_WORTH * scores[kept[place]]:
+                    kept[place] = index
                 continue
-            if rule == "gateway" and group == VEHICLES:
-                place = next((p for p, k in enumerate(kept) if nested(boxes[k], boxes[index])), None)
-                if place is not None:
-                    area = lambda i: (boxes[i, 2] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 1])
-                    if area(index) < area(kept[place]) and scores[index] >= INNER_WORTH * scores[kept[place]]:
-                        kept[place] = index
-                    continue
-            kept.append(index)
-        kept_boxes.append(boxes[kept])
-        kept_scores.append(scores[kept])
-        kept_labels.append(labels[kept])
-    if not kept_boxes:
-        return np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
-    return np.concatenate(kept_boxes), np.concatenate(kept_scores), np.concatenate(kept_labels)
+        kept.append(index)
+    return boxes[kept], scores[kept], labels[kept]
 
 
 def average_precision(truth, found, names):
