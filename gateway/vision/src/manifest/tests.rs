@@ -32,10 +32,23 @@ fn the_committed_manifest_is_valid_and_its_shapes_follow() {
     let manifest = Manifest::parse(WHOLE).unwrap();
     let yolox = manifest.model("yolox_nano").unwrap();
     assert_eq!((yolox.output_rows(), yolox.output_columns()), (3549, 85));
+    let street = manifest.model("nanodet_street").unwrap();
+    assert_eq!((street.output_rows(), street.output_columns()), (3598, 38));
     let nanodet = ModelEntry { decoder: Decoder::NanodetPlus, ..yolox.clone() };
     assert_eq!((nanodet.output_rows(), nanodet.output_columns()), (3598, 112));
     let wide = Input { width: 640, height: 384, ..yolox.input.clone() };
     assert_eq!(ModelEntry { input: wide, ..nanodet }.output_rows(), 5100);
+}
+
+#[test]
+fn committed_model_files_are_the_ones_the_manifest_names() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    let manifest = Manifest::parse(WHOLE).unwrap();
+    let own: Vec<_> = manifest.models.iter().filter(|model| model.name.starts_with("nanodet_")).collect();
+    assert!(!own.is_empty());
+    for entry in own {
+        entry.read(&folder.join(&entry.file)).unwrap();
+    }
 }
 
 #[test]
