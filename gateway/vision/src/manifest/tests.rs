@@ -2,7 +2,23 @@
 
 use super::*;
 
-const COMMITTED: &str = include_str!("../../../../models/manifest.toml");
+const WHOLE: &str = include_str!("../../../../models/manifest.toml");
+/// The committed manifest up to its first model, so that a fault put into it is one fault however many models follow.
+const COMMITTED: &str = first_model(WHOLE);
+
+const fn first_model(text: &str) -> &str {
+    let (bytes, mut at, mut seen) = (text.as_bytes(), 0, 0);
+    while at + 1 < bytes.len() {
+        if bytes[at] == b'[' && bytes[at + 1] == b'[' {
+            seen += 1;
+            if seen == 2 {
+                return text.split_at(at).0;
+            }
+        }
+        at += 1;
+    }
+    text
+}
 
 fn faults_of(text: &str) -> Vec<String> {
     match Manifest::parse(text) {
@@ -13,13 +29,26 @@ fn faults_of(text: &str) -> Vec<String> {
 
 #[test]
 fn the_committed_manifest_is_valid_and_its_shapes_follow() {
-    let manifest = Manifest::parse(COMMITTED).unwrap();
+    let manifest = Manifest::parse(WHOLE).unwrap();
     let yolox = manifest.model("yolox_nano").unwrap();
     assert_eq!((yolox.output_rows(), yolox.output_columns()), (3549, 85));
+    let street = manifest.model("nanodet_street").unwrap();
+    assert_eq!((street.output_rows(), street.output_columns()), (3598, 38));
     let nanodet = ModelEntry { decoder: Decoder::NanodetPlus, ..yolox.clone() };
     assert_eq!((nanodet.output_rows(), nanodet.output_columns()), (3598, 112));
     let wide = Input { width: 640, height: 384, ..yolox.input.clone() };
     assert_eq!(ModelEntry { input: wide, ..nanodet }.output_rows(), 5100);
+}
+
+#[test]
+fn committed_model_files_are_the_ones_the_manifest_names() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    let manifest = Manifest::parse(WHOLE).unwrap();
+    let own: Vec<_> = manifest.models.iter().filter(|model| model.name.starts_with("nanodet_")).collect();
+    assert!(!own.is_empty());
+    for entry in own {
+        entry.read(&folder.join(&entry.file)).unwrap();
+    }
 }
 
 #[test]
