@@ -76,7 +76,11 @@ fn main() -> ExitCode {
     let needs = |footage: &Footage| need::all([need::tool("ffmpeg"), model(), optional(&footage.path)]);
     let (lane, street) = (in_the_lane(), on_vtest());
     skip::main(vec![
-        skip::test("the_car_in_the_lane_is_told_once_at_its_limit_and_the_kiosk_never", needs(&lane), parked_in_the_lane),
+        skip::test(
+            "the_car_in_the_lane_is_told_once_at_its_limit_and_the_kiosk_never",
+            needs(&lane),
+            parked_in_the_lane,
+        ),
         skip::test(
             "the_van_and_the_car_of_vtest_are_told_once_each_and_nobody_else_is",
             needs(&street),
@@ -257,8 +261,8 @@ fn parked_in_the_lane() -> Result<()> {
     let one = &told[0];
     assert!(is_near(one.at, footage.parked[0]), "{one:?}");
     let limit_ms = arrived_ms + 10_000;
-    // The picture at which a car "stops" is known to within a second: the tracker says 5.2 s.
-    assert!((limit_ms - 1_000..=limit_ms + 2_000).contains(&one.raised_ms), "{one:?}");
+    // A picture "at about" which it stops is known to within some pictures, and five a second are looked at.
+    assert!((limit_ms - 250..=limit_ms + 2_000).contains(&one.raised_ms), "{one:?}");
     let cleared_ms = one.cleared_ms.expect("it has left before the clip ends");
     assert!((left_ms..=left_ms + 3_000).contains(&cleared_ms), "{one:?}");
     assert!(one.pictures >= 3, "arrival, past the limit, overview: {one:?}");
