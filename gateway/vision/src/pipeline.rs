@@ -1,9 +1,13 @@
-//! One picture in, tracks out: detector, tracker and zones in order. Owns what a worker and a replay have in common; refuses
+//! One picture in, tracks out: gate, detector, tracker and zones in order. Owns what a worker and a replay have in common; refuses
 //! threads, clocks and retries, so the same input gives the same output.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::decode::Capture;
-use crate::detect::{DetectError, Detector, Kind, Look};
+use crate::detect::{DetectError, Detector, Kind, Look, ModelConfig};
+use crate::gate::Gate;
 use crate::geometry::BBox;
+use crate::grey::{self, GreyGrid};
 use crate::picture::{Scaler, VideoFrame};
 use crate::protocol::{TrackView, TracksMessage, WorkerConfig};
 use crate::source::{SourceError, Watchdog};
@@ -30,25 +34,59 @@ pub struct FrameResult {
     pub look: Look,
 }
 
-/// Detector, tracker and zones of one camera.
+/// A detector that several cameras use in turn.
+pub type SharedDetector = Arc<Mutex<Detector>>;
+
+/// The detectors of a process: one for each model, however many cameras use it.
+#[derive(Default)]
+pub struct Detectors {
+    loaded: Vec<(ModelConfig, SharedDetector)>,
+}
+
+impl Detectors {
+    /// The detector of this model, loaded if no camera had it yet.
+    ///
+    /// # Errors
+    /// As [`Detector::new`].
+    pub fn get(&mut self, model: &ModelConfig) -> Result<SharedDetector, DetectError> {
+        if let Some((_, detector)) = self.loaded.iter().find(|(loaded, _)| loaded == model) {
+            return Ok(Arc::clone(detector));
+        }
+        let detector = Arc::new(Mutex::new(Detector::new(model)?));
+        self.loaded.push((model.clone(), Arc::clone(&detector)));
+        Ok(detector)
+    }
+}
+
+/// Gate, tracker and zones of one camera, and the detector it shares.
 pub struct Pipeline {
     config: WorkerConfig,
-    detector: Detector,
+    detector: SharedDetector,
+    gate: Option<Gate>,
     tracker: Tracker,
     scaler: Scaler,
     frame: u64,
 }
 
 impl Pipeline {
-    /// Loads the detector.
+    /// Loads a detector of its own.
     ///
     /// # Errors
     /// As [`Detector::new`].
     pub fn new(config: &WorkerConfig) -> Result<Self, DetectError> {
-        let detector = Detector::new(&config.model)?;
+        Self::sharing(config, &mut Detectors::default())
+    }
+
+    /// Takes its detector from those of the process.
+    ///
+    /// # Errors
+    /// As [`Detector::new`].
+    pub fn sharing(config: &WorkerConfig, detectors: &mut Detectors) -> Result<Self, DetectError> {
+        let detector = detectors.get(&config.model)?;
         let tracker =
             Tracker::new(TrackerConfig { birth_score: config.model.entry.score_threshold, ..TrackerConfig::default() });
-        Ok(Self { config: config.clone(), detector, tracker, scaler: Scaler::default(), frame: 0 })
+        let gate = config.change_gate.then(|| Gate::new(&config.zones));
+        Ok(Self { config: config.clone(), detector, gate, tracker, scaler: Scaler::default(), frame: 0 })
     }
 
     /// Analyses one picture.
@@ -56,19 +94,44 @@ impl Pipeline {
     /// # Errors
     /// A picture that cannot be scaled, or a failure inside ONNX Runtime; the tracks are unchanged then.
     pub fn analyse(&mut self, frame: &VideoFrame, moment: Moment) -> Result<FrameResult, DetectError> {
-        let seen = self.detector.detect(frame, self.config.model.entry.keep_threshold)?;
-        let ended = self.tracker.update(moment.stream_ms, &seen);
+        let (grid, look) = grey::grid(&mut self.scaler, frame)?;
+        let looked = self.needs_a_look(moment.stream_ms, &grid);
+        let (mut inference_us, mut ended) = (0, Vec::new());
+        if looked {
+            let seen = {
+                // A thread that panicked while it had the detector left no half-written picture behind: each call begins anew.
+                let mut detector = self.detector.lock().unwrap_or_else(PoisonError::into_inner);
+                let seen = detector.detect(frame, self.config.model.entry.keep_threshold)?;
+                inference_us = detector.timing().total_us();
+                seen
+            };
+            ended = self.tracker.update(moment.stream_ms, &seen);
+            if let Some(gate) = &mut self.gate {
+                gate.looked(moment.stream_ms, grid);
+            }
+        } else if let Some(gate) = &self.gate {
+            self.tracker.hold(moment.stream_ms, |bbox| gate.unchanged_under(bbox));
+        }
         let tracks = TracksMessage {
             at_ms: moment.at_ms,
             pts_ms: frame.pts_ms,
             frame: self.frame,
             tracks: self.tracker.tracks().map(|t| self.view(t, moment)).collect(),
-            inference_us: self.detector.timing().total_us(),
+            inference_us,
             decode_us: frame.decode_us,
+            looked,
         };
         self.frame += 1;
         let ended = ended.iter().map(|t| self.view(t, moment)).collect();
-        Ok(FrameResult { tracks, ended, look: self.detector.look() })
+        Ok(FrameResult { tracks, ended, look })
+    }
+
+    /// Something changed where it matters, too much time has passed, or something there is not settled: what just came, moves, or
+    /// was not seen in the last picture is looked at in every picture until it stands or is gone.
+    fn needs_a_look(&mut self, now_ms: i64, grid: &GreyGrid) -> bool {
+        let Some(gate) = &mut self.gate else { return true };
+        let due = gate.is_due(now_ms, grid);
+        due || !self.tracker.is_settled(|bbox| gate.watches(bbox))
     }
 
     /// Makes a still of a picture that was analysed, people in it unrecognisable, and says whether the wanted track is known.
@@ -87,7 +150,8 @@ impl Pipeline {
             camera: &self.config.camera,
             taken_at_ms: at_ms,
         };
-        let still = still::make(&mut self.detector, &mut self.scaler, frame, &annotation)?;
+        let mut detector = self.detector.lock().unwrap_or_else(PoisonError::into_inner);
+        let still = still::make(&mut detector, &mut self.scaler, frame, &annotation)?;
         Ok((still, highlight.is_some()))
     }
 
