@@ -56,6 +56,8 @@ pub struct Plan {
     pub data_dir: Option<PathBuf>,
     /// Cameras; camera `n` (from 1) is `cam-n`.
     pub cameras: Vec<CameraPlan>,
+    /// Cameras give something up when the machine is short of time. Not unless said: a test machine has other work.
+    pub load_shedding: bool,
     /// A camera's fault must last this long to be a trouble.
     pub fault_hold: &'static str,
     /// A port for metrics.
@@ -93,6 +95,7 @@ impl Default for Plan {
             silence: "10s",
             data_dir: None,
             cameras: Vec::new(),
+            load_shedding: false,
             fault_hold: "200ms",
             metrics: None,
             on_a_bus: false,
@@ -239,8 +242,9 @@ manifest = "{root}/models/manifest.toml"
 models_dir = "{root}/target/gengfu/models"
 onnxruntime = "{root}/target/gengfu/onnxruntime/libonnxruntime.so"
 fault_hold = "{}"
+load_shedding = {}
 "#,
-                self.fault_hold
+                self.fault_hold, self.load_shedding
             ));
         }
         text.extend(self.cameras.iter().zip(1..).map(|(camera, n)| camera.toml(n)));

@@ -197,8 +197,12 @@ pub struct Vision {
     pub onnxruntime: PathBuf,
     /// Model used unless a camera names another.
     pub model: String,
-    /// Threads of one detector.
+    /// Threads of one detector; each worker has one, whatever the number of its cameras.
     pub threads: u16,
+    /// Cameras that share a worker process and its detector.
+    pub cameras_per_worker: usize,
+    /// Give up something in a documented order when the box is short of time.
+    pub load_shedding: bool,
     /// Most memory a camera worker may take.
     pub worker_memory_bytes: u64,
     /// A camera's fault must last this long before it is a trouble.

@@ -31,8 +31,8 @@ pub(super) fn analysing(camera: Option<usize>) {
     ANALYSED.store(camera.map_or(-1, number), Ordering::Relaxed);
 }
 
-/// Installs the handler for the signals that a broken library or the sandbox raise.
-pub(super) fn tell_last_word() {
+/// Installs the handler for the signals that a broken library or the sandbox raise; [`crate::worker::run`] does it.
+pub fn tell_last_word() {
     for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS] {
         // SAFETY: a zeroed sigaction is a valid value; the handler below only makes calls that signal-safety(7) allows. It runs
         // once: SA_RESETHAND restores what the signal does by default before it is entered.

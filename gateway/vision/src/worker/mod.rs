@@ -23,7 +23,7 @@ use crate::source::Watchdog;
 use crate::thrift::Thrift;
 use camera::Camera;
 use capture::CaptureLoop;
-pub use crash::LastWord;
+pub use crash::{LastWord, tell_last_word};
 use mailbox::{CameraWork, Mailbox};
 
 /// Longest line accepted from the gateway, bytes.
