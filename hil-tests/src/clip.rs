@@ -158,7 +158,17 @@ pub fn street_camera() -> Result<PathBuf> {
     let part = path.with_extension(format!("{}.part.mkv", std::process::id()));
     let mut command = Command::new("ffmpeg");
     command.args(["-nostdin", "-y", "-loglevel", "error", "-i"]).arg(vtest());
-    command.args(["-vf", "scale=1920:1080,fps=25", "-an", "-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p"]);
+    command.args([
+        "-vf",
+        "scale=1920:1080,fps=25",
+        "-an",
+        "-c:v",
+        "libx264",
+        "-preset",
+        "veryfast",
+        "-pix_fmt",
+        "yuv420p",
+    ]);
     command.args(["-b:v", "4M", "-bf", "0", "-g", "50", "-keyint_min", "50", "-sc_threshold", "0"]).arg(&part);
     run(command)?;
     fs::rename(&part, &path).map_err(|e| RigError::failed(format!("name {}", path.display()), e))?;

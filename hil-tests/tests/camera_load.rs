@@ -45,7 +45,8 @@ fn load() -> Result<()> {
         share_workers(&mut site)?;
         let latencies = smokes(&mut site, calm)?;
         let status = site.gateway.status()?;
-        let memory: u64 = workers(&status).values().map(|camera| camera["worker_memory_bytes"].as_u64().unwrap_or(0)).sum();
+        let memory: u64 =
+            workers(&status).values().map(|camera| camera["worker_memory_bytes"].as_u64().unwrap_or(0)).sum();
         println!("  {} MiB resident a camera, shedding: {}", (memory >> 20) / CAMERAS as u64, status["shedding"]);
         site.settle()?;
         site.account()?;
@@ -84,7 +85,8 @@ fn overloaded() -> Result<()> {
 
 fn plan(decode: &'static str, fps_max: f64, load_shedding: bool, metrics: Option<u16>) -> Result<Plan> {
     let clip = clip::street_camera()?;
-    let camera = || CameraPlan { decode, fps_max, limit: "1h", silence: "30s", ..CameraPlan::at(clip.display().to_string()) };
+    let camera =
+        || CameraPlan { decode, fps_max, limit: "1h", silence: "30s", ..CameraPlan::at(clip.display().to_string()) };
     let cameras = std::iter::repeat_with(camera).take(CAMERAS).collect();
     Ok(Plan { nodes: NODES, cameras, load_shedding, metrics, ..Plan::default() })
 }

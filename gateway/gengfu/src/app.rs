@@ -39,7 +39,8 @@ use crate::sensors::plan::{Plan, resolve_what_fits};
 use crate::sensors::{self, SensorStats};
 use crate::settings::{self, Started};
 use crate::setup::{
-    camera_duty, credentials, keeper, link_ports, outbox_options, own_outputs, rules, topics, uplink_config, wiring, worker_config,
+    camera_duty, credentials, keeper, link_ports, outbox_options, own_outputs, rules, topics, uplink_config, wiring,
+    worker_config,
 };
 use crate::uplink::trial::BrokerTrial;
 use crate::uplink::{self, Board, UplinkParts, UplinkStatus};

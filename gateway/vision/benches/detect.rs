@@ -183,7 +183,11 @@ fn memory_of_a_worker(clip: &Path, model: &ModelConfig, mode: DecodeMode) -> Res
         .stdout(Stdio::piped())
         .spawn()?;
     let mut stdin = child.stdin.take().ok_or("no input")?;
-    writeln!(stdin, "{}", serde_json::to_string(&ParentMessage::Config(Box::new(WorkerSetup::new(Limits::default(), vec![config]))))?)?;
+    writeln!(
+        stdin,
+        "{}",
+        serde_json::to_string(&ParentMessage::Config(Box::new(WorkerSetup::new(Limits::default(), vec![config]))))?
+    )?;
     let mut rss_bytes = 0;
     let mut beats = 0;
     for line in BufReader::new(child.stdout.take().ok_or("no output")?).lines() {

@@ -70,8 +70,7 @@ fn sample(plane: &[u8], stride: usize, (width, height): (usize, usize), full_ran
     let mut cells = vec![0_u8; COLUMNS * ROWS];
     let mut histogram = [0_u32; 256];
     let mut fingerprint = 0xcbf2_9ce4_8422_2325_u64;
-    let across: Vec<usize> =
-        (0..COLUMNS * SAMPLES).map(|i| (2 * i + 1) * width / (2 * COLUMNS * SAMPLES)).collect();
+    let across: Vec<usize> = (0..COLUMNS * SAMPLES).map(|i| (2 * i + 1) * width / (2 * COLUMNS * SAMPLES)).collect();
     let mut sums = [0_u16; COLUMNS];
     for (place, line) in cells.chunks_exact_mut(COLUMNS).enumerate() {
         sums.fill(0);

@@ -67,7 +67,8 @@ impl WorkerSetup {
         }
         let twice = |(i, c): (usize, &WorkerConfig)| self.cameras[..i].iter().any(|other| other.camera == c.camera);
         let double = self.cameras.iter().enumerate().find(|&place| twice(place));
-        double.map(|(_, camera)| format!("cameras: \"{}\" is there twice; give each camera its own slug", camera.camera))
+        double
+            .map(|(_, camera)| format!("cameras: \"{}\" is there twice; give each camera its own slug", camera.camera))
     }
 }
 
@@ -403,7 +404,9 @@ mod tests {
         assert_eq!(text, r#"{"camera":"east","type":"state","at_ms":5,"state":"dark"}"#);
         assert_eq!(serde_json::from_str::<WorkerLine>(&text).unwrap(), state);
         let effort = r#"{"type":"effort","camera":"east","key_frames_only":true,"every_ms":6000,"first_after_ms":0}"#;
-        let ParentMessage::Effort { camera, effort } = serde_json::from_str(effort).unwrap() else { panic!("{effort}") };
+        let ParentMessage::Effort { camera, effort } = serde_json::from_str(effort).unwrap() else {
+            panic!("{effort}")
+        };
         assert!(camera == "east" && effort.key_frames_only && effort.every_ms == 6000);
         let still = WorkerMessage::Still {
             request_id: 7,
@@ -420,7 +423,8 @@ mod tests {
 
     #[test]
     fn an_unknown_key_in_a_request_is_refused() {
-        let text = r#"{"type":"still","request_id":1,"camera":"east","reason":"x","folder":"/e","file":"a.jpg","size":3}"#;
+        let text =
+            r#"{"type":"still","request_id":1,"camera":"east","reason":"x","folder":"/e","file":"a.jpg","size":3}"#;
         assert!(serde_json::from_str::<ParentMessage>(text).unwrap_err().to_string().contains("size"));
     }
 }

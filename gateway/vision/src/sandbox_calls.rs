@@ -16,8 +16,9 @@ use seccompiler::{
 
 /// What the system itself needs for names, certificates, libraries, and what the inference runtime asks about the processor. No
 /// folder that holds secrets of the gateway.
-const READABLE: [&str; 17] = [
+const READABLE: [&str; 18] = [
     "/etc/resolv.conf",
+    "/run/systemd/resolve",
     "/etc/hosts",
     "/etc/host.conf",
     "/etc/nsswitch.conf",
@@ -59,7 +60,8 @@ pub(crate) fn confine_files(readable: &[PathBuf], writable: &[PathBuf]) -> Resul
 /// Calls that end the process.
 fn forbidden() -> Vec<i64> {
     #[cfg(target_arch = "x86_64")]
-    let legacy = [libc::SYS_fork, libc::SYS_vfork, libc::SYS_uselib, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt];
+    let legacy =
+        [libc::SYS_fork, libc::SYS_vfork, libc::SYS_uselib, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt];
     #[cfg(not(target_arch = "x86_64"))]
     let legacy: [i64; 0] = [];
     let all = [
@@ -126,12 +128,7 @@ pub(crate) fn confine_calls() -> Result<(), String> {
     let process = condition(0, SeccompCmpOp::MaskedEq(u64::from(libc::CLONE_THREAD.unsigned_abs())), 0)?;
     let mut ending: BTreeMap<i64, Vec<SeccompRule>> = forbidden().into_iter().map(|call| (call, Vec::new())).collect();
     ending.insert(libc::SYS_clone, vec![rule(vec![process])?]);
-    let unknown = [
-        libc::SYS_clone3,
-        libc::SYS_io_uring_setup,
-        libc::SYS_io_uring_enter,
-        libc::SYS_io_uring_register,
-    ];
+    let unknown = [libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
     let unknown = unknown.into_iter().map(|call| (call, Vec::new())).collect();
     // The internet, and netlink for the resolver; no sockets of this box's other programs, no raw packets.
     let families = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];

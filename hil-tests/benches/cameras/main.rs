@@ -50,7 +50,10 @@ fn bench() -> Result<()> {
     let model = model()?;
     let count = std::env::var("GENGFU_BENCH_CAMERAS").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
     let ours = watch(&clip, &model, count)?;
-    println!("{count} cameras 1080p25 in one worker, each with two vehicles told as standing for {} s:", LIMIT_MS / 1000);
+    println!(
+        "{count} cameras 1080p25 in one worker, each with two vehicles told as standing for {} s:",
+        LIMIT_MS / 1000
+    );
     println!(
         "  {:.4} core a camera, that is {:.0} cameras a core; {:.0} % of {} pictures were looked at by the detector",
         ours.core,
@@ -141,16 +144,17 @@ fn watch(clip: &Path, model: &ModelConfig, count: usize) -> Result<Found> {
         cameras.push(camera(n, &own, model));
     }
     let program = gateway::binary()?.with_file_name("gengfu-camera-worker");
-    let mut child =
-        Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().map_err(fail)?;
+    let mut child = Command::new(program)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(fail)?;
     let pipes = (child.stdin.take(), child.stdout.take());
     let worker = Worker(child);
     let (Some(mut input), Some(output)) = pipes else { return Err(RigError::failed(doing, "no pipes")) };
-    let limits = Limits {
-        address_space_max_bytes: None,
-        writable: vec![folder.path().to_owned()],
-        ..Limits::default()
-    };
+    let limits =
+        Limits { address_space_max_bytes: None, writable: vec![folder.path().to_owned()], ..Limits::default() };
     let mut tell = |message: &ParentMessage| -> Result<()> {
         let line = serde_json::to_string(message).map_err(|e| RigError::failed(doing, e))?;
         writeln!(input, "{line}").map_err(fail)
@@ -163,8 +167,7 @@ fn watch(clip: &Path, model: &ModelConfig, count: usize) -> Result<Found> {
         if begun.elapsed() > PATIENCE {
             return Err(RigError::failed(doing, format!("{:?} stood long enough only", tally.stood)));
         }
-        let line: WorkerLine =
-            serde_json::from_str(&line.map_err(fail)?).map_err(|e| RigError::failed(doing, e))?;
+        let line: WorkerLine = serde_json::from_str(&line.map_err(fail)?).map_err(|e| RigError::failed(doing, e))?;
         if let WorkerMessage::Still { outcome, .. } = &line.message {
             if let StillOutcome::Failed { message } = outcome {
                 return Err(RigError::failed(doing, message));

@@ -117,9 +117,8 @@ mod tests {
         let next = isolation.after(&cameras, &blame, SOON, now + SOON);
         assert_eq!(groups(&next), [7, 1]);
         assert!(next[0].wait <= Duration::from_secs(2) && !next[0].cameras.contains(&cameras[3]));
-        let waits: Vec<u64> = (0..8)
-            .map(|_| isolation.after(&cameras[3..4], &blame, SOON, now + SOON)[0].wait.as_secs())
-            .collect();
+        let waits: Vec<u64> =
+            (0..8).map(|_| isolation.after(&cameras[3..4], &blame, SOON, now + SOON)[0].wait.as_secs()).collect();
         assert!(waits.windows(2).all(|w| w[0] <= w[1]) && waits[7] == 15, "never given up: {waits:?}");
         let steady = isolation.after(&cameras[3..4], &blame, STEADY, now + STEADY);
         assert_eq!(steady[0].wait, RESTART_MIN, "a good hour is believed");

@@ -44,8 +44,7 @@ pub enum Rung {
 
 impl Rung {
     /// All, in order.
-    pub const ALL: [Self; 5] =
-        [Self::Whole, Self::LitterSeldom, Self::KeyFrames, Self::ParkingSeldom, Self::InTurn];
+    pub const ALL: [Self; 5] = [Self::Whole, Self::LitterSeldom, Self::KeyFrames, Self::ParkingSeldom, Self::InTurn];
 
     /// 0 to 4.
     #[must_use]

@@ -76,8 +76,13 @@ fn what_is_given_up_follows_the_rungs() {
         let every: Vec<u64> = Rung::ALL.iter().map(|&rung| at(rung, duty).every_ms).collect();
         assert!(every.windows(2).all(|w| w[0] <= w[1]), "no rung gives back: {every:?}");
     }
-    assert_eq!((at(Rung::LitterSeldom, Duty::Litter).every_ms, at(Rung::LitterSeldom, Duty::Parking).every_ms), (10_000, 0));
-    assert!(!at(Rung::LitterSeldom, Duty::Litter).key_frames_only && at(Rung::KeyFrames, Duty::Parking).key_frames_only);
+    assert_eq!(
+        (at(Rung::LitterSeldom, Duty::Litter).every_ms, at(Rung::LitterSeldom, Duty::Parking).every_ms),
+        (10_000, 0)
+    );
+    assert!(
+        !at(Rung::LitterSeldom, Duty::Litter).key_frames_only && at(Rung::KeyFrames, Duty::Parking).key_frames_only
+    );
     assert_eq!(at(Rung::ParkingSeldom, Duty::Parking).every_ms, 6_000);
     // A vehicle that may stand 60 s is still noticed on the last rung: three looks fit into the limit.
     for of in [1, 16, 200] {

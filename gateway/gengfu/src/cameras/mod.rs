@@ -17,6 +17,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use gengfu_alarm::observation::{Camera, Observation, What};
 use gengfu_alarm::output::NeedStill;
 use gengfu_contract::event::EvidenceRef;
@@ -24,8 +26,6 @@ use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Text;
 use gengfu_vision::protocol::{CAMERAS_MAX, WorkerConfig};
 use gengfu_vision::sandbox::Limits;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use rand::Rng;
 use serde::{Deserialize, Serialize};

@@ -4,15 +4,18 @@
 //! ended leaves nothing behind (it is killed when this is dropped, and when the gateway dies). Refuses to judge who shares a worker next ([`super::isolation`]).
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::SinkExt;
 use gengfu_alarm::observation::What;
+use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Text;
 use gengfu_vision::protocol::{
-    CameraState, ParentMessage, StillOutcome, StillRequest, TracksMessage, VERSION, WorkerLine, WorkerMessage, WorkerSetup,
+    CameraState, ParentMessage, StillOutcome, StillRequest, TracksMessage, VERSION, WorkerLine, WorkerMessage,
+    WorkerSetup,
 };
 use gengfu_vision::worker::LastWord;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -32,6 +35,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 const FIRST_WORD: Duration = Duration::from_secs(30);
 /// Time to end by itself when asked.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// What the kernel ends a worker with that tries a forbidden system call.
+const SIGSYS: i32 = 31;
 /// Longest line a worker may send.
 const LINE_MAX_BYTES: usize = 1 << 20;
 
@@ -339,7 +344,8 @@ impl<'a> Session<'a> {
             }
         }
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        let (word, guilty) = self.last_words();
+        let sandbox = status.as_ref().is_ok_and(|status| status.signal() == Some(SIGSYS));
+        let (word, guilty) = self.last_words(sandbox);
         let blame = match (self.wrong_version, self.unfit.take(), guilty) {
             (true, ..) => Blame::Program,
             (_, Some(unfit), _) => unfit,
@@ -350,8 +356,11 @@ impl<'a> Session<'a> {
     }
 
     /// What the worker itself said of its end, and the camera it had in hand.
-    fn last_words(&self) -> (String, Option<gengfu_contract::slug::Slug>) {
-        let Some(word) = self.last_word else { return (String::new(), None) };
+    fn last_words(&self, sandbox: bool) -> (String, Option<Slug>) {
+        let Some(word) = self.last_word else {
+            let text = if sandbox { "; its sandbox stopped it: it tried a forbidden system call" } else { "" };
+            return (text.to_owned(), None);
+        };
         let camera = word.camera.and_then(|place| self.members.get(place)).map(|member| member.task.camera.clone());
         let hand = camera.as_ref().map_or_else(String::new, |camera| format!(" while it had {camera} in hand"));
         let text = match word.call {

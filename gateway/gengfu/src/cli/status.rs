@@ -186,7 +186,11 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
     if report.shedding.rung != Rung::Whole {
         let (level, load) = (report.shedding.rung.level(), report.shedding.cpu_share * 100.0);
         let since = report.shedding.since.map_or_else(String::new, |since| format!(" since {} ago", ago(since, g.now)));
-        writeln!(out, "shedding {}  level {level}{since}, cameras take {load:.0} %", paint.as_good(false, report.shedding.rung.words().1))?;
+        writeln!(
+            out,
+            "shedding {}  level {level}{since}, cameras take {load:.0} %",
+            paint.as_good(false, report.shedding.rung.words().1)
+        )?;
     }
     for alarm in &report.alarms {
         let place = alarm.location.as_ref().and_then(|l| l.text.as_deref()).unwrap_or("");

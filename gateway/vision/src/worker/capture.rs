@@ -46,7 +46,10 @@ impl CaptureLoop<'_> {
                 return;
             }
             let retry_in_ms = backoff.next_ms();
-            self.mailbox.tell(self.camera, SourceEvent::Failed { kind: kind_of(&error), message: error.to_string(), retry_in_ms });
+            self.mailbox.tell(
+                self.camera,
+                SourceEvent::Failed { kind: kind_of(&error), message: error.to_string(), retry_in_ms },
+            );
             if self.mailbox.pause(retry_in_ms) {
                 return;
             }

@@ -149,8 +149,7 @@ impl Mailbox {
             let slot = &mut inner.slots[camera];
             (camera, CameraWork { events: std::mem::take(&mut slot.events), frame: slot.frame.take() })
         });
-        let work =
-            Work { commands: std::mem::take(&mut inner.commands), camera, input_ended: inner.input_ended };
+        let work = Work { commands: std::mem::take(&mut inner.commands), camera, input_ended: inner.input_ended };
         self.changed.notify_all();
         work
     }

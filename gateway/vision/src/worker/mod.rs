@@ -154,8 +154,10 @@ fn watch(
         }
         let (exit, stuck) = Analysis { cameras, clock, link, beat_ms: clock.mono_ms() }.run(&mailbox);
         if stuck {
-            // That thread does not come back, and the scope would wait for it. Everything was said.
-            std::process::exit(FATAL_CODE.into());
+            // That thread does not come back, and the scope would wait for it; so might what libraries do at an orderly exit.
+            // Everything was said and flushed.
+            // SAFETY: _exit takes a plain integer and ends the process.
+            unsafe { libc::_exit(FATAL_CODE.into()) };
         }
         exit
     })
@@ -343,15 +345,17 @@ impl<W: Write> Analysis<'_, W> {
         for (number, camera) in self.cameras.iter_mut().enumerate() {
             let name = &camera.config.camera;
             if camera.is_stuck(STUCK_MS) {
-                let message = "reading or decoding its stream does not come back; it is tried again in a worker of its own, \
+                let message =
+                    "reading or decoding its stream does not come back; it is tried again in a worker of its own, \
                                if this repeats check the camera's encoder settings"
-                    .to_owned();
+                        .to_owned();
                 return Some(self.link.fatal(self.clock, Some(name), ErrorKind::Stuck, message));
             }
             camera.state(self.clock).into_iter().for_each(|m| self.link.send(Some(name), m));
             camera.stills(self.clock).into_iter().for_each(|m| self.link.send(Some(name), m));
             let beat = camera.heartbeat(self.clock, passed_ms, mailbox.shed(number));
-            self.link.send(Some(name), WorkerMessage::Heartbeat(crate::protocol::Heartbeat { rss_bytes, cpu_ms, ..beat }));
+            self.link
+                .send(Some(name), WorkerMessage::Heartbeat(crate::protocol::Heartbeat { rss_bytes, cpu_ms, ..beat }));
         }
         None
     }

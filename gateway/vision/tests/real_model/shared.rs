@@ -119,8 +119,9 @@ pub fn faulty() -> Result<(), Skip> {
     all[1].capture.fps_max = 0.0;
     let mut worker = Worker::start_all(&all, folder.path());
     let line = worker.next_line();
-    let WorkerMessage::State { state: CameraState::Error { kind: ErrorKind::Config, message, fatal: true, .. }, .. } =
-        line.message
+    let WorkerMessage::State {
+        state: CameraState::Error { kind: ErrorKind::Config, message, fatal: true, .. }, ..
+    } = line.message
     else {
         panic!("{line:?}");
     };
