@@ -343,8 +343,8 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let sandbox = status.as_ref().is_ok_and(|status| status.signal() == Some(SIGSYS));
+        let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let (word, guilty) = self.last_words(sandbox);
         let blame = match (self.wrong_version, self.unfit.take(), guilty) {
             (true, ..) => Blame::Program,
