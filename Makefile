@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 # The steps of a verb follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
-.PHONY: district-year fuzz link-lives simulate help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-matrix test-power-cut test-soak test-cluster test-clips
+.PHONY: district-year fuzz link-lives simulate help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-matrix test-power-cut test-soak test-cluster test-clips test-cameras
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
@@ -49,6 +49,7 @@ else
 endif
 
 bench: setup-test ## our figures beside the machine's own limits, from one run
+	@scripts/bench-peer.sh
 	@$(CARGO) build --locked --release -p gengfu
 	@$(CARGO) bench --locked -p gengfu-outbox -p gengfu-vision -p hil-tests --bench '*'
 
@@ -103,6 +104,10 @@ test-soak: setup-test ## events, outages and camera faults for ROUNDS rounds
 
 test-clips: setup-test ## VARIANTS spoiled copies of each clip: exactly the standing vehicles are told (`make test` tries 3)
 	@GENGFU_VARIANTS=$(VARIANTS) $(CARGO) test --locked -p hil-tests --test clips -- --nocapture spoiled
+
+test-cameras: setup-test ## 16 cameras of 1080p while smoke alarms flow, for MINUTES; then more than the machine can do
+	@$(CARGO) build --locked --workspace --bins
+	@GENGFU_MINUTES=$(MINUTES) $(CARGO) test --locked -p hil-tests --test camera_load -- --nocapture
 
 test-cluster: setup-test ## 200 gateways against NATS of three nodes, one killed every 30 s, for MINUTES (then RabbitMQ)
 	@$(CARGO) build --locked --workspace --bins

@@ -14,7 +14,7 @@ use gengfu::sensors::profile::{Map, ModbusMap, MqttMap, Profile};
 use gengfu_contract::chain;
 use gengfu_contract::command::Command;
 use gengfu_contract::event::Event;
-use gengfu_vision::protocol::{ParentMessage, WorkerMessage};
+use gengfu_vision::protocol::{ParentMessage, WorkerLine};
 use gengfu_wire::{Decoder, FRAME_BYTES_MAX, PROTOCOL_VERSION, encode};
 
 /// A decoder's name, as its corpus folder is called, and its function.
@@ -87,9 +87,10 @@ pub fn event(bytes: &[u8]) {
 
 /// A line between gateway and camera worker, in both directions.
 pub fn camera_worker(bytes: &[u8]) {
-    let _ = serde_json::from_slice::<WorkerMessage>(bytes);
-    if let Ok(ParentMessage::Config(config)) = serde_json::from_slice::<ParentMessage>(bytes) {
-        let _ = config.faults();
+    let _ = serde_json::from_slice::<WorkerLine>(bytes);
+    if let Ok(ParentMessage::Config(setup)) = serde_json::from_slice::<ParentMessage>(bytes) {
+        let _ = setup.fault();
+        let _ = setup.cameras.iter().map(|camera| camera.faults().len()).sum::<usize>();
     }
 }
 

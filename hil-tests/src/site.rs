@@ -56,6 +56,8 @@ pub struct Plan {
     pub data_dir: Option<PathBuf>,
     /// Cameras; camera `n` (from 1) is `cam-n`.
     pub cameras: Vec<CameraPlan>,
+    /// Cameras give something up when the machine is short of time. Not unless said: a test machine has other work.
+    pub load_shedding: bool,
     /// A camera's fault must last this long to be a trouble.
     pub fault_hold: &'static str,
     /// A port for metrics.
@@ -93,6 +95,7 @@ impl Default for Plan {
             silence: "10s",
             data_dir: None,
             cameras: Vec::new(),
+            load_shedding: false,
             fault_hold: "200ms",
             metrics: None,
             on_a_bus: false,
@@ -119,13 +122,17 @@ pub struct CameraPlan {
     pub limit: &'static str,
     /// No picture for this long is a fault.
     pub silence: &'static str,
+    /// `all_frames` or `key_frames`.
+    pub decode: &'static str,
+    /// Pictures analysed per second at most.
+    pub fps_max: f64,
 }
 
 impl CameraPlan {
     /// A camera at `url`; vehicles may stand 3 s, missing pictures are a fault after 3 s.
     #[must_use]
     pub fn at(url: impl Into<String>) -> Self {
-        Self { url: url.into(), limit: "3s", silence: "3s" }
+        Self { url: url.into(), limit: "3s", silence: "3s", decode: "all_frames", fps_max: 2.0 }
     }
 
     /// What a camera needs beside the gateway: the detector's model and library, and the footage.
@@ -147,8 +154,8 @@ impl CameraPlan {
 [[camera]]
 name = "cam-{n}"
 url = "{}"
-decode = "all_frames"
-fps_max = 2.0
+decode = "{}"
+fps_max = {:.1}
 repeat = true
 silence = "{}"
 
@@ -159,7 +166,7 @@ limit = "{}"
 polygon = [[0.83, 0.155], [0.90, 0.135], [0.999, 0.125], [0.999, 0.20], [0.86, 0.21], [0.83, 0.19]]
 vehicles = ["car", "truck", "bus"]
 "#,
-            self.url, self.silence, self.limit
+            self.url, self.decode, self.fps_max, self.silence, self.limit
         )
     }
 }
@@ -239,8 +246,9 @@ manifest = "{root}/models/manifest.toml"
 models_dir = "{root}/target/gengfu/models"
 onnxruntime = "{root}/target/gengfu/onnxruntime/libonnxruntime.so"
 fault_hold = "{}"
+load_shedding = {}
 "#,
-                self.fault_hold
+                self.fault_hold, self.load_shedding
             ));
         }
         text.extend(self.cameras.iter().zip(1..).map(|(camera, n)| camera.toml(n)));

@@ -109,7 +109,8 @@ fn the_example_shows_every_default_as_it_is() {
     assert_eq!((&plain.care, &plain.annunciation), (&with_defaults.care, &with_defaults.annunciation));
     let numbers = |config: &Config| {
         let (o, v) = (&config.outbox, &config.vision);
-        (o.cache_bytes, o.journal_keep, v.model.clone(), v.threads, v.worker_memory_bytes, v.fault_hold)
+        let shared = (v.threads, v.cameras_per_worker, v.load_shedding);
+        (o.cache_bytes, o.journal_keep, v.model.clone(), shared, v.worker_memory_bytes, v.fault_hold)
     };
     assert_eq!(numbers(&plain), numbers(&with_defaults));
     let camera = |config: &Config| {

@@ -8,7 +8,7 @@
 //! Modbus line or broker) ─┤
 //!                         ├─> decide (a thread: judge, journal, sync, acknowledge) ──> outbox ──> uplink (a task) ──> broker
 //! cameras (a task and a  ─┘  scenes shed                     │   ^                                   │
-//! process per camera) <──────────────── pictures wanted ─────┤   └───────────── commands ────────────┘
+//! process for some each) <────────────── pictures wanted ─────┤   └───────────── commands ────────────┘
 //! nodes' sounders, the box's lamp <──── what is wanted on site┘
 //! ```
 
@@ -24,8 +24,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::cameras::shedding::{self, Shedding};
 use crate::cameras::snapshots::{self, Lens, Snapshots};
-use crate::cameras::{self, CameraStatus, CameraTask, Outlets};
+use crate::cameras::{self, CameraStatus, CameraTask, Member, Outlets, Workers};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::decide::{self, Channels, DecideStatus, Decider, LocalOrder, LocalRequest};
@@ -40,8 +41,8 @@ use crate::sensors::plan::{Plan, resolve_what_fits};
 use crate::sensors::{self, SensorStats};
 use crate::settings::{self, Started};
 use crate::setup::{
-    credentials, keeper, link_ports, outbox_options, own_outputs, picture_policy, rules, topics, uplink_config, wiring,
-    worker_config,
+    camera_duty, credentials, keeper, link_ports, outbox_options, own_outputs, picture_policy, rules, topics,
+    uplink_config, wiring, worker_config,
 };
 use crate::uplink::trial::BrokerTrial;
 use crate::uplink::{self, Board, PictureSource, UplinkParts, UplinkStatus};
@@ -140,7 +141,7 @@ pub async fn run(
     let mut producers: JoinSet<&'static str> = JoinSet::new();
     let (link_status, link_inlets) = start_links(&config, &outbox, &mut producers, &links_in, &clock, &stop_producers)?;
     let sensor_status = start_sensors(sensors, &outbox, &mut producers, &links_in, &clock, &stop_producers)?;
-    let (camera_status, snapshots) =
+    let (camera_status, shedding, snapshots) =
         start_cameras(&config, &pictures, &mut producers, &seen_in, stills, &clock, &stop_producers)?;
     drop((links_in, seen_in));
 
@@ -188,6 +189,7 @@ pub async fn run(
         links: link_status,
         sensors: sensor_status,
         cameras: camera_status,
+        shedding,
         uplink: uplink_status.clone(),
         config: None,
         identity: None,
@@ -388,11 +390,12 @@ fn start_cameras(
     stills: mpsc::Receiver<gengfu_alarm::output::NeedStill>,
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
-) -> anyhow::Result<(Vec<watch::Receiver<CameraStatus>>, Snapshots)> {
+) -> anyhow::Result<(Vec<watch::Receiver<CameraStatus>>, watch::Receiver<Shedding>, Snapshots)> {
     let mut statuses = Vec::new();
     let mut routes = BTreeMap::new();
     let mut lenses = BTreeMap::new();
-    for camera in &config.cameras {
+    let mut members = Vec::new();
+    for (place, camera) in config.cameras.iter().enumerate() {
         let starting = CameraStatus::starting(camera.name.clone(), camera.url.to_string(), clock.now());
         let (status_in, status) = watch::channel(starting);
         statuses.push(status.clone());
@@ -409,20 +412,12 @@ fn start_cameras(
         let lens = Lens { wanted: stills_in.clone(), status, is_allowed: camera.snapshots };
         lenses.insert(camera.name.clone(), lens);
         routes.insert(camera.name.clone(), stills_in);
-        let task = CameraTask {
-            camera: camera.name.clone(),
-            worker,
-            program: cameras::worker_program().context("find this program's own file")?,
-            pictures: pictures.clone(),
-            memory_max_bytes: config.vision.worker_memory_bytes,
-        };
+        let (camera, duty, of) = (camera.name.clone(), camera_duty(camera), config.cameras.len());
+        let task = CameraTask { camera, worker, duty, place, of };
         let outlets = Outlets { seen: to_decider.clone(), status: status_in };
-        let run = cameras::watch_camera(task, outlets, stills, clock.clone(), stop.clone());
-        tasks.spawn(async move {
-            run.await;
-            "a camera"
-        });
+        members.push(Member { task, outlets, stills });
     }
+    let shedding = start_workers(config, pictures, tasks, members, &statuses, clock, stop)?;
     let stop = stop.clone();
     tasks.spawn(async move {
         tokio::select! {
@@ -431,7 +426,42 @@ fn start_cameras(
         }
         "the pictures' route"
     });
-    Ok((statuses, Snapshots { cameras: lenses, pictures: pictures.clone(), within: snapshots::WITHIN }))
+    let snapshots = Snapshots { cameras: lenses, pictures: pictures.clone(), within: snapshots::WITHIN };
+    Ok((statuses, shedding, snapshots))
+}
+
+/// A task for each group of cameras that share a worker, and one that measures what they all take.
+fn start_workers(
+    config: &Config,
+    pictures: &Pictures,
+    tasks: &mut JoinSet<&'static str>,
+    members: Vec<Member>,
+    statuses: &[watch::Receiver<CameraStatus>],
+    clock: &Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> anyhow::Result<watch::Receiver<Shedding>> {
+    let (shedding_in, shedding) = watch::channel(Shedding::default());
+    let workers = Workers {
+        program: cameras::worker_program().context("find this program's own file")?,
+        pictures: pictures.clone(),
+        memory_max_bytes: config.vision.worker_memory_bytes,
+        shedding: shedding.clone(),
+    };
+    for group in cameras::groups(members, config.vision.cameras_per_worker) {
+        let run = cameras::watch_group(group, workers.clone(), clock.clone(), stop.clone());
+        tasks.spawn(async move {
+            run.await;
+            "a worker's cameras"
+        });
+    }
+    if config.vision.load_shedding && !statuses.is_empty() {
+        let run = shedding::run(statuses.to_vec(), shedding_in, clock.clone(), stop.clone());
+        tasks.spawn(async move {
+            run.await;
+            "the cameras' load"
+        });
+    }
+    Ok(shedding)
 }
 
 /// The decider blocks on the disk, so it has a thread; what is returned completes when that thread ends.

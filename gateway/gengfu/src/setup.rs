@@ -19,12 +19,12 @@ use gengfu_outbox::Options;
 use gengfu_vision::decode::{CaptureConfig, DecodeMode};
 use gengfu_vision::detect::{Kind::Person, ModelConfig};
 use gengfu_vision::manifest::Manifest;
-use gengfu_vision::protocol::{VERSION, WorkerConfig};
-use gengfu_vision::sandbox::Limits as WorkerLimits;
+use gengfu_vision::protocol::WorkerConfig;
 use gengfu_vision::source::Transport;
 use gengfu_vision::zone::Zone as VisionZone;
 
 use crate::cameras;
+use crate::cameras::ladder::Duty;
 use crate::clock::Clock;
 use crate::config::{self, Config, DeviceClass, Lack, Line};
 use crate::decide::{self, DeviceRefresh, Wiring};
@@ -348,7 +348,6 @@ pub(crate) fn worker_config(vision: &config::Vision, camera: &config::Camera) ->
     #[expect(clippy::cast_possible_truncation, reason = "0.1 to 30 needs no more digits than f32 has")]
     let fps_max = camera.fps_max as f32;
     Ok(WorkerConfig {
-        version: VERSION,
         camera: camera.name.to_string(),
         capture: CaptureConfig {
             url: camera.url.clone(),
@@ -368,7 +367,7 @@ pub(crate) fn worker_config(vision: &config::Vision, camera: &config::Camera) ->
             .map(|z| VisionZone { id: z.name.to_string(), polygon: z.polygon.iter().map(|p| (*p).into()).collect() })
             .collect(),
         masks: camera.masks.iter().map(|mask| mask.iter().map(|p| (*p).into()).collect()).collect(),
-        limits: WorkerLimits::default(),
+        change_gate: true,
     })
 }
 
@@ -411,6 +410,12 @@ fn check_kinds<'a>(
         );
     }
     Ok(())
+}
+
+/// What a camera is for: decides what it gives up first when the box is short of time.
+pub(crate) fn camera_duty(camera: &config::Camera) -> Duty {
+    let parking = |zone: &config::Zone| !zone.rule.kind.is_waste();
+    if camera.zones.is_empty() || camera.zones.iter().any(parking) { Duty::Parking } else { Duty::Litter }
 }
 
 /// The box's own lamp and sounder, as far as it has them: name among all outputs, which, line.

@@ -14,7 +14,7 @@ use gengfu_vision::decode::{Capture, CaptureConfig, DecodeMode};
 use gengfu_vision::detect::{Detector, ModelConfig};
 use gengfu_vision::manifest::Manifest;
 use gengfu_vision::pipeline::analyse_clip;
-use gengfu_vision::protocol::{ParentMessage, VERSION, WorkerConfig, WorkerMessage};
+use gengfu_vision::protocol::{ParentMessage, WorkerConfig, WorkerLine, WorkerMessage, WorkerSetup};
 use gengfu_vision::sandbox::Limits;
 use gengfu_vision::source::{SourceUrl, Transport, Watchdog};
 
@@ -82,7 +82,6 @@ fn capture(url: &Path, decode: DecodeMode) -> Result<CaptureConfig, Failure> {
 
 fn config(url: &Path, model: &ModelConfig, decode: DecodeMode) -> Result<WorkerConfig, Failure> {
     Ok(WorkerConfig {
-        version: VERSION,
         camera: "bench".to_owned(),
         capture: capture(url, decode)?,
         paced: false,
@@ -91,7 +90,7 @@ fn config(url: &Path, model: &ModelConfig, decode: DecodeMode) -> Result<WorkerC
         second_model: None,
         zones: Vec::new(),
         masks: Vec::new(),
-        limits: Limits::default(),
+        change_gate: false,
     })
 }
 
@@ -185,11 +184,15 @@ fn memory_of_a_worker(clip: &Path, model: &ModelConfig, mode: DecodeMode) -> Res
         .stdout(Stdio::piped())
         .spawn()?;
     let mut stdin = child.stdin.take().ok_or("no input")?;
-    writeln!(stdin, "{}", serde_json::to_string(&ParentMessage::Config(Box::new(config)))?)?;
+    writeln!(
+        stdin,
+        "{}",
+        serde_json::to_string(&ParentMessage::Config(Box::new(WorkerSetup::new(Limits::default(), vec![config]))))?
+    )?;
     let mut rss_bytes = 0;
     let mut beats = 0;
     for line in BufReader::new(child.stdout.take().ok_or("no output")?).lines() {
-        if let WorkerMessage::Heartbeat(beat) = serde_json::from_str(&line?)? {
+        if let WorkerMessage::Heartbeat(beat) = serde_json::from_str::<WorkerLine>(&line?)?.message {
             (rss_bytes, beats) = (beat.rss_bytes, beats + 1);
             if beats == 6 {
                 break;

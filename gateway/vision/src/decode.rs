@@ -2,6 +2,7 @@
 //! to decode what nobody will look at: in key-frame mode other packets are dropped before the decoder sees them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use ffmpeg::codec;
 use ffmpeg_next as ffmpeg;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Stopwatch;
 use crate::picture::VideoFrame;
 use crate::source::{CODECS, Source, SourceError, SourceUrl, Transport, Watchdog};
+use crate::thrift::{Thrift, Turns};
 
 /// Which frames are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -62,6 +64,8 @@ pub struct Capture {
     decode_us: u64,
     counters: Counters,
     failed_in_a_row: u32,
+    thrift: Arc<Thrift>,
+    turns: Turns,
 }
 
 /// What a capture has done since it was opened.
@@ -99,7 +103,16 @@ impl Capture {
             decode_us: 0,
             counters: Counters::default(),
             failed_in_a_row: 0,
+            thrift: Arc::default(),
+            turns: Turns::default(),
         })
+    }
+
+    /// Takes less from now on whenever `thrift` says so.
+    #[must_use]
+    pub fn heeding(mut self, thrift: Arc<Thrift>) -> Self {
+        self.thrift = thrift;
+        self
     }
 
     /// The next wanted picture, or `None` at the end of a file that is not looped.
@@ -143,8 +156,12 @@ impl Capture {
 
     fn decode(&mut self, packet: &ffmpeg::Packet) -> Result<(), SourceError> {
         self.counters.packets += 1;
-        let key_only = self.config.decode == DecodeMode::KeyFrames;
-        if key_only && !packet.is_key() {
+        #[expect(clippy::cast_possible_truncation, reason = "milliseconds of stream time fit an i64 by far")]
+        let raw_ms = packet.pts().or(packet.dts()).map(|t| (t as f64 * self.time_base_ms).round() as i64);
+        let Some(forced) = self.turns.key_only(&self.thrift, raw_ms, packet.is_key()) else { return Ok(()) };
+        let key_only = forced || self.config.decode == DecodeMode::KeyFrames;
+        // A key frame stands for itself, so one whose turn has not come need not be decoded.
+        if key_only && (!packet.is_key() || raw_ms.is_some_and(|ms| !self.turns.wants(&self.thrift, ms))) {
             return Ok(());
         }
         let stopwatch = Stopwatch::start();
@@ -159,16 +176,17 @@ impl Capture {
             // A decoder holds pictures back to put them in order; a lone key frame would come out only with the next one,
             // seconds later. Draining after each brings it out at once, and flushing makes the decoder usable again.
             let _ = self.decoder.send_eof();
-            self.receive();
+            self.receive(true);
             self.decoder.flush();
         } else {
-            self.receive();
+            self.receive(false);
         }
         self.decode_us += stopwatch.us();
         Ok(())
     }
 
-    fn receive(&mut self) {
+    /// Takes what the decoder has; `chosen`: it was asked for this very picture.
+    fn receive(&mut self, chosen: bool) {
         loop {
             let mut picture = ffmpeg::frame::Video::empty();
             if self.decoder.receive_frame(&mut picture).is_err() {
@@ -179,7 +197,7 @@ impl Capture {
             #[expect(clippy::cast_possible_truncation, reason = "milliseconds of stream time fit an i64 by far")]
             let raw_ms = picture.timestamp().map(|t| (t as f64 * self.time_base_ms).round() as i64);
             let pts_ms = self.timeline.place(raw_ms);
-            if self.sampler.wants(pts_ms) {
+            if self.sampler.wants(pts_ms) && (chosen || raw_ms.is_none_or(|ms| self.turns.wants(&self.thrift, ms))) {
                 self.ready.push_back(VideoFrame { picture, pts_ms, decode_us: 0 });
             }
         }
@@ -187,7 +205,7 @@ impl Capture {
 
     fn drain(&mut self) {
         let _ = self.decoder.send_eof();
-        self.receive();
+        self.receive(false);
         self.drained = true;
     }
 

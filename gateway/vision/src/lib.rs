@@ -1,7 +1,7 @@
 //! From a camera to tracks with stationarity, in a worker process.
 //!
 //! ```text
-//! source (packets) → decode (pictures) → detect (boxes) → track (things over time) → protocol (JSON lines to the gateway)
+//! source (packets) → decode (pictures) → gate (did anything change?) → detect (boxes) → track (things over time) → protocol (JSON lines)
 //!                                             ↘ privacy → still (JPEG, people blurred)
 //! ```
 //!
@@ -16,7 +16,9 @@ pub mod clock;
 pub mod decode;
 pub mod detect;
 mod font;
+pub mod gate;
 pub mod geometry;
+pub mod grey;
 pub mod health;
 pub mod manifest;
 pub mod picture;
@@ -25,8 +27,10 @@ pub mod privacy;
 pub mod protocol;
 pub mod runtime;
 pub mod sandbox;
+mod sandbox_calls;
 pub mod source;
 pub mod still;
+pub mod thrift;
 pub mod track;
 pub mod worker;
 pub mod zone;

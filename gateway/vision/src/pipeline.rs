@@ -1,10 +1,14 @@
-//! One picture in, tracks out: detector, tracker and zones in order. Owns what a worker and a replay have in common; refuses
+//! One picture in, tracks out: gate, detector, tracker and zones in order. Owns what a worker and a replay have in common; refuses
 //! threads, clocks and retries, so the same input gives the same output.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::arrival::Arrivals;
 use crate::decode::Capture;
-use crate::detect::{DetectError, Detector, Kind, Look, suppress};
+use crate::detect::{DetectError, Detection, Detector, Kind, Look, ModelConfig, suppress};
+use crate::gate::Gate;
 use crate::geometry::BBox;
+use crate::grey::{self, GreyGrid};
 use crate::picture::{PictureError, Scaler, VideoFrame};
 use crate::protocol::{TrackView, TracksMessage, WorkerConfig};
 use crate::source::{SourceError, Watchdog};
@@ -31,11 +35,36 @@ pub struct FrameResult {
     pub look: Look,
 }
 
-/// Detector, tracker and zones of one camera.
+/// A detector that several cameras use in turn.
+pub type SharedDetector = Arc<Mutex<Detector>>;
+
+/// The detectors of a process: one for each model, however many cameras use it.
+#[derive(Default)]
+pub struct Detectors {
+    loaded: Vec<(ModelConfig, SharedDetector)>,
+}
+
+impl Detectors {
+    /// The detector of this model, loaded if no camera had it yet.
+    ///
+    /// # Errors
+    /// As [`Detector::new`].
+    pub fn get(&mut self, model: &ModelConfig) -> Result<SharedDetector, DetectError> {
+        if let Some((_, detector)) = self.loaded.iter().find(|(loaded, _)| loaded == model) {
+            return Ok(Arc::clone(detector));
+        }
+        let detector = Arc::new(Mutex::new(Detector::new(model)?));
+        self.loaded.push((model.clone(), Arc::clone(&detector)));
+        Ok(detector)
+    }
+}
+
+/// Gate, tracker and zones of one camera, and the detector it shares.
 pub struct Pipeline {
     config: WorkerConfig,
-    detector: Detector,
-    second: Option<Detector>,
+    detector: SharedDetector,
+    second: Option<SharedDetector>,
+    gate: Option<Gate>,
     tracker: Tracker,
     clarity: Clarity,
     scaler: Scaler,
@@ -44,22 +73,31 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Loads the detector.
+    /// Loads a detector of its own.
     ///
     /// # Errors
     /// As [`Detector::new`].
     pub fn new(config: &WorkerConfig) -> Result<Self, DetectError> {
-        let detector = Detector::new(&config.model)?;
-        let second = config.second_model.as_ref().map(Detector::new).transpose()?;
+        Self::sharing(config, &mut Detectors::default())
+    }
+
+    /// Takes its detector from those of the process.
+    ///
+    /// # Errors
+    /// As [`Detector::new`].
+    pub fn sharing(config: &WorkerConfig, detectors: &mut Detectors) -> Result<Self, DetectError> {
+        let detector = detectors.get(&config.model)?;
+        let second = config.second_model.as_ref().map(|model| detectors.get(model)).transpose()?;
         let tracker =
             Tracker::new(TrackerConfig { birth_score: config.model.entry.score_threshold, ..TrackerConfig::default() });
-        let clarity = Clarity::default();
+        let gate = config.change_gate.then(|| Gate::new(&config.zones));
         Ok(Self {
             config: config.clone(),
             detector,
             second,
+            gate,
             tracker,
-            clarity,
+            clarity: Clarity::default(),
             scaler: Scaler::default(),
             arrivals: Arrivals::default(),
             frame: 0,
@@ -71,16 +109,19 @@ impl Pipeline {
     /// # Errors
     /// A picture that cannot be scaled, or a failure inside ONNX Runtime; the tracks are unchanged then.
     pub fn analyse(&mut self, frame: &VideoFrame, moment: Moment) -> Result<FrameResult, DetectError> {
-        let mut seen = self.detector.detect(frame, self.config.model.entry.keep_threshold)?;
-        let mut inference_us = self.detector.timing().total_us();
-        if let Some(second) = &mut self.second {
-            let keep = second.entry().keep_threshold;
-            seen.extend(second.detect(frame, keep)?);
-            suppress(&mut seen, self.config.model.entry.nms_iou);
-            inference_us += second.timing().total_us();
+        let (grid, look) = grey::grid(&mut self.scaler, frame)?;
+        let looked = self.needs_a_look(moment.stream_ms, &grid);
+        let (mut inference_us, mut ended) = (0, Vec::new());
+        if looked {
+            let seen;
+            (seen, inference_us) = self.detect(frame)?;
+            ended = self.tracker.update(moment.stream_ms, &seen);
+            if let Some(gate) = &mut self.gate {
+                gate.looked(moment.stream_ms, grid);
+            }
+        } else if let Some(gate) = &self.gate {
+            self.tracker.hold(moment.stream_ms, |bbox| gate.unchanged_under(bbox));
         }
-        let ended = self.tracker.update(moment.stream_ms, &seen);
-        let look = self.detector.look();
         let unclear = self.clarity.is_disturbed(moment.stream_ms, look.mean, self.tracker.tracks());
         let tracks = TracksMessage {
             at_ms: moment.at_ms,
@@ -90,6 +131,7 @@ impl Pipeline {
             unclear,
             inference_us,
             decode_us: frame.decode_us,
+            looked,
         };
         self.frame += 1;
         if let Err(error) = self.remember_arrivals(frame, &tracks) {
@@ -98,6 +140,25 @@ impl Pipeline {
         }
         let ended = ended.iter().map(|t| self.view(t, moment)).collect();
         Ok(FrameResult { tracks, ended, look })
+    }
+
+    /// What every detector sees, each thing once, and the time they took, microseconds.
+    fn detect(&self, frame: &VideoFrame) -> Result<(Vec<Detection>, u64), DetectError> {
+        // A thread that panicked while it had a detector left no half-written picture behind: each call begins anew.
+        let look = |shared: &SharedDetector| {
+            let mut detector = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let keep = detector.entry().keep_threshold;
+            let seen = detector.detect(frame, keep)?;
+            Ok::<_, DetectError>((seen, detector.timing().total_us()))
+        };
+        let (mut seen, mut inference_us) = look(&self.detector)?;
+        if let Some(second) = &self.second {
+            let (more, more_us) = look(second)?;
+            seen.extend(more);
+            suppress(&mut seen, self.config.model.entry.nms_iou);
+            inference_us += more_us;
+        }
+        Ok((seen, inference_us))
     }
 
     /// Keeps a picture of what has just come to stand in a zone.
@@ -126,8 +187,17 @@ impl Pipeline {
             camera: &self.config.camera,
             taken_at_ms: kept.at_ms,
         };
-        let still = still::finish(&mut self.detector, kept.picture()?, &annotation)?;
+        let mut detector = self.detector.lock().unwrap_or_else(PoisonError::into_inner);
+        let still = still::finish(&mut detector, kept.picture()?, &annotation)?;
         Ok(Some((still, kept.at_ms)))
+    }
+
+    /// Something changed where it matters, too much time has passed, or something there is not settled: what just came, moves, or
+    /// was not seen in the last picture is looked at in every picture until it stands or is gone.
+    fn needs_a_look(&mut self, now_ms: i64, grid: &GreyGrid) -> bool {
+        let Some(gate) = &mut self.gate else { return true };
+        let due = gate.is_due(now_ms, grid);
+        due || !self.tracker.is_settled(|bbox| gate.watches(bbox))
     }
 
     /// Makes a still of a picture that was analysed, people in it unrecognisable, and says whether the wanted track is known.
@@ -145,7 +215,8 @@ impl Pipeline {
             camera: &self.config.camera,
             taken_at_ms: at_ms,
         };
-        let still = still::make(&mut self.detector, &mut self.scaler, frame, &annotation)?;
+        let mut detector = self.detector.lock().unwrap_or_else(PoisonError::into_inner);
+        let still = still::make(&mut detector, &mut self.scaler, frame, &annotation)?;
         Ok((still, highlight.is_some()))
     }
 

@@ -2,12 +2,15 @@
 //! input, the worker on its standard output. Owns the words and the check of a configuration; refuses anything that would
 //! need two numbers agreed elsewhere.
 //!
-//! 1. The gateway's first line SHALL be `config`. The worker answers `hello`, then `state`.
-//! 2. The worker SHALL send `tracks` for every analysed picture, and `tracks_ended` for tracks that left.
-//! 3. The worker SHALL send `heartbeat` every second, also without pictures: silence means it hangs.
+//! 1. The gateway's first line SHALL be `config`, with every camera of this worker. The worker answers `hello`, then a `state` for
+//!    each camera. Every line of the worker names the camera it speaks of ([`WorkerLine`]), but `hello` and a `state` that
+//!    concern the worker as a whole.
+//! 2. The worker SHALL send `tracks` for every analysed picture, and `tracks_ended` for tracks that left. A picture in which nothing
+//!    changed where it matters is analysed without the detector: `looked` is false and the tracks stand as they were.
+//! 3. The worker SHALL send `heartbeat` for each camera every second, also without pictures: silence means it hangs.
 //! 4. `still` SHALL be answered by one `still` with the same `request_id`, with a picture or the reason why not.
 //! 5. On `shutdown` or the end of its input the worker SHALL exit. After a fault it cannot work with (configuration, model,
-//!    library) it sends `state` with `fatal: true` and exits with code 2.
+//!    library, a camera whose reading hangs) it sends `state` with `fatal: true` for each camera to blame and exits with code 2.
 //! 6. All `*_at_ms`, `at_ms` and `*_ms` of tracks are wall time, ms since the Unix epoch, as of the message's `at_ms`: durations
 //!    inside one message are true even if the wall clock was set in between.
 //! 7. Track numbers are unique within one run of a worker, never reused in it; a new worker starts again at 1.
@@ -19,18 +22,60 @@ use serde::{Deserialize, Serialize};
 use crate::decode::CaptureConfig;
 use crate::detect::{Kind, ModelConfig};
 use crate::geometry::{BBox, Point};
-use crate::sandbox::Limits;
+use crate::sandbox::{Confinement, Limits};
+use crate::thrift::Effort;
 use crate::zone::{Zone, polygon_fault};
 
 /// Version of this protocol; a worker refuses a configuration of another.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
-/// Everything a worker needs to know, in one line.
+/// Everything a worker needs to know, in one line: its cameras and what it gives up. Cameras with an equal [`WorkerConfig::model`]
+/// share one detector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerSetup {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What the worker gives up before it starts.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The cameras, at least one, each with a slug of its own.
+    pub cameras: Vec<WorkerConfig>,
+}
+
+/// Most cameras one worker takes: more would be lost at once with it.
+pub const CAMERAS_MAX: usize = 64;
+
+impl WorkerSetup {
+    /// A worker of this version for these cameras.
+    #[must_use]
+    pub fn new(limits: Limits, cameras: Vec<WorkerConfig>) -> Self {
+        Self { version: VERSION, limits, cameras }
+    }
+
+    /// What is wrong with the whole, if anything: what is wrong and what to do.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        if self.version != VERSION {
+            return Some(format!(
+                "version: is {}, this worker speaks {VERSION}; install gateway and worker from one build",
+                self.version
+            ));
+        }
+        if !(1..=CAMERAS_MAX).contains(&self.cameras.len()) {
+            return Some(format!("cameras: are {}; give a worker 1 to {CAMERAS_MAX}", self.cameras.len()));
+        }
+        let twice = |(i, c): (usize, &WorkerConfig)| self.cameras[..i].iter().any(|other| other.camera == c.camera);
+        let double = self.cameras.iter().enumerate().find(|&place| twice(place));
+        double
+            .map(|(_, camera)| format!("cameras: \"{}\" is there twice; give each camera its own slug", camera.camera))
+    }
+}
+
+/// One camera's part of a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerConfig {
-    /// [`VERSION`].
-    pub version: u32,
     /// The camera's slug; drawn into stills.
     pub camera: String,
     /// Where pictures come from and how many are wanted.
@@ -54,9 +99,9 @@ pub struct WorkerConfig {
     /// Regions blackened in every still.
     #[serde(default)]
     pub masks: Vec<Vec<Point>>,
-    /// What the worker gives up before it starts.
-    #[serde(default)]
-    pub limits: Limits,
+    /// Spare the detector a picture in which nothing changed in or near a zone ([`crate::gate`]). Stills are never spared.
+    #[serde(default = "yes")]
+    pub change_gate: bool,
 }
 
 fn yes() -> bool {
@@ -68,12 +113,6 @@ impl WorkerConfig {
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        if self.version != VERSION {
-            faults.push(format!(
-                "version: is {}, this worker speaks {VERSION}; install gateway and worker from one build",
-                self.version
-            ));
-        }
         let slug =
             |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if !slug(&self.camera) {
@@ -118,9 +157,17 @@ impl WorkerConfig {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ParentMessage {
     /// The first line.
-    Config(Box<WorkerConfig>),
+    Config(Box<WorkerSetup>),
     /// Make a still of the newest picture.
     Still(StillRequest),
+    /// How much to spend on a camera from now on; replaces what was said before.
+    Effort {
+        /// The camera's slug.
+        camera: String,
+        /// How much.
+        #[serde(flatten)]
+        effort: Effort,
+    },
     /// Stop.
     Shutdown,
 }
@@ -131,6 +178,8 @@ pub enum ParentMessage {
 pub struct StillRequest {
     /// Number of the gateway's choice, repeated in the answer.
     pub request_id: u64,
+    /// The camera's slug.
+    pub camera: String,
     /// The track to highlight, if any.
     #[serde(default)]
     pub track: Option<u64>,
@@ -139,18 +188,29 @@ pub struct StillRequest {
     pub reason: String,
 }
 
-/// Worker → gateway.
+/// A line of the worker: of which camera it speaks, and what it says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerLine {
+    /// The camera's slug; absent where the worker as a whole is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub camera: Option<String>,
+    /// What it says.
+    #[serde(flatten)]
+    pub message: WorkerMessage,
+}
+
+/// Worker → gateway, as part of a [`WorkerLine`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum WorkerMessage {
-    /// The configuration was understood.
+    /// The configuration was understood and the worker confined itself.
     Hello {
         /// [`VERSION`].
         version: u32,
         /// Version of this software.
         software: String,
-        /// The camera's slug.
-        camera: String,
+        /// What the kernel enforces from now on.
+        confinement: Confinement,
     },
     /// The camera's state changed.
     State {
@@ -233,6 +293,8 @@ pub enum ErrorKind {
     Config,
     /// The kernel refused the sandbox.
     Sandbox,
+    /// Reading or decoding this camera's stream does not come back; the worker ends, because a thread cannot be ended.
+    Stuck,
 }
 
 /// The tracks after one picture.
@@ -253,6 +315,9 @@ pub struct TracksMessage {
     pub inference_us: u64,
     /// Reading and decoding since the picture before, microseconds.
     pub decode_us: u64,
+    /// Did the detector look at this picture? If not, nothing had changed where it matters, and the tracks stand as they were.
+    #[serde(default = "yes")]
+    pub looked: bool,
 }
 
 /// A track as the gateway sees it.
@@ -329,7 +394,7 @@ impl<'de> Deserialize<'de> for Jpeg {
     }
 }
 
-/// Signs of life, once a second.
+/// Signs of life of one camera, once a second. Memory and processor time are the whole worker's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// When.
@@ -342,8 +407,17 @@ pub struct Heartbeat {
     pub shed: u64,
     /// Packets the decoder refused since the stream was opened.
     pub decode_errors: u64,
-    /// Resident memory, bytes.
+    /// Of the analysed pictures, those the detector looked at.
+    #[serde(default)]
+    pub looked: u64,
+    /// The longest a picture waited from its arrival to its result since the last heartbeat, ms.
+    #[serde(default)]
+    pub lag_ms: u64,
+    /// Resident memory of the worker, bytes.
     pub rss_bytes: u64,
+    /// Processor time the worker has taken since its start, ms.
+    #[serde(default)]
+    pub cpu_ms: u64,
 }
 
 #[cfg(test)]
@@ -353,8 +427,16 @@ mod tests {
     #[test]
     fn messages_have_the_documented_shape() {
         let line = |m: &WorkerMessage| serde_json::to_string(m).unwrap();
-        let state = WorkerMessage::State { at_ms: 5, state: CameraState::Dark };
-        assert_eq!(line(&state), r#"{"type":"state","at_ms":5,"state":"dark"}"#);
+        let message = WorkerMessage::State { at_ms: 5, state: CameraState::Dark };
+        let state = WorkerLine { camera: Some("east".to_owned()), message };
+        let text = serde_json::to_string(&state).unwrap();
+        assert_eq!(text, r#"{"camera":"east","type":"state","at_ms":5,"state":"dark"}"#);
+        assert_eq!(serde_json::from_str::<WorkerLine>(&text).unwrap(), state);
+        let effort = r#"{"type":"effort","camera":"east","key_frames_only":true,"every_ms":6000,"first_after_ms":0}"#;
+        let ParentMessage::Effort { camera, effort } = serde_json::from_str(effort).unwrap() else {
+            panic!("{effort}")
+        };
+        assert!(camera == "east" && effort.key_frames_only && effort.every_ms == 6000);
         let still = WorkerMessage::Still {
             request_id: 7,
             reason: "arrival".into(),
@@ -379,7 +461,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_in_a_request_is_refused() {
-        let text = r#"{"type":"still","request_id":1,"reason":"x","size":3}"#;
+        let text = r#"{"type":"still","request_id":1,"camera":"east","reason":"x","size":3}"#;
         assert!(serde_json::from_str::<ParentMessage>(text).unwrap_err().to_string().contains("size"));
     }
 }

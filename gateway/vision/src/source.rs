@@ -185,6 +185,18 @@ impl Watchdog {
         u64::try_from(self.shared.clock.mono_ms()).unwrap_or(0)
     }
 
+    /// No read is under way: none can be late.
+    pub(crate) fn rest(&self) {
+        self.shared.deadline_ms.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// Is a read, or the decoding of what it gave, late by more than this? Reads end themselves at their deadline, so such a
+    /// thread does not come back.
+    #[must_use]
+    pub(crate) fn is_stuck(&self, grace_ms: u64) -> bool {
+        !self.stopped() && self.now_ms() >= self.shared.deadline_ms.load(Ordering::Relaxed).saturating_add(grace_ms)
+    }
+
     fn allow_ms(&self, ms: u64) {
         self.shared.deadline_ms.store(self.now_ms().saturating_add(ms), Ordering::Relaxed);
     }

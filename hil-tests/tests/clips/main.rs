@@ -21,8 +21,7 @@ use gengfu_vision::geometry::Point;
 use gengfu_vision::manifest::Manifest;
 use gengfu_vision::picture::VideoFrame;
 use gengfu_vision::pipeline::{FrameResult, Pipeline, analyse_clip};
-use gengfu_vision::protocol::{VERSION, WorkerConfig};
-use gengfu_vision::sandbox::Limits;
+use gengfu_vision::protocol::WorkerConfig;
 use gengfu_vision::source::{SourceUrl, Transport};
 use gengfu_vision::zone::Zone;
 use hil_tests::clip::{repository, vtest};
@@ -216,7 +215,6 @@ fn config(clip: &Path, zone: &[[f32; 2]]) -> Result<WorkerConfig> {
     let entry = manifest.model("yolox_nano").expect("the default model is in the manifest").clone();
     let path = repository().join("target/gengfu/models").join(&entry.file);
     Ok(WorkerConfig {
-        version: VERSION,
         camera: "cam".to_owned(),
         capture: CaptureConfig {
             url: SourceUrl::new(clip.display().to_string()),
@@ -232,7 +230,7 @@ fn config(clip: &Path, zone: &[[f32; 2]]) -> Result<WorkerConfig> {
         second_model: None,
         zones: vec![Zone { id: "zone".to_owned(), polygon: zone.iter().copied().map(Point::from).collect() }],
         masks: Vec::new(),
-        limits: Limits::default(),
+        change_gate: true,
     })
 }
 

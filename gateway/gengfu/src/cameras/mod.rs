@@ -1,24 +1,31 @@
-//! Cameras: each in a worker process of its own.
+//! Cameras: some in each worker process.
 //!
-//! Owns the supervision of the workers (start, watch, end, start again) and the translation of their words into observations. A worker that crashes, hangs, lies or
-//! eats memory is ended and reported as the camera's fault; nothing here can make a sensor wait. Scenes that the decider has no room for are shed and counted.
+//! Owns the supervision of the workers (start, watch, end, start again), who shares one, and the translation of their words into observations. A worker that crashes,
+//! hangs, lies or eats memory is ended and reported as its cameras' fault; nothing here can make a sensor wait. Scenes that the decider has no room for are shed and
+//! counted; what the cameras give up when the box is short of time stands in [`ladder`].
 
+mod isolation;
+pub mod ladder;
+pub mod shedding;
 pub mod snapshots;
 mod stills;
 mod translate;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use gengfu_alarm::observation::{Camera, Observation, What};
 use gengfu_alarm::output::NeedStill;
 use gengfu_contract::event::EvidenceRef;
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Text;
-use gengfu_vision::protocol::WorkerConfig;
+use gengfu_vision::protocol::{CAMERAS_MAX, WorkerConfig};
+use gengfu_vision::sandbox::Limits;
 use jiff::Timestamp;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -27,30 +34,86 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::evidence::Pictures;
+use isolation::{Blame, Isolation, Next};
+use ladder::Duty;
+use shedding::Shedding;
 pub(crate) use translate::kind;
 pub use translate::scene;
 use worker::{Ended, Session};
 
-/// First pause before a worker is started again; doubled each time up to [`RESTART_MAX`], forgotten after [`STEADY`].
-const RESTART_MIN: Duration = Duration::from_millis(500);
-/// Longest such pause: a camera is never given up.
-const RESTART_MAX: Duration = Duration::from_secs(15);
-/// A worker that lived this long was well.
-const STEADY: Duration = Duration::from_secs(60);
+/// Address space of a worker without cameras, bytes: libraries and detector map far more than they touch.
+const ADDRESS_SPACE: u64 = 1536 << 20;
+/// And for each of its cameras: threads, decoder, pictures.
+const ADDRESS_SPACE_PER_CAMERA: u64 = 192 << 20;
 
 /// One camera to watch.
 #[derive(Debug, Clone)]
 pub struct CameraTask {
     /// The camera's device name.
     pub camera: Slug,
-    /// First line to the worker.
+    /// Its part of the first line to the worker.
     pub worker: WorkerConfig,
+    /// What it is for: decides when it gives something up.
+    pub duty: Duty,
+    /// Its number on this box, from 0.
+    pub place: usize,
+    /// How many cameras the box has.
+    pub of: usize,
+}
+
+/// What all workers have in common.
+#[derive(Debug, Clone)]
+pub struct Workers {
     /// The program that is the worker: [`worker_program`].
     pub program: PathBuf,
     /// Where its pictures go.
     pub pictures: Pictures,
     /// A worker whose resident memory grows beyond this is ended.
     pub memory_max_bytes: u64,
+    /// What the box gives up now.
+    pub shedding: watch::Receiver<Shedding>,
+}
+
+impl Workers {
+    fn limits(&self, cameras: usize) -> Limits {
+        let address_space = ADDRESS_SPACE + ADDRESS_SPACE_PER_CAMERA * cameras as u64;
+        Limits { address_space_max_bytes: Some(address_space), ..Limits::default() }
+    }
+}
+
+/// A camera with its ends of the channels; it moves with them from worker to worker.
+#[derive(Debug)]
+pub struct Member {
+    /// What is watched.
+    pub task: CameraTask,
+    /// Where its words go.
+    pub outlets: Outlets,
+    /// Pictures that somebody wants of it.
+    pub stills: mpsc::Receiver<Wanted>,
+}
+
+/// Who shares a worker at first: cameras with the same model, at most `per_worker` together, in even groups.
+#[must_use]
+pub fn groups(members: Vec<Member>, per_worker: usize) -> Vec<Vec<Member>> {
+    let per_worker = per_worker.clamp(1, CAMERAS_MAX);
+    let mut by_model: Vec<VecDeque<Member>> = Vec::new();
+    for member in members {
+        let same = |group: &&mut VecDeque<Member>| group[0].task.worker.model == member.task.worker.model;
+        match by_model.iter_mut().find(same) {
+            Some(group) => group.push_back(member),
+            None => by_model.push(VecDeque::from([member])),
+        }
+    }
+    let mut groups = Vec::new();
+    for mut same in by_model {
+        let mut workers = same.len().div_ceil(per_worker);
+        while workers > 0 {
+            let count = same.len().div_ceil(workers);
+            groups.push(same.drain(..count).collect());
+            workers -= 1;
+        }
+    }
+    groups
 }
 
 /// The worker's program: it lies beside this one.
@@ -62,7 +125,7 @@ pub fn worker_program() -> std::io::Result<PathBuf> {
 }
 
 /// Where a camera's words go.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Outlets {
     /// To the decider.
     pub seen: mpsc::Sender<Observation>,
@@ -93,12 +156,33 @@ pub struct CameraStatus {
     pub tracks: usize,
     /// Pictures skipped by the worker, and scenes the decider had no room for.
     pub shed: u64,
-    /// Starts of the worker.
+    /// Pictures the worker analysed since its start, and those of them that the detector looked at.
+    #[serde(default)]
+    pub analysed: u64,
+    /// See `analysed`.
+    #[serde(default)]
+    pub looked: u64,
+    /// Pictures replaced by newer ones before the worker came to them, since its start.
+    #[serde(default)]
+    pub replaced: u64,
+    /// The longest a picture waited for its result in the last second, ms.
+    #[serde(default)]
+    pub lag_ms: u64,
+    /// Starts of its worker.
     pub worker_starts: u64,
-    /// Its process.
+    /// Its worker's process, which it may share.
     pub worker_pid: Option<u32>,
-    /// Its resident memory.
+    /// With so many other cameras.
+    #[serde(default)]
+    pub worker_fellows: usize,
+    /// Resident memory of the worker.
     pub worker_memory_bytes: u64,
+    /// Processor time of the worker since its start, ms.
+    #[serde(default)]
+    pub worker_cpu_ms: u64,
+    /// What the kernel enforces on the worker, in words.
+    #[serde(default)]
+    pub confinement: String,
 }
 
 impl CameraStatus {
@@ -116,9 +200,16 @@ impl CameraStatus {
             inference_us: 0,
             tracks: 0,
             shed: 0,
+            analysed: 0,
+            looked: 0,
+            replaced: 0,
+            lag_ms: 0,
             worker_starts: 0,
             worker_pid: None,
+            worker_fellows: 0,
             worker_memory_bytes: 0,
+            worker_cpu_ms: 0,
+            confinement: String::new(),
         }
     }
 
@@ -178,51 +269,95 @@ pub fn cannot_start(camera: &Slug, why: &str, status: &watch::Sender<CameraStatu
     translate::observation(camera, now, clock.quality(), What::Camera(fault))
 }
 
-/// Watches one camera until shutdown.
-pub async fn watch_camera(
-    task: CameraTask,
-    outlets: Outlets,
-    mut stills: mpsc::Receiver<Wanted>,
+/// Watches the cameras of a group until shutdown: in one worker, and in more when some of them cannot live together.
+pub async fn watch_group(members: Vec<Member>, workers: Workers, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+    let begun = tokio::time::Instant::now();
+    let mut isolation = Isolation::default();
+    let mut lives = FuturesUnordered::new();
+    lives.push(live(members, Duration::ZERO, &workers, clock.clone(), &shutdown));
+    while let Some(life) = lives.next().await {
+        let Some((reason, blame)) = life.ended else { continue };
+        if !tell_of_the_end(&life.members, &reason, &blame, clock.as_ref()).await {
+            return;
+        }
+        let names: Vec<Slug> = life.members.iter().map(|member| member.task.camera.clone()).collect();
+        let mut members = life.members;
+        for Next { cameras, wait } in isolation.after(&names, &blame, life.lived, begun.elapsed()) {
+            let together = members.extract_if(.., |member| cameras.contains(&member.task.camera)).collect();
+            lives.push(live(together, wait, &workers, clock.clone(), &shutdown));
+        }
+    }
+}
+
+/// What became of one worker.
+struct Life {
+    members: Vec<Member>,
+    lived: Duration,
+    /// Why it ended; nothing at shutdown.
+    ended: Option<(String, Blame)>,
+}
+
+/// One run of a worker with these cameras, after a pause.
+async fn live(
+    mut members: Vec<Member>,
+    wait: Duration,
+    workers: &Workers,
     clock: Arc<dyn Clock>,
-    shutdown: CancellationToken,
-) {
-    let mut pause = RESTART_MIN;
-    while !shutdown.is_cancelled() {
-        let started = tokio::time::Instant::now();
-        outlets.status.send_modify(|s| s.worker_starts += 1);
-        metrics::counter!("gengfu_camera_worker_starts_total").increment(1);
-        let ended = match Session::start(&task, &outlets, clock.clone()).await {
-            Ok(mut session) => session.run(&mut stills, &shutdown).await,
-            Err(error) => Ended::Failed(format!(
-                "{} cannot be started: {error}; install it beside gengfu",
-                task.program.display()
-            )),
-        };
-        let Ended::Failed(reason) = ended else { break };
-        let now = clock.now();
-        tracing::warn!(camera = %task.camera, "{reason}");
-        outlets.status.send_modify(|s| {
-            s.enter(
-                &reason,
-                "the worker is started again by itself; if this repeats, see the log (journalctl -u gengfu)",
-                now,
-            );
+    shutdown: &CancellationToken,
+) -> Life {
+    // Jitter: many cameras behind one switch must not all come back in the same instant.
+    let wait = wait.mul_f64(rand::rng().random_range(0.5..1.0));
+    let waited = tokio::time::timeout(wait, shutdown.cancelled()).await;
+    if waited.is_ok() {
+        return Life { members, lived: Duration::ZERO, ended: None };
+    }
+    let started = tokio::time::Instant::now();
+    for member in &members {
+        member.outlets.status.send_modify(|s| s.worker_starts += 1);
+    }
+    metrics::counter!("gengfu_camera_worker_starts_total").increment(1);
+    let ended = match Session::start(&mut members, workers, clock).await {
+        Ok(mut session) => session.run(shutdown).await,
+        Err(error) => {
+            let program = workers.program.display();
+            Ended::Failed(format!("{program} cannot be started: {error}; install it beside gengfu"), Blame::Program)
+        }
+    };
+    let ended = match ended {
+        Ended::Shutdown => None,
+        Ended::Failed(reason, blame) => Some((reason, blame)),
+    };
+    Life { members, lived: started.elapsed(), ended }
+}
+
+/// Shows and reports the end of a worker for each of its cameras. False when nobody listens any more.
+async fn tell_of_the_end(members: &[Member], reason: &str, blame: &Blame, clock: &dyn Clock) -> bool {
+    let now = clock.now();
+    let cameras: Vec<&str> = members.iter().map(|member| member.task.camera.as_str()).collect();
+    tracing::warn!(cameras = cameras.join(" "), "{reason}");
+    for member in members {
+        // What the worker said of a camera it cannot work with says more than that the worker ended.
+        let guilty = matches!(blame, Blame::Unfit(unfit) if *unfit == member.task.camera);
+        member.outlets.status.send_modify(|s| {
+            if !guilty {
+                s.enter(
+                    reason,
+                    "the worker is started again by itself; if this repeats, see the log (journalctl -u gengfu)",
+                    now,
+                );
+            }
             s.worker_pid = None;
             s.worker_memory_bytes = 0;
             s.frames_per_s = 0.0;
         });
-        let fault = Camera::Fault { reason: "worker".to_owned(), detail: reason };
-        let observation = translate::observation(&task.camera, now, clock.quality(), What::Camera(fault));
-        if outlets.seen.send(observation).await.is_err() {
-            break;
+        if guilty {
+            continue;
         }
-        pause = if started.elapsed() >= STEADY { RESTART_MIN } else { pause };
-        // Jitter: many cameras behind one switch must not all come back in the same instant.
-        let wait = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-        pause = (pause * 2).min(RESTART_MAX);
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            () = tokio::time::sleep(wait) => {}
+        let fault = Camera::Fault { reason: "worker".to_owned(), detail: reason.to_owned() };
+        let observation = translate::observation(&member.task.camera, now, clock.quality(), What::Camera(fault));
+        if member.outlets.seen.send(observation).await.is_err() {
+            return false;
         }
     }
+    true
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 
 use super::SocketArgs;
+use crate::cameras::ladder::Rung;
 use crate::local::report::Report;
 use crate::local::socket::{Answer, Query, ask};
 use crate::settings::ConfigStatus;
@@ -170,7 +171,7 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
         let memory = c.worker_memory_bytes >> 20;
         writeln!(
             out,
-            "camera   {}  {} {}, {:.1} pictures/s, detector {} ms, {} tracks, {} shed, {memory} MiB, {} start(s)",
+            "camera   {}  {} {}, {:.1} pictures/s, detector {} ms, {} tracks, {} shed, {memory} MiB with {} other(s), {} start(s)",
             paint.as_good(c.is_streaming(), &c.state),
             c.camera,
             c.source,
@@ -178,7 +179,17 @@ fn print(out: &mut impl Write, report: &Report, paint: &Paint) -> std::io::Resul
             c.inference_us / 1000,
             c.tracks,
             c.shed,
+            c.worker_fellows,
             c.worker_starts
+        )?;
+    }
+    if report.shedding.rung != Rung::Whole {
+        let (level, load) = (report.shedding.rung.level(), report.shedding.cpu_share * 100.0);
+        let since = report.shedding.since.map_or_else(String::new, |since| format!(" since {} ago", ago(since, g.now)));
+        writeln!(
+            out,
+            "shedding {}  level {level}{since}, cameras take {load:.0} %",
+            paint.as_good(false, report.shedding.rung.words().1)
         )?;
     }
     for alarm in &report.alarms {

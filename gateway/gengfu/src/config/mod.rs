@@ -201,8 +201,12 @@ pub struct Vision {
     pub model: String,
     /// A second model on the same pictures, unless a camera names another.
     pub second_model: Option<String>,
-    /// Threads of one detector.
+    /// Threads of one detector; each worker has one, whatever the number of its cameras.
     pub threads: u16,
+    /// Cameras that share a worker process and its detector.
+    pub cameras_per_worker: usize,
+    /// Give up something in a documented order when the box is short of time.
+    pub load_shedding: bool,
     /// Most memory a camera worker may take.
     pub worker_memory_bytes: u64,
     /// A camera's fault must last this long before it is a trouble.

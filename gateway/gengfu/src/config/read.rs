@@ -308,6 +308,8 @@ fn vision(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path
         model: "yolox_nano".to_owned(),
         second_model: None,
         threads: 1,
+        cameras_per_worker: 8,
+        load_shedding: true,
         worker_memory_bytes: 1 << 30,
         fault_hold: 10 * SECOND,
     };
@@ -318,6 +320,10 @@ fn vision(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path
         vision.model = s.text(f, "model").unwrap_or(vision.model);
         vision.second_model = s.text(f, "second_model");
         vision.threads = s.integer(f, "threads", 1..=64).and_then(|n| u16::try_from(n).ok()).unwrap_or(vision.threads);
+        if let Some(count) = s.integer(f, "cameras_per_worker", 1..=64) {
+            vision.cameras_per_worker = usize::try_from(count).unwrap_or(1);
+        }
+        vision.load_shedding = s.flag(f, "load_shedding", vision.load_shedding);
         if let Some(mib) = s.integer(f, "worker_memory_mib", 64..=16_384) {
             vision.worker_memory_bytes = mib.unsigned_abs() << 20;
         }

@@ -22,6 +22,13 @@ pub fn serve(address: SocketAddr) -> Result<(), BuildError> {
     metrics::describe_gauge!("gengfu_decide_batch_inputs", "Inputs judged under one sync, last batch");
     metrics::describe_counter!("gengfu_stills_shed_total", "Pictures not taken because the cameras did not keep up");
     metrics::describe_counter!("gengfu_camera_scenes_total", "Analysed pictures, by camera");
+    metrics::describe_counter!("gengfu_camera_looks_total", "Analysed pictures that the detector looked at, by camera");
+    metrics::describe_gauge!(
+        "gengfu_camera_shedding_level",
+        "What cameras give up for want of time: 0 nothing, 4 most"
+    );
+    metrics::describe_counter!("gengfu_camera_shedding_changes_total", "Steps up and down that ladder");
+    metrics::describe_gauge!("gengfu_camera_cpu_share", "Share of the processors that camera workers take, 0 to 1");
     metrics::describe_counter!(
         "gengfu_camera_scenes_shed_total",
         "Analysed pictures not judged because the decider was busy"

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::cameras::CameraStatus;
+use crate::cameras::ladder::Rung;
+use crate::cameras::shedding::Shedding;
 use crate::clock::Clock;
 use crate::decide::{DecideStatus, Standing};
 use crate::identity::IdentityStatus;
@@ -42,6 +44,9 @@ pub struct Report {
     pub devices: Vec<DeviceState>,
     /// Cameras.
     pub cameras: Vec<CameraStatus>,
+    /// What the cameras give up now, for want of time.
+    #[serde(default)]
+    pub shedding: Shedding,
     /// The store.
     pub outbox: OutboxReport,
     /// The way to the centre.
@@ -162,6 +167,8 @@ pub struct Sources {
     pub sensors: Vec<watch::Receiver<SensorStats>>,
     /// The cameras.
     pub cameras: Vec<watch::Receiver<CameraStatus>>,
+    /// What they give up.
+    pub shedding: watch::Receiver<Shedding>,
     /// The uplink.
     pub uplink: watch::Receiver<UplinkStatus>,
     /// The configuration.
@@ -193,6 +200,7 @@ impl Sources {
             sensors: self.sensors.iter().map(|line| line.borrow().clone()).collect(),
             devices: decide.devices,
             cameras: self.cameras.iter().map(|camera| camera.borrow().clone()).collect(),
+            shedding: self.shedding.borrow().clone(),
             outbox: self.outbox(),
             uplink: self.uplink.borrow().clone(),
             identity: self.identity.as_ref().map(|identity| identity.borrow().clone()),
@@ -252,6 +260,18 @@ impl Sources {
             damaged: stats.damaged,
         }
     }
+}
+
+/// What the cameras give up.
+fn shedding_finding(shedding: &Shedding) -> Option<Finding> {
+    let (zh, en) = shedding.rung.words();
+    (shedding.rung != Rung::Whole).then(|| Finding {
+        problem: format!("the box is short of time for its cameras: {en} ({})", shedding.why),
+        remedy: "fewer cameras or pictures per second (`fps_max`), key frames (`decode`), or a faster box; sensors are not concerned"
+            .to_owned(),
+        problem_zh: Some(format!("设备处理能力不足：{zh}")),
+        remedy_zh: Some("减少摄像机数量或降低 fps_max，改用关键帧，或更换更快的设备；传感器报警不受影响".to_owned()),
+    })
 }
 
 /// What is wrong, worst first: the store, the way to the centre, then the equipment.
@@ -318,6 +338,10 @@ fn findings(report: &Report) -> Vec<Finding> {
     for camera in report.cameras.iter().filter(|camera| !camera.is_streaming()) {
         say(format!("camera {}: {}", camera.camera, camera.state), &camera.remedy);
     }
+    found.extend(shedding_finding(&report.shedding));
+    let mut say = |problem: String, remedy: &str| {
+        found.push(Finding { problem, remedy: remedy.to_owned(), problem_zh: None, remedy_zh: None });
+    };
     for lane in report.outbox.lanes.iter().filter(|lane| lane.dropped > 0) {
         say(
             format!("{} {} item(s) were dropped undelivered", lane.dropped, lane.lane),

@@ -152,6 +152,12 @@ impl Track {
         self.unseen_ms > 0
     }
 
+    /// Is there nothing open about it: seen in the last picture, sure, and standing? A thing that is not settled needs a look.
+    #[must_use]
+    pub fn is_settled(&self, config: &TrackerConfig) -> bool {
+        self.anchor.is_some() && !self.is_coasting() && self.hits >= config.confirm_hits
+    }
+
     fn predicted(&self, now_ms: i64) -> BBox {
         if let Some(anchor) = &self.anchor {
             return anchor.bbox;
@@ -259,6 +265,26 @@ impl Tracker {
         self.merge_doubles(&mut ended);
         ended.retain(|t| t.hits >= self.config.confirm_hits);
         ended
+    }
+
+    /// Is every track that `matters` settled ([`Track::is_settled`])?
+    #[must_use]
+    pub fn is_settled(&self, matters: impl Fn(&BBox) -> bool) -> bool {
+        self.tracks.iter().all(|t| t.is_settled(&self.config) || !matters(&t.bbox()))
+    }
+
+    /// Takes in a picture that nobody looked at because it showed nothing new: what was seen in the last one, and stands where
+    /// `unchanged` says that the picture is as it was, is there still. Nothing else is known, so nothing else changes.
+    pub fn hold(&mut self, now_ms: i64, unchanged: impl Fn(&BBox) -> bool) {
+        let now_ms = self.last_ms.map_or(now_ms, |last| last.max(now_ms));
+        let pause_ms = self.last_ms.map_or(0, |last| now_ms - last);
+        self.last_ms = Some(now_ms);
+        self.learn_interval(pause_ms);
+        for track in self.tracks.iter_mut().filter(|t| !t.is_coasting()) {
+            if unchanged(&track.last_box) {
+                track.last_seen_ms = now_ms;
+            }
+        }
     }
 
     /// The confirmed tracks, oldest first.

@@ -1,33 +1,36 @@
-//! The body of `gengfu-camera-worker`: one camera in one process. Owns the threads (reader of commands, capture, analysis) and
-//! the state told to the gateway; refuses to outlive its input: when the gateway goes, the worker goes.
+//! The body of `gengfu-camera-worker`: some cameras in one process, one detector for all of them. Owns the threads (reader of commands, a
+//! capture for each camera, one analysis) and what is told to the gateway; refuses to outlive its input: when the gateway goes,
+//! the worker goes. One camera's state is in `camera.rs`.
 
+mod camera;
 mod capture;
+mod crash;
 mod mailbox;
 
 use std::io::{BufRead, Read as _, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
-use crate::health::{Health, HealthConfig, Trouble};
-use crate::pipeline::{FrameResult, Pipeline};
+use crate::pipeline::{Detectors, Pipeline};
 use crate::protocol::{
-    CameraState, ErrorKind, Heartbeat, Jpeg, ParentMessage, StillOutcome, StillRequest, VERSION, WorkerConfig,
-    WorkerMessage,
+    CameraState, ErrorKind, ParentMessage, StillOutcome, VERSION, WorkerConfig, WorkerLine, WorkerMessage, WorkerSetup,
 };
-use crate::sandbox;
+use crate::sandbox::{self, Confinement};
 use crate::source::Watchdog;
+use crate::thrift::Thrift;
+use camera::Camera;
 use capture::CaptureLoop;
-use mailbox::{Arrived, Mailbox, SourceEvent};
+pub use crash::{LastWord, tell_last_word};
+use mailbox::{CameraWork, Mailbox};
 
 /// Longest line accepted from the gateway, bytes.
-const LINE_MAX: u64 = 1024 * 1024;
+const LINE_MAX: u64 = 4 * 1024 * 1024;
 /// Time between heartbeats, ms.
 const HEARTBEAT_MS: i64 = 1000;
-/// The reason of a still that shows how a track came.
-const ARRIVAL: &str = "arrival";
-/// Pictures in a row the detector may fail on before the worker gives up.
-const DETECTOR_FAILURES_MAX: u32 = 3;
+/// A read, or the decoding of what it gave, that is this much later than it may be does not come back, ms.
+const STUCK_MS: u64 = 5000;
 
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +41,14 @@ pub enum WorkerExit {
     Fatal,
 }
 
+/// Exit code of a worker that could not work.
+const FATAL_CODE: u8 = 2;
+
 impl From<WorkerExit> for ExitCode {
     fn from(exit: WorkerExit) -> Self {
         match exit {
             WorkerExit::Stopped => Self::SUCCESS,
-            WorkerExit::Fatal => Self::from(2),
+            WorkerExit::Fatal => Self::from(FATAL_CODE),
         }
     }
 }
@@ -65,68 +71,124 @@ fn serve(
     sandboxed: bool,
 ) -> WorkerExit {
     let mut link = Link { output, broken: false };
-    let config = match read_config(&mut input) {
-        Ok(Some(config)) => config,
+    let setup = match read_setup(&mut input) {
+        Ok(Some(setup)) => setup,
         Ok(None) => return WorkerExit::Stopped,
-        Err(message) => return link.fatal(clock, ErrorKind::Config, message),
+        Err(message) => return link.fatal(clock, None, ErrorKind::Config, message),
     };
-    if sandboxed && let Err(error) = sandbox::enter(&config.limits) {
-        return link.fatal(clock, ErrorKind::Sandbox, error.to_string());
-    }
-    link.send(&WorkerMessage::Hello {
-        version: VERSION,
-        software: env!("CARGO_PKG_VERSION").to_owned(),
-        camera: config.camera.clone(),
+    let faulty = setup.cameras.iter().map(|config| (config, config.faults())).filter(|(_, faults)| !faults.is_empty());
+    let faulty = faulty.map(|(config, faults)| {
+        let message = format!("the configuration has faults: {}", faults.join("; "));
+        link.fatal(clock, Some(&config.camera), ErrorKind::Config, message)
     });
-    let pipeline = match Pipeline::new(&config) {
-        Ok(pipeline) => pipeline,
-        Err(error) => return link.fatal(clock, ErrorKind::Detector, error.to_string()),
-    };
+    if let Some(exit) = faulty.last() {
+        return exit;
+    }
+    let mut confinement = Confinement::default();
+    if sandboxed {
+        match sandbox::enter(&setup.limits, &readable(&setup.cameras)) {
+            Ok(entered) => confinement = entered,
+            Err(error) => return link.fatal(clock, None, ErrorKind::Sandbox, error.to_string()),
+        }
+        crash::tell_last_word();
+    }
+    let software = env!("CARGO_PKG_VERSION").to_owned();
+    link.send(None, WorkerMessage::Hello { version: VERSION, software, confinement });
+    let mut detectors = Detectors::default();
+    let mut pipelines = Vec::new();
+    for config in &setup.cameras {
+        match Pipeline::sharing(config, &mut detectors) {
+            Ok(pipeline) => pipelines.push(pipeline),
+            Err(error) => return link.fatal(clock, Some(&config.camera), ErrorKind::Detector, error.to_string()),
+        }
+    }
     sandbox::release_freed_memory();
-    let (mailbox, watchdog) = (Arc::new(Mailbox::default()), Watchdog::new());
-    let start_at_ms = config.start_at_ms.unwrap_or_else(|| clock.wall_ms());
+    watch(&setup.cameras, pipelines, input, link, clock)
+}
+
+/// What a worker must open after it was confined: models, the inference library, and files that stand in for cameras. Of a file
+/// that is not there yet, its folder.
+fn readable(cameras: &[WorkerConfig]) -> Vec<PathBuf> {
+    let models = cameras.iter().flat_map(|c| [c.model.path.clone(), c.model.runtime.clone()]);
+    let files = cameras.iter().filter(|c| !c.capture.url.is_live()).map(|c| {
+        let file = PathBuf::from(c.capture.url.reveal());
+        let folder = file.parent().filter(|_| !file.exists()).map(PathBuf::from);
+        folder.unwrap_or(file)
+    });
+    models.chain(files).collect()
+}
+
+/// Starts the threads and analyses until told to stop.
+fn watch(
+    configs: &[WorkerConfig],
+    pipelines: Vec<Pipeline>,
+    input: impl BufRead + Send + 'static,
+    link: Link<impl Write>,
+    clock: &dyn Clock,
+) -> WorkerExit {
+    let mailbox = Arc::new(Mailbox::new(configs.len()));
     // Not scoped: it may wait for the gateway's next line forever, and the worker must be able to end before that.
     let reader = Arc::clone(&mailbox);
     std::thread::spawn(move || read_commands(input, &reader));
+    let watchdogs: Vec<Watchdog> = configs.iter().map(|_| Watchdog::new()).collect();
     std::thread::scope(|scope| {
-        let _stop = StopOnDrop { mailbox: &mailbox, watchdog: &watchdog };
-        let capture =
-            CaptureLoop { config: &config, clock, mailbox: &mailbox, watchdog: watchdog.clone(), start_at_ms };
-        scope.spawn(move || capture.run());
-        Analysis::new(&config, pipeline, clock, link).run(&mailbox)
+        let _stop = StopOnDrop { mailbox: &mailbox, watchdogs: &watchdogs };
+        let mut cameras = Vec::new();
+        for (number, ((config, pipeline), watchdog)) in configs.iter().zip(pipelines).zip(&watchdogs).enumerate() {
+            let thrift = Arc::new(Thrift::default());
+            let capture = CaptureLoop {
+                camera: number,
+                config,
+                thrift: Arc::clone(&thrift),
+                clock,
+                mailbox: &mailbox,
+                watchdog: watchdog.clone(),
+                start_at_ms: config.start_at_ms.unwrap_or_else(|| clock.wall_ms()),
+            };
+            scope.spawn(move || {
+                crash::reading(number);
+                capture.run();
+            });
+            cameras.push(Camera::new(config, pipeline, thrift, watchdog.clone(), clock));
+        }
+        let (exit, stuck) = Analysis { cameras, clock, link, beat_ms: clock.mono_ms() }.run(&mailbox);
+        if stuck {
+            // That thread does not come back, and the scope would wait for it; so might what libraries do at an orderly exit.
+            // Everything was said and flushed.
+            // SAFETY: _exit takes a plain integer and ends the process.
+            unsafe { libc::_exit(FATAL_CODE.into()) };
+        }
+        exit
     })
 }
 
-/// Ends the capture thread when the analysis ends, also by a panic: a worker that hangs is worse than one that dies.
+/// Ends the capture threads when the analysis ends, also by a panic: a worker that hangs is worse than one that dies.
 struct StopOnDrop<'a> {
     mailbox: &'a Mailbox,
-    watchdog: &'a Watchdog,
+    watchdogs: &'a [Watchdog],
 }
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
-        self.watchdog.stop();
+        self.watchdogs.iter().for_each(Watchdog::stop);
         self.mailbox.stop();
     }
 }
 
 /// The configuration, `None` if the input ended before it, or what is wrong.
-fn read_config(input: &mut impl BufRead) -> Result<Option<WorkerConfig>, String> {
+fn read_setup(input: &mut impl BufRead) -> Result<Option<WorkerSetup>, String> {
     let Some(line) = read_line(input)? else { return Ok(None) };
     let message: ParentMessage = serde_json::from_str(&line)
         .map_err(|e| format!("the first line is no configuration: {e}; send {{\"type\":\"config\",…}}"))?;
-    let config = match message {
-        ParentMessage::Config(config) => *config,
-        ParentMessage::Shutdown => return Ok(None),
-        ParentMessage::Still(_) => {
-            return Err("the first line must be the configuration; send {\"type\":\"config\",…} first".to_owned());
+    match message {
+        ParentMessage::Config(setup) => match setup.fault() {
+            None => Ok(Some(*setup)),
+            Some(fault) => Err(format!("the configuration has faults: {fault}")),
+        },
+        ParentMessage::Shutdown => Ok(None),
+        ParentMessage::Still(_) | ParentMessage::Effort { .. } => {
+            Err("the first line must be the configuration; send {\"type\":\"config\",…} first".to_owned())
         }
-    };
-    let faults = config.faults();
-    if faults.is_empty() {
-        Ok(Some(config))
-    } else {
-        Err(format!("the configuration has faults: {}", faults.join("; ")))
     }
 }
 
@@ -174,202 +236,126 @@ struct Link<W> {
 }
 
 impl<W: Write> Link<W> {
-    fn send(&mut self, message: &WorkerMessage) {
-        let mut line = serde_json::to_vec(message).expect("messages hold only text keys and finite numbers");
+    fn send(&mut self, camera: Option<&str>, message: WorkerMessage) {
+        let line = WorkerLine { camera: camera.map(str::to_owned), message };
+        let mut line = serde_json::to_vec(&line).expect("messages hold only text keys and finite numbers");
         line.push(b'\n');
         // A broken pipe means that the gateway is gone: the analysis loop ends at once.
         self.broken |= self.output.write_all(&line).and_then(|()| self.output.flush()).is_err();
     }
 
-    fn fatal(&mut self, clock: &dyn Clock, kind: ErrorKind, message: String) -> WorkerExit {
+    fn fatal(&mut self, clock: &dyn Clock, camera: Option<&str>, kind: ErrorKind, message: String) -> WorkerExit {
         let state = CameraState::Error { kind, message, fatal: true, retry_in_ms: None };
-        self.send(&WorkerMessage::State { at_ms: clock.wall_ms(), state });
+        self.send(camera, WorkerMessage::State { at_ms: clock.wall_ms(), state });
         WorkerExit::Fatal
     }
 }
 
 /// The analysis thread's state.
 struct Analysis<'a, W> {
-    config: &'a WorkerConfig,
-    pipeline: Pipeline,
+    cameras: Vec<Camera<'a>>,
     clock: &'a dyn Clock,
     link: Link<W>,
-    /// What the source is doing, and what was told about the camera.
-    source: CameraState,
-    told: Option<CameraState>,
-    health: Health,
-    newest: Option<Arrived>,
-    failures: u32,
     beat_ms: i64,
-    analysed: u64,
-    analysed_at_beat: u64,
-    decode_errors: u64,
 }
 
-impl<'a, W: Write> Analysis<'a, W> {
-    fn new(config: &'a WorkerConfig, pipeline: Pipeline, clock: &'a dyn Clock, link: Link<W>) -> Self {
-        Self {
-            config,
-            pipeline,
-            clock,
-            link,
-            source: CameraState::Connecting,
-            told: None,
-            health: Health::new(HealthConfig::default(), if config.is_paced() { clock.mono_ms() } else { 0 }),
-            newest: None,
-            failures: 0,
-            beat_ms: clock.mono_ms(),
-            analysed: 0,
-            analysed_at_beat: 0,
-            decode_errors: 0,
-        }
-    }
-
-    fn run(mut self, mailbox: &Mailbox) -> WorkerExit {
+impl<W: Write> Analysis<'_, W> {
+    /// Analyses until told to stop. True: a capture thread is stuck, so nobody may wait for it.
+    fn run(mut self, mailbox: &Mailbox) -> (WorkerExit, bool) {
         loop {
             let until_beat_ms = (self.beat_ms + HEARTBEAT_MS - self.clock.mono_ms()).clamp(0, HEARTBEAT_MS);
             let work = mailbox.take(u64::try_from(until_beat_ms).unwrap_or(0));
-            for event in work.events {
-                self.source_changed(event);
+            if let Some((number, work)) = work.camera {
+                crash::analysing(Some(number));
+                let exit = self.camera(number, work);
+                crash::analysing(None);
+                if let Some(exit) = exit {
+                    return (exit, false);
+                }
             }
-            if let Some(arrived) = work.frame
-                && let Some(exit) = self.picture(arrived)
-            {
-                return exit;
-            }
-            self.tell_state();
             for command in work.commands {
-                match command {
-                    ParentMessage::Still(request) => self.still(request),
-                    ParentMessage::Shutdown => return WorkerExit::Stopped,
-                    ParentMessage::Config(_) => {}
+                if self.obey(command) {
+                    return (WorkerExit::Stopped, false);
                 }
             }
-            self.heartbeat(work.shed);
+            if let Some(exit) = self.heartbeat(mailbox) {
+                return (exit, true);
+            }
             if work.input_ended || self.link.broken {
-                return WorkerExit::Stopped;
+                return (WorkerExit::Stopped, false);
             }
         }
     }
 
-    fn source_changed(&mut self, event: SourceEvent) {
-        self.source = match event {
-            // While it is tried again and again the last error stays the state: it says more than "connecting".
-            SourceEvent::Connecting if matches!(self.source, CameraState::Error { .. }) => return,
-            SourceEvent::Connecting => CameraState::Connecting,
-            SourceEvent::Streaming => {
-                if self.config.is_paced() {
-                    self.health.reconnected(self.clock.mono_ms());
+    /// What one camera has: its source's events, then its picture, then the stills that waited for it.
+    fn camera(&mut self, number: usize, work: CameraWork) -> Option<WorkerExit> {
+        let (camera, clock) = (&mut self.cameras[number], self.clock);
+        let name = &camera.config.camera;
+        for event in work.events {
+            camera.source_changed(event, clock).into_iter().for_each(|m| self.link.send(Some(name), m));
+        }
+        if let Some(arrived) = work.frame {
+            match camera.picture(arrived, clock) {
+                Ok(messages) => messages.into_iter().for_each(|m| self.link.send(Some(name), m)),
+                Err(message) => return Some(self.link.fatal(clock, Some(name), ErrorKind::Detector, message)),
+            }
+        }
+        camera.state(clock).into_iter().for_each(|m| self.link.send(Some(name), m));
+        camera.stills(clock).into_iter().for_each(|m| self.link.send(Some(name), m));
+        None
+    }
+
+    /// True: it is to stop.
+    fn obey(&mut self, command: ParentMessage) -> bool {
+        match command {
+            ParentMessage::Still(request) => {
+                let Some(camera) = self.cameras.iter_mut().find(|c| c.config.camera == request.camera) else {
+                    let message = format!("no camera \"{}\" in this worker", request.camera);
+                    let (request_id, outcome) = (request.request_id, StillOutcome::Failed { message });
+                    let answer = WorkerMessage::Still { request_id, reason: request.reason, outcome };
+                    self.link.send(Some(&request.camera), answer);
+                    return false;
+                };
+                let name = &camera.config.camera;
+                camera.still_wanted(request, self.clock);
+                camera.stills(self.clock).into_iter().for_each(|m| self.link.send(Some(name), m));
+            }
+            ParentMessage::Effort { camera, effort } => {
+                if let Some(camera) = self.cameras.iter().find(|c| c.config.camera == camera) {
+                    camera.spend(effort);
                 }
-                CameraState::Streaming
             }
-            SourceEvent::Ended => CameraState::Ended,
-            SourceEvent::Failed { kind, message, retry_in_ms } => {
-                CameraState::Error { kind, message, fatal: false, retry_in_ms: Some(retry_in_ms) }
-            }
-        };
-        self.tell_state();
-    }
-
-    /// Tells the camera's state if it changed: trouble with the pictures shows only while the source is streaming.
-    fn tell_state(&mut self) {
-        let now_ms = match (&self.newest, self.config.is_paced()) {
-            (_, true) => self.clock.mono_ms(),
-            (Some(newest), false) => newest.moment.stream_ms,
-            (None, false) => 0,
-        };
-        let state = match (&self.source, self.health.trouble(now_ms)) {
-            (CameraState::Streaming, Some(Trouble::NoFrames)) => CameraState::NoFrames,
-            (CameraState::Streaming, Some(Trouble::Frozen)) => CameraState::Frozen,
-            (CameraState::Streaming, Some(Trouble::Dark)) => CameraState::Dark,
-            (state, _) => state.clone(),
-        };
-        if self.told.as_ref() != Some(&state) {
-            self.told = Some(state.clone());
-            let at_ms = self.now_wall_ms();
-            self.link.send(&WorkerMessage::State { at_ms, state });
+            ParentMessage::Shutdown => return true,
+            ParentMessage::Config(_) => {}
         }
+        false
     }
 
-    /// The wall time now: of the last picture where time is simulated.
-    fn now_wall_ms(&self) -> i64 {
-        match (&self.newest, self.config.is_paced()) {
-            (Some(newest), false) => newest.moment.at_ms,
-            (None, false) => self.config.start_at_ms.unwrap_or_else(|| self.clock.wall_ms()),
-            (_, true) => self.clock.wall_ms(),
-        }
-    }
-
-    fn picture(&mut self, arrived: Arrived) -> Option<WorkerExit> {
-        match self.pipeline.analyse(&arrived.frame, arrived.moment) {
-            Ok(FrameResult { tracks, ended, look }) => {
-                self.failures = 0;
-                self.analysed += 1;
-                self.decode_errors = arrived.decode_errors;
-                self.health.picture(arrived.moment.stream_ms, look);
-                let at_ms = tracks.at_ms;
-                self.newest = Some(arrived);
-                self.link.send(&WorkerMessage::Tracks(tracks));
-                if !ended.is_empty() {
-                    self.link.send(&WorkerMessage::TracksEnded { at_ms, tracks: ended });
-                }
-                None
-            }
-            Err(error) => {
-                self.failures += 1;
-                if self.failures >= DETECTOR_FAILURES_MAX {
-                    return Some(self.link.fatal(self.clock, ErrorKind::Detector, error.to_string()));
-                }
-                eprintln!("camera-worker: a picture was skipped: {error}");
-                None
-            }
-        }
-    }
-
-    fn still(&mut self, request: StillRequest) {
-        let outcome = self.take_still(&request).unwrap_or_else(|message| StillOutcome::Failed { message });
-        self.link.send(&WorkerMessage::Still { request_id: request.request_id, reason: request.reason, outcome });
-    }
-
-    fn take_still(&mut self, request: &StillRequest) -> Result<StillOutcome, String> {
-        let newest = self.newest.as_ref().ok_or("there is no picture yet; ask again when the camera streams")?;
-        let track = request.track.filter(|_| request.reason == ARRIVAL);
-        let remembered = track.map(|track| self.pipeline.arrival(track)).transpose().map_err(|e| e.to_string())?;
-        let (still, taken_at_ms, track_found) = match remembered.flatten() {
-            Some((still, taken_at_ms)) => (still, taken_at_ms, true),
-            None => {
-                let at_ms = newest.moment.at_ms;
-                let made = self.pipeline.still(&newest.frame, at_ms, request.track).map_err(|e| e.to_string())?;
-                (made.0, at_ms, made.1)
-            }
-        };
-        Ok(StillOutcome::Taken {
-            jpeg: Jpeg(still.jpeg),
-            sha256: still.sha256,
-            width: still.width,
-            height: still.height,
-            taken_at_ms,
-            people_blurred: still.people_blurred,
-            track_found,
-        })
-    }
-
-    fn heartbeat(&mut self, shed: u64) {
+    /// Once a second: states that come with time, signs of life, and whether every camera's thread still moves.
+    fn heartbeat(&mut self, mailbox: &Mailbox) -> Option<WorkerExit> {
         let passed_ms = self.clock.mono_ms() - self.beat_ms;
         if passed_ms < HEARTBEAT_MS {
-            return;
+            return None;
         }
         self.beat_ms += passed_ms;
         // What the last second's pictures left free goes back: 10 to 30 MiB per camera, for a few ms of work (measured).
         sandbox::release_freed_memory();
-        let pictures = self.analysed - std::mem::replace(&mut self.analysed_at_beat, self.analysed);
-        self.link.send(&WorkerMessage::Heartbeat(Heartbeat {
-            at_ms: self.clock.wall_ms(),
-            frames_per_s: pictures as f32 * 1000.0 / passed_ms as f32,
-            analysed: self.analysed,
-            shed,
-            decode_errors: self.decode_errors,
-            rss_bytes: sandbox::resident_bytes(),
-        }));
+        let (rss_bytes, cpu_ms) = (sandbox::resident_bytes(), sandbox::cpu_ms());
+        for (number, camera) in self.cameras.iter_mut().enumerate() {
+            let name = &camera.config.camera;
+            if camera.is_stuck(STUCK_MS) {
+                let message =
+                    "reading or decoding its stream does not come back; it is tried again in a worker of its own, \
+                               if this repeats check the camera's encoder settings"
+                        .to_owned();
+                return Some(self.link.fatal(self.clock, Some(name), ErrorKind::Stuck, message));
+            }
+            camera.state(self.clock).into_iter().for_each(|m| self.link.send(Some(name), m));
+            camera.stills(self.clock).into_iter().for_each(|m| self.link.send(Some(name), m));
+            let beat = camera.heartbeat(self.clock, passed_ms, mailbox.shed(number));
+            self.link
+                .send(Some(name), WorkerMessage::Heartbeat(crate::protocol::Heartbeat { rss_bytes, cpu_ms, ..beat }));
+        }
+        None
     }
 }

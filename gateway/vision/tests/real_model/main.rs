@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod clips;
+mod gate;
 mod rtsp;
+mod sandbox;
+mod shared;
 mod support;
 mod workers;
 
@@ -16,6 +19,9 @@ fn main() {
     if std::env::var_os(support::WORKER_VARIABLE).is_some() {
         let exit = gengfu_vision::worker::run(std::io::BufReader::new(std::io::stdin()), std::io::stdout());
         std::process::exit(if exit == gengfu_vision::worker::WorkerExit::Stopped { 0 } else { 2 });
+    }
+    if let Some(what) = std::env::var_os(sandbox::ESCAPE_VARIABLE) {
+        return sandbox::escape(&what.to_string_lossy());
     }
     let tests: &[(&str, Test)] = &[
         ("on_vtest_the_van_and_the_car_are_two_standing_tracks_and_nobody_else_is", clips::vtest_vehicles),
@@ -33,6 +39,15 @@ fn main() {
         ("a_worker_without_library_or_with_a_bad_configuration_says_so_and_exits_2", workers::fatal),
         ("a_worker_whose_parent_goes_away_goes_too", workers::orphan),
         ("a_worker_loops_a_clip_in_its_own_time_and_sends_heartbeats", workers::looped),
+        ("three_cameras_share_a_worker_and_a_bad_one_harms_nobody", shared::three_cameras),
+        ("a_camera_may_be_told_to_spend_less_and_its_stills_come_still", shared::effort),
+        ("a_camera_whose_reading_hangs_is_named_before_the_worker_ends", shared::stuck),
+        ("one_faulty_configuration_is_blamed_by_name", shared::faulty),
+        ("the_gate_spares_the_detector_and_the_van_and_the_car_stand_all_the_same", gate::vtest),
+        ("the_gate_spares_the_detector_and_the_parked_car_comes_and_goes_at_the_same_times", gate::parking_lane),
+        ("a_confined_worker_reads_what_is_listed_and_nothing_else", sandbox::files),
+        ("a_confined_worker_has_the_internet_and_threads_but_no_other_program_s_socket", sandbox::calls),
+        ("a_confined_worker_that_starts_a_program_is_stopped_and_says_so", sandbox::exec),
         ("an_rtsp_camera_that_is_killed_is_trouble_and_comes_back", rtsp::killed_server),
     ];
     // Known before anything runs, so that a runner that only counts flags counts them as skipped as well.

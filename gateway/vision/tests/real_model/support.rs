@@ -9,7 +9,7 @@ use std::time::Duration;
 use gengfu_vision::decode::{CaptureConfig, DecodeMode};
 use gengfu_vision::detect::ModelConfig;
 use gengfu_vision::manifest::{Decoder, Manifest, ModelEntry};
-use gengfu_vision::protocol::{ParentMessage, StillRequest, VERSION, WorkerConfig, WorkerMessage};
+use gengfu_vision::protocol::{ParentMessage, StillRequest, WorkerConfig, WorkerLine, WorkerMessage, WorkerSetup};
 use gengfu_vision::sandbox::Limits;
 use gengfu_vision::source::{SourceUrl, Transport};
 use gengfu_vision::zone::Zone;
@@ -92,7 +92,6 @@ pub fn vtest_zone() -> Zone {
 
 pub fn config(url: &str, model: ModelConfig) -> WorkerConfig {
     WorkerConfig {
-        version: VERSION,
         camera: "cam-test".to_owned(),
         capture: CaptureConfig {
             url: SourceUrl::new(url),
@@ -108,7 +107,8 @@ pub fn config(url: &str, model: ModelConfig) -> WorkerConfig {
         second_model: None,
         zones: vec![vtest_zone()],
         masks: Vec::new(),
-        limits: Limits::default(),
+        // What is tested here is the detector and what follows it; the gate has tests of its own.
+        change_gate: false,
     }
 }
 
@@ -122,6 +122,12 @@ pub struct Worker {
 
 impl Worker {
     pub fn start(config: &WorkerConfig) -> Self {
+        let folder = std::env::temp_dir();
+        Self::start_all(std::slice::from_ref(config), &folder)
+    }
+
+    /// A worker for several cameras, whose stills go to `folder`.
+    pub fn start_all(cameras: &[WorkerConfig], folder: &Path) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env(WORKER_VARIABLE, "1")
             .stdin(Stdio::piped())
@@ -133,7 +139,8 @@ impl Worker {
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let stdin = child.stdin.take();
         let mut worker = Self { child, stdin, lines, requests: 0 };
-        worker.tell(&ParentMessage::Config(Box::new(config.clone())));
+        let limits = Limits { writable: vec![folder.to_owned()], ..Limits::default() };
+        worker.tell(&ParentMessage::Config(Box::new(WorkerSetup::new(limits, cameras.to_vec()))));
         worker
     }
 
@@ -146,13 +153,19 @@ impl Worker {
 
     pub fn ask_still(&mut self, track: Option<u64>) -> u64 {
         self.requests += 1;
-        let request = StillRequest { request_id: self.requests, track, reason: "overview".into() };
+        let request =
+            StillRequest { request_id: self.requests, camera: "cam-test".to_owned(), track, reason: "overview".into() };
         self.tell(&ParentMessage::Still(request));
         self.requests
     }
 
     /// The next message; fails the test if none comes in a time that only a hang can need.
     pub fn next(&mut self) -> WorkerMessage {
+        self.next_line().message
+    }
+
+    /// As [`Worker::next`], with the camera it speaks of.
+    pub fn next_line(&mut self) -> WorkerLine {
         let line = self.lines.recv_timeout(Duration::from_secs(60)).expect("the worker speaks at least once a minute");
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in {line}"))
     }
@@ -171,7 +184,7 @@ impl Worker {
     pub fn rest(&mut self) -> Vec<WorkerMessage> {
         let mut all = Vec::new();
         while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(60)) {
-            all.push(serde_json::from_str(&line).unwrap());
+            all.push(serde_json::from_str::<WorkerLine>(&line).unwrap().message);
         }
         all
     }
