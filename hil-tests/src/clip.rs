@@ -144,13 +144,13 @@ pub fn vtest() -> PathBuf {
     repository().join("target/gengfu/media/vtest.avi")
 }
 
-/// Debian's footage as a street camera would send it: 1920×1080 H.264, 25 pictures a second, a key frame every 2 s, 79.5 s. Made once and kept
-/// with what set-up fetched, because it takes a minute.
+/// Debian's footage as a street camera would send it: 1920×1080 H.264, 25 pictures a second, a key frame every 2 s; the first
+/// `seconds` of 79. Made once and kept with what set-up fetched, because the whole takes a minute.
 ///
 /// # Errors
 /// When the footage is absent, or ffmpeg is missing or fails.
-pub fn street_camera() -> Result<PathBuf> {
-    let path = repository().join("target/gengfu/media/street-1080p25.mkv");
+pub fn street_camera(seconds: u32) -> Result<PathBuf> {
+    let path = repository().join(format!("target/gengfu/media/street-1080p25-{seconds}s.mkv"));
     if path.is_file() {
         return Ok(path);
     }
@@ -169,7 +169,22 @@ pub fn street_camera() -> Result<PathBuf> {
         "-pix_fmt",
         "yuv420p",
     ]);
-    command.args(["-b:v", "4M", "-bf", "0", "-g", "50", "-keyint_min", "50", "-sc_threshold", "0"]).arg(&part);
+    command
+        .args([
+            "-t",
+            &seconds.to_string(),
+            "-b:v",
+            "4M",
+            "-bf",
+            "0",
+            "-g",
+            "50",
+            "-keyint_min",
+            "50",
+            "-sc_threshold",
+            "0",
+        ])
+        .arg(&part);
     run(command)?;
     fs::rename(&part, &path).map_err(|e| RigError::failed(format!("name {}", path.display()), e))?;
     Ok(path)

@@ -1,6 +1,6 @@
 //! More cameras than the machine has time for. Goal: smoke arrives as it does without cameras; cameras share workers; when there is too
 //! little time they give up something in the documented order, and `status` and the metrics say so. Method: sixteen cameras of
-//! 1080p, first as they would be configured, for `GENGFU_MINUTES` (else half a minute), then told to decode and analyse every picture,
+//! 1080p, first as they would be configured, for `GENGFU_MINUTES` (else ten seconds), then told to decode and analyse every picture,
 //! which no small machine can. Latencies are printed beside those without cameras, not asserted: a test machine has other work.
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 
 fn load() -> Result<()> {
     let minutes = std::env::var("GENGFU_MINUTES").ok().and_then(|n| n.parse::<f64>().ok());
-    let calm = Duration::from_secs_f64(minutes.map_or(30.0, |minutes| minutes * 60.0));
+    let calm = Duration::from_secs_f64(minutes.map_or(10.0, |minutes| minutes * 60.0));
     let alone = {
         let mut site = Site::start(&Plan { nodes: NODES, ..Plan::default() })?;
         smokes(&mut site, Duration::from_secs(3))?
@@ -68,7 +68,7 @@ fn overloaded() -> Result<()> {
         seen.last() >= Some(&Rung::KeyFrames)
     })?;
     println!("  rungs taken: {seen:?}, because {}", reached["shedding"]["why"]);
-    assert!(seen.windows(2).all(|two| two[1].level() == two[0].level() + 1), "in the documented order: {seen:?}");
+    assert!(seen.windows(2).all(|two| two[1] > two[0]), "in the documented order: {seen:?}");
     let findings = reached["findings"].to_string();
     assert!(findings.contains("short of time") && findings.contains("设备处理能力不足"), "{findings}");
     eventually("metrics tell the level", SMOKE_WITHIN, || {
@@ -84,7 +84,7 @@ fn overloaded() -> Result<()> {
 }
 
 fn plan(decode: &'static str, fps_max: f64, load_shedding: bool, metrics: Option<u16>) -> Result<Plan> {
-    let clip = clip::street_camera()?;
+    let clip = clip::street_camera(12)?;
     let camera =
         || CameraPlan { decode, fps_max, limit: "1h", silence: "30s", ..CameraPlan::at(clip.display().to_string()) };
     let cameras = std::iter::repeat_with(camera).take(CAMERAS).collect();

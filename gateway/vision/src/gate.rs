@@ -201,8 +201,13 @@ mod tests {
 
     #[test]
     fn a_zone_thinner_than_a_cell_is_watched_and_boxes_outside_the_picture_do_no_harm() {
-        let gate = Gate::new(&[zone(&[[0.2, 0.5], [0.9, 0.501], [0.9, 0.5015]])]);
+        let mut gate = Gate::new(&[zone(&[[0.2, 0.5], [0.9, 0.501], [0.9, 0.5015]])]);
         assert!(gate.watches(&BBox::from([0.19, 0.49, 0.02, 0.02])));
-        assert!(!gate.watches(&BBox::from([-2.0, -2.0, 0.1, 0.1])) && gate.unchanged_under(&BBox::from([2.0; 4])));
+        assert!(!gate.watches(&BBox::from([-2.0, -2.0, 0.1, 0.1])));
+        let outside = BBox::from([2.0; 4]);
+        assert!(!gate.unchanged_under(&outside), "nothing is known before the first look");
+        gate.looked(0, street(0, 0, None));
+        gate.is_due(1000, &street(1, 0, None));
+        assert!(gate.unchanged_under(&outside));
     }
 }

@@ -46,7 +46,7 @@ fn bench() -> Result<()> {
         println!("cameras: skipped, because {why}");
         return Ok(());
     }
-    let clip = clip::street_camera()?;
+    let clip = clip::street_camera(79)?;
     let model = model()?;
     let count = std::env::var("GENGFU_BENCH_CAMERAS").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
     let ours = watch(&clip, &model, count)?;

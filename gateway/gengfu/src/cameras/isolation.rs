@@ -57,25 +57,24 @@ impl Isolation {
         if lived >= STEADY {
             self.pauses.remove(first);
         }
-        match blame {
-            Blame::Camera(guilty) | Blame::Unfit(guilty) if cameras.len() > 1 && cameras.contains(guilty) => {
-                let crashes = remember(self.crashes.entry(guilty.clone()).or_default(), now);
-                if crashes >= CRASHES || matches!(blame, Blame::Unfit(_)) {
-                    let fellows: Vec<Slug> = cameras.iter().filter(|c| *c != guilty).cloned().collect();
-                    // The fellows did nothing; they do not wait.
-                    let fellows = Next { cameras: fellows, wait: RESTART_MIN };
-                    return vec![fellows, Next { cameras: vec![guilty.clone()], wait: self.pause(guilty) }];
-                }
+        let shared = cameras.len() > 1;
+        if let Blame::Camera(guilty) | Blame::Unfit(guilty) = blame
+            && shared
+            && cameras.contains(guilty)
+        {
+            let crashes = remember(self.crashes.entry(guilty.clone()).or_default(), now);
+            if crashes >= CRASHES || matches!(blame, Blame::Unfit(_)) {
+                let fellows: Vec<Slug> = cameras.iter().filter(|c| *c != guilty).cloned().collect();
+                // The fellows did nothing; they do not wait.
+                let fellows = Next { cameras: fellows, wait: RESTART_MIN };
+                return vec![fellows, Next { cameras: vec![guilty.clone()], wait: self.pause(guilty) }];
             }
-            Blame::Unknown if cameras.len() > 1 => {
-                if remember(self.ends.entry(first.clone()).or_default(), now) >= ENDS {
-                    self.ends.remove(first);
-                    let (one, other) = cameras.split_at(cameras.len() / 2);
-                    let half = |cameras: &[Slug]| Next { cameras: cameras.to_vec(), wait: RESTART_MIN };
-                    return vec![half(one), half(other)];
-                }
-            }
-            _ => {}
+        }
+        if shared && *blame == Blame::Unknown && remember(self.ends.entry(first.clone()).or_default(), now) >= ENDS {
+            self.ends.remove(first);
+            let (one, other) = cameras.split_at(cameras.len() / 2);
+            let half = |cameras: &[Slug]| Next { cameras: cameras.to_vec(), wait: RESTART_MIN };
+            return vec![half(one), half(other)];
         }
         vec![Next { cameras: cameras.to_vec(), wait: self.pause(first) }]
     }
