@@ -16,11 +16,10 @@ use gengfu_contract::slug::Slug;
 use gengfu_contract::topic::Topics;
 use gengfu_contract::words::AlarmKind;
 use gengfu_outbox::Options;
-use gengfu_vision::decode::{CaptureConfig, DecodeMode};
+use gengfu_vision::decode::CaptureConfig;
 use gengfu_vision::detect::ModelConfig;
 use gengfu_vision::manifest::Manifest;
 use gengfu_vision::protocol::WorkerConfig;
-use gengfu_vision::source::Transport;
 use gengfu_vision::zone::Zone as VisionZone;
 
 use crate::cameras::ladder::Duty;
@@ -325,13 +324,18 @@ pub(crate) fn worker_config(vision: &config::Vision, camera: &config::Camera) ->
     Ok(WorkerConfig {
         camera: camera.name.to_string(),
         capture: CaptureConfig {
-            url: camera.url.clone(),
-            transport: Transport::Tcp,
-            decode: if camera.all_frames { DecodeMode::EveryFrame } else { DecodeMode::KeyFrames },
+            transport: camera.transport,
+            decode: camera.decode,
             fps_max,
             looped: camera.repeat,
-            silence_ms: u64::try_from(camera.silence.as_millis()).unwrap_or(u64::MAX),
+            silence_ms: millis(camera.silence),
+            // What stands may be looked at as rarely as the shortest limit allows.
+            dwell_ms: camera.zones.iter().map(|zone| millis(zone.limit)).min(),
+            snapshot_every_ms: millis(camera.every),
+            hwaccel: camera.hwaccel.clone(),
+            ..CaptureConfig::new(camera.url.clone())
         },
+        reference: None,
         paced: true,
         start_at_ms: None,
         model: ModelConfig {
@@ -354,6 +358,10 @@ pub(crate) fn worker_config(vision: &config::Vision, camera: &config::Camera) ->
 pub(crate) fn camera_duty(camera: &config::Camera) -> Duty {
     let parking = |zone: &config::Zone| matches!(zone.kind, AlarmKind::IllegalParking | AlarmKind::FireLaneBlocked);
     if camera.zones.is_empty() || camera.zones.iter().any(parking) { Duty::Parking } else { Duty::Litter }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The box's own lamp and sounder, as far as it has them: name among all outputs, which, line.

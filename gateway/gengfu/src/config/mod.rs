@@ -25,7 +25,9 @@ use gengfu_alarm::policy::{CareRule, SupervisionClass};
 use gengfu_contract::event::Location;
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::{AlarmKind, Lane};
-use gengfu_vision::source::SourceUrl;
+use gengfu_vision::decode::DecodeMode;
+use gengfu_vision::hwaccel::HwAccel;
+use gengfu_vision::source::{SourceUrl, Transport};
 use jiff::civil::Date;
 
 use crate::decide::DrillPlan;
@@ -329,8 +331,14 @@ pub struct Camera {
     pub url: SourceUrl,
     /// Model, when not the default.
     pub model: Option<String>,
-    /// Decode every picture instead of key frames only.
-    pub all_frames: bool,
+    /// How RTP travels.
+    pub transport: Transport,
+    /// Which pictures are decoded.
+    pub decode: DecodeMode,
+    /// A graphics unit that decodes.
+    pub hwaccel: Option<HwAccel>,
+    /// HTTP snapshots: time between two.
+    pub every: Duration,
     /// Pictures analysed per second at most.
     pub fps_max: f64,
     /// Files: start again at the end.
