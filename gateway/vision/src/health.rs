@@ -313,20 +313,30 @@ pub struct Watch {
     health: Health,
     scaler: Scaler,
     file: Option<PathBuf>,
+    /// The file is there, as far as this knows, and when that was last looked at.
+    is_kept: bool,
+    checked_ms: i64,
 }
 
+/// Between two looks whether the file is still there, ms.
+const CHECK_EVERY_MS: i64 = 5000;
+
 impl Watch {
-    /// Begins to watch at `now_ms`; the reference is read from `file` and kept there. A file that cannot be used is told on the standard
+    /// Begins to watch at `now_ms`; the reference is read from `file` and kept there, until somebody removes it. A file that cannot be used is told on the standard
     /// error and learned anew.
     #[must_use]
     pub fn new(file: Option<&Path>, now_ms: i64) -> Self {
         let mut health = Health::new(HealthConfig::default(), now_ms);
+        let mut is_kept = false;
         match file.map(store::load) {
-            Some(Ok(Some(reference))) => health.refer_to(reference),
+            Some(Ok(Some(reference))) => {
+                health.refer_to(reference);
+                is_kept = true;
+            }
             Some(Err(error)) => eprintln!("camera-worker: {error}"),
             _ => {}
         }
-        Self { health, scaler: Scaler::default(), file: file.map(Path::to_path_buf) }
+        Self { health, scaler: Scaler::default(), file: file.map(Path::to_path_buf), is_kept, checked_ms: now_ms }
     }
 
     /// Takes in a picture and its look.
@@ -339,21 +349,23 @@ impl Watch {
             Ok(view) => self.health.view(now_ms, &view),
             Err(error) => eprintln!("camera-worker: a view was not measured: {error}"),
         }
-        self.keep();
+        self.keep(now_ms);
     }
 
-    fn keep(&mut self) {
-        let Some(reference) = self.health.take_changed() else { return };
-        if let Some(Err(error)) = self.file.as_deref().map(|file| store::save(file, reference)) {
-            eprintln!("camera-worker: {error}");
+    /// Keeps what was learned. A file that somebody removed says that the view as it is now is the right one: it is learned anew.
+    fn keep(&mut self, now_ms: i64) {
+        let Some(file) = self.file.as_deref() else { return };
+        if self.is_kept && now_ms - self.checked_ms >= CHECK_EVERY_MS {
+            self.checked_ms = now_ms;
+            if matches!(file.try_exists(), Ok(false)) {
+                self.health.forget_reference();
+                self.is_kept = false;
+            }
         }
-    }
-
-    /// The view as it is now is the right one: a person said so. It is learned anew.
-    pub fn accept_view(&mut self) {
-        self.health.forget_reference();
-        if let Some(Err(error)) = self.file.as_deref().map(store::remove) {
-            eprintln!("camera-worker: {error}");
+        let Some(reference) = self.health.take_changed() else { return };
+        match store::save(file, reference) {
+            Ok(()) => self.is_kept = true,
+            Err(error) => eprintln!("camera-worker: {error}"),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod retention;
 pub mod shedding;
 pub mod snapshots;
 mod translate;
+pub mod views;
 mod worker;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -65,6 +66,8 @@ pub struct Workers {
     pub program: PathBuf,
     /// Folder of the pictures; exists.
     pub evidence_dir: PathBuf,
+    /// Folder of the reference views; exists.
+    pub views_dir: PathBuf,
     /// A worker whose resident memory grows beyond this is ended.
     pub memory_max_bytes: u64,
     /// What the box gives up now.
@@ -76,7 +79,7 @@ impl Workers {
         let address_space = ADDRESS_SPACE + ADDRESS_SPACE_PER_CAMERA * cameras as u64;
         Limits {
             address_space_max_bytes: Some(address_space),
-            writable: vec![self.evidence_dir.clone()],
+            writable: vec![self.evidence_dir.clone(), self.views_dir.clone()],
             ..Limits::default()
         }
     }

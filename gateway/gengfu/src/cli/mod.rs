@@ -3,6 +3,7 @@
 //! Owns the verbs and the exit codes: 0 yes or done, 1 no (a fault was found, an alarm is open, the demo fell short), 2 it could not be found out. Data goes to standard
 //! output, everything else to standard error; `--json` on every query is stable.
 
+mod camera;
 mod check;
 mod config;
 mod desk;
@@ -54,6 +55,8 @@ enum Command {
     Verify(verify::Args),
     /// Silence the sounders on site while somebody is there.
     Silence(silence::Args),
+    /// Accept a camera's view after it was turned on purpose.
+    Camera(camera::Args),
     /// Take a device out of service, test it, give it back.
     Service(service::Args),
     /// Test the whole path to the centre, and see how the last tests went.
@@ -121,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Trace(args) => ("ask the gateway", trace::trace(&args)),
         Command::Export(args) => ("export the journal", export::export(&args)),
         Command::Verify(args) => ("verify the export", verify::verify(&args)),
+        Command::Camera(args) => ("accept a camera's view", camera::camera(&args)),
         Command::Silence(args) => ("silence the sounders", silence::silence(&args)),
         Command::Service(args) => ("order the gateway", service::service(&args)),
         Command::Drill(args) => ("ask the gateway", drill::drill(&args)),

@@ -208,7 +208,7 @@ struct Block {
 }
 
 /// A block that keeps less than this share of its fineness is smeared.
-const FINE_SHARE: f32 = 0.35;
+const FINE_SHARE: f32 = 0.45;
 
 fn at(edges: &[Edge], x: i32, y: i32) -> Option<Edge> {
     let (x, y) = (usize::try_from(x).ok()?, usize::try_from(y).ok()?);

@@ -71,19 +71,6 @@ pub fn save(path: &Path, reference: &Reference) -> Result<(), StoreError> {
     })
 }
 
-/// Forgets the reference, also over a restart.
-///
-/// # Errors
-/// The disk refuses.
-pub fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-            Err(StoreError::Disk { path: path.display().to_string(), what: "written", cause })
-        }
-        _ => Ok(()),
-    }
-}
-
 fn write_synced(part: &Path, reference: &Reference) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(part)?;
     file.write_all(&serde_json::to_vec(reference)?)?;
@@ -108,9 +95,6 @@ mod tests {
             let error = load(&path).unwrap_err().to_string();
             assert!(error.contains("cam.json") && error.contains("learns a new one"), "{error}");
         }
-        remove(&path).unwrap();
-        remove(&path).unwrap();
-        assert!(load(&path).unwrap().is_none());
         assert!(save(&folder.path().join("no/such/cam.json"), &Reference::default()).is_err());
     }
 }

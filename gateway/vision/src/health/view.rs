@@ -160,7 +160,7 @@ fn edges_of(cells: &[f32]) -> (Vec<Edge>, f32) {
 /// Per block: mean squared difference of neighbours over that of points a coarse step apart. A lens out of focus takes the fine and
 /// leaves the coarse; darkness and glare take both alike.
 fn fineness_of(plane: &[u8], stride: usize, (width, height): (usize, usize)) -> [Option<f32>; BLOCKS] {
-    let coarse = (width / 96).max(4);
+    let coarse = (width / 48).max(6);
     let mut blocks = [None; BLOCKS];
     let square = |a: u8, b: u8| {
         let difference = u32::from(a.abs_diff(b));
