@@ -27,13 +27,26 @@ const SHIFT_Y: i32 = 10;
 #[serde(deny_unknown_fields)]
 pub struct Aspect {
     /// A hexadecimal pair per cell: direction of the steady edge, 1 to 16; 0 for none.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "hexadecimal")]
     cells: Vec<u8>,
     /// Fineness of each block, thousandths; 0 where it is too plain.
     fineness: Vec<u16>,
     /// Stream of matches, to know which look was not seen for longest.
     #[serde(default)]
     last_used: u64,
+}
+
+/// Bytes as a text of hexadecimal pairs: a third of what JSON makes of a list of numbers.
+mod hexadecimal {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        hex::decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 /// All looks of the view.
