@@ -124,7 +124,9 @@ fn matrix() -> Result<()> {
                 assert_eq!(sizes, [(320, 180); 6], "{cell}");
                 let counters = capture.counters();
                 assert_eq!(counters.decode_errors, 0, "{cell}: {counters:?}");
-                assert!(decode == DecodeMode::EveryFrame || codec == Codec::Mjpeg || counters.decoded < counters.packets, "{cell}: {counters:?}");
+                // MJPEG has nothing but key frames; the choice by measurement begins with everything.
+                let spares = decode == DecodeMode::KeyFrames && codec != Codec::Mjpeg;
+                assert!(!spares || counters.decoded * 3 < counters.packets, "{cell}: {counters:?}");
                 cells += 1;
             }
         }
@@ -185,9 +187,12 @@ fn resolution() -> Result<()> {
         let mut capture =
             Capture::open(&config(&server.url(), Transport::Tcp, decode), 0, Watchdog::new()).map_err(source)?;
         let mut sizes = Vec::new();
+        let mut pictures = 0;
         // The clip is four seconds long and begins again: each size is seen more than once.
         while sizes.len() < 4 {
             let Some(picture) = capture.next_frame().map_err(source)? else { panic!("a camera has no end") };
+            pictures += 1;
+            assert!(pictures < 600, "{decode:?}: {pictures} pictures, and only {sizes:?}");
             let size = (picture.width(), picture.height());
             if sizes.last() != Some(&size) {
                 sizes.push(size);

@@ -425,7 +425,7 @@ fn start_workers(
     let workers = Workers {
         program: cameras::worker_program().context("find this program's own file")?,
         evidence_dir: evidence_dir.to_owned(),
-        views_dir,
+        views_dir: cameras::views::folder(&config.gateway.data_dir).context("create the folder of reference views")?,
         memory_max_bytes: config.vision.worker_memory_bytes,
         shedding: shedding.clone(),
     };
