@@ -37,14 +37,14 @@ class Camera(BaseHTTPRequestHandler):
             self.send_header("WWW-Authenticate", self.challenge())
             self.send_header("Content-Length", "0")
             self.end_headers()
-        elif self.path == "/snap.jpg":
+        elif self.path.rstrip("?") == "/snap.jpg":
             jpeg = self.server.next_picture()
             self.send_response(200)
             self.send_header("Content-Type", "image/jpeg")
             self.send_header("Content-Length", str(len(jpeg)))
             self.end_headers()
             self.wfile.write(jpeg)
-        elif self.path == "/stream":
+        elif self.path.rstrip("?") == "/stream":
             self.stream()
         else:
             self.send_error(404)

@@ -2,6 +2,7 @@
 //! ways a stream can stop; refuses to show credentials, and refuses protocols, containers and codecs that a street camera
 //! does not need (every demuxer and decoder fewer is attack surface fewer).
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -214,8 +215,9 @@ impl Source {
         };
         watchdog.allow_ms(silence_ms.saturating_mul(2));
         let asked = watchdog.clone();
+        let asked_for = asked_for(url);
         let opened = ffmpeg::format::input_with_interrupt_and_dictionary(
-            Path::new(url.reveal()),
+            Path::new(asked_for.as_ref()),
             move || asked.expired(),
             options,
         );
@@ -338,6 +340,13 @@ fn camera_options(transport: Transport, silence_ms: u64) -> ffmpeg::Dictionary<'
     options.set("analyzeduration", "2000000");
     options.set("probesize", "1000000");
     options
+}
+
+/// What libavformat is given. From a name that ends like a picture's it concludes that this is a picture's file, and opens it by another way,
+/// without these options and without saying why it failed; an empty query hides the ending and asks for the same.
+fn asked_for(url: &SourceUrl) -> Cow<'_, str> {
+    let text = url.reveal();
+    if url.scheme() == Scheme::Http && !text.contains('?') { Cow::Owned(format!("{text}?")) } else { Cow::Borrowed(text) }
 }
 
 fn http_options(silence_ms: u64) -> ffmpeg::Dictionary<'static> {
