@@ -311,6 +311,8 @@ impl Source {
             ffmpeg::Error::Other { errno: libc::ECONNRESET | libc::EPIPE | libc::ENOTCONN } => {
                 Err(SourceError::Closed { source_name })
             }
+            // What libavformat says when an HTTP body ends too early; of a file it is the disk.
+            ffmpeg::Error::Other { errno: libc::EIO } if self.live => Err(SourceError::Closed { source_name }),
             ffmpeg::Error::InvalidData | ffmpeg::Error::Other { errno: libc::EAGAIN }
                 if unreadable < UNREADABLE_MAX =>
             {
