@@ -121,8 +121,9 @@ fn matrix() -> Result<()> {
                 let config = config(&address(&camera, login), transport, decode);
                 // A server that has just begun, or whose last client has just left, may have nothing to describe yet ("invalid
                 // data"): a camera is asked again, as a worker does.
-                let (capture, pictures) =
-                    eventually(&format!("{cell} is read"), BACK_WITHIN, || watch(&config, 6).map_err(|e| e.to_string()))?;
+                let (capture, pictures) = eventually(&format!("{cell} is read"), BACK_WITHIN, || {
+                    watch(&config, 6).map_err(|e| e.to_string())
+                })?;
                 let sizes: Vec<_> = pictures.iter().map(|p| (p.width(), p.height())).collect();
                 assert_eq!(sizes, [(320, 176); 6], "{cell}");
                 let counters = capture.counters();
@@ -175,7 +176,11 @@ fn faults() -> Result<()> {
         found_again(&config)?;
 
         server.restart_with(&other)?;
-        assert_eq!(found_again(&config)?, (480, 272), "{transport:?}: another codec and resolution at the same address");
+        assert_eq!(
+            found_again(&config)?,
+            (480, 272),
+            "{transport:?}: another codec and resolution at the same address"
+        );
         println!("{transport:?}: killed: {killed}; frozen: {frozen}");
     }
     Ok(())
@@ -201,7 +206,10 @@ fn resolution() -> Result<()> {
                 sizes.push(size);
             }
         }
-        assert!(sizes.windows(2).all(|w| w[0] != w[1]) && sizes.contains(&(320, 176)) && sizes.contains(&(480, 272)), "{sizes:?}");
+        assert!(
+            sizes.windows(2).all(|w| w[0] != w[1]) && sizes.contains(&(320, 176)) && sizes.contains(&(480, 272)),
+            "{sizes:?}"
+        );
     }
     Ok(())
 }
@@ -254,14 +262,15 @@ fn footprint() -> Result<(usize, u64)> {
 fn reconnects() -> Result<()> {
     let rounds = rounds(30);
     let dir = folder()?;
-    let cameras: Vec<(RtspCamera, CaptureConfig)> = [(Codec::H264B, Transport::Tcp), (Codec::H265, Transport::Udp), (Codec::Mjpeg, Transport::Tcp)]
-        .into_iter()
-        .map(|(codec, transport)| {
-            let server = camera(dir.path(), &Clip::quick(dir.path(), codec, 320, 176)?, Some(Login::Digest))?;
-            let config = config(&address(&server, Some(Login::Digest)), transport, DecodeMode::Auto);
-            Ok((server, config))
-        })
-        .collect::<Result<_>>()?;
+    let cameras: Vec<(RtspCamera, CaptureConfig)> =
+        [(Codec::H264B, Transport::Tcp), (Codec::H265, Transport::Udp), (Codec::Mjpeg, Transport::Tcp)]
+            .into_iter()
+            .map(|(codec, transport)| {
+                let server = camera(dir.path(), &Clip::quick(dir.path(), codec, 320, 176)?, Some(Login::Digest))?;
+                let config = config(&address(&server, Some(Login::Digest)), transport, DecodeMode::Auto);
+                Ok((server, config))
+            })
+            .collect::<Result<_>>()?;
     // The first rounds load tables and fill caches.
     let warm = rounds.min(10);
     let mut before = footprint()?;

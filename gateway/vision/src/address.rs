@@ -71,7 +71,9 @@ impl SourceUrl {
         }
         let (_, rest) = split(&self.0)?;
         if !self.is_live() {
-            return Some("has an unsupported scheme; use rtsp://, rtsps://, http://, https:// or a file path".to_owned());
+            return Some(
+                "has an unsupported scheme; use rtsp://, rtsps://, http://, https:// or a file path".to_owned(),
+            );
         }
         if !rest.starts_with("//") {
             return Some("has a slash too few; use rtsp://host[:port]/path".to_owned());
@@ -103,7 +105,8 @@ fn split(text: &str) -> Option<(&str, &str)> {
 
 /// A host name, IPv4 or bracketed IPv6 address, with a port or without.
 fn is_host(text: &str) -> bool {
-    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    let is_name =
+        |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     let is_port = |port: &str| port.parse::<u16>().is_ok();
     if let Some(rest) = text.strip_prefix('[') {
         let Some((inside, after)) = rest.split_once(']') else { return false };
@@ -129,7 +132,8 @@ impl fmt::Display for SourceUrl {
         };
         // Cameras also take them as a query, as parameters, or as names and values in the path (`/user=…&password=…`).
         let plain = shown.find(['?', '#', ';', '&', '=']).map_or(shown, |end| &shown[..end]);
-        let kept = if plain.len() == shown.len() { plain } else { plain.rsplit_once('/').map_or("", |(before, _)| before) };
+        let kept =
+            if plain.len() == shown.len() { plain } else { plain.rsplit_once('/').map_or("", |(before, _)| before) };
         let host = kept.split('/').next().unwrap_or("");
         if !is_host(host) {
             return write!(f, "{scheme}://{HIDDEN}");
@@ -174,7 +178,12 @@ mod tests {
 
     #[test]
     fn mistyped_addresses_are_not_shown_either() {
-        for url in ["rtsp:/admin:geheim@10.0.0.7/s", "rtsp://admin:geheim", "ftp://admin:geheim@10.0.0.7/s", " rtsp://a:geheim@/"] {
+        for url in [
+            "rtsp:/admin:geheim@10.0.0.7/s",
+            "rtsp://admin:geheim",
+            "ftp://admin:geheim@10.0.0.7/s",
+            " rtsp://a:geheim@/",
+        ] {
             let url = SourceUrl::new(url);
             assert!(!url.to_string().contains("geheim"), "{url}");
             assert!(url.fault().is_some_and(|fault| !fault.contains("geheim")), "{url}");
@@ -190,7 +199,9 @@ mod tests {
         assert!(fault("rtsp:/h/y").contains("slash"));
         assert!(fault("rtsp://h/a b").contains("%20"));
         assert!(fault("rtsp://user:12/34@/x").contains("host"));
-        for good in ["/a/b.mp4", "b.avi", "rtsp://h/p", "http://h:80/x.jpg", "https://u:p@h/x", "rtsp://u:p%40q@[::1]:554/x"] {
+        for good in
+            ["/a/b.mp4", "b.avi", "rtsp://h/p", "http://h:80/x.jpg", "https://u:p@h/x", "rtsp://u:p%40q@[::1]:554/x"]
+        {
             assert_eq!(fault(good), "", "{good}");
         }
         assert!(SourceUrl::is_address("rtsp:/h") && !SourceUrl::is_address("/a:/b") && !SourceUrl::is_address("C:/x"));

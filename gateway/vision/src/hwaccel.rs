@@ -31,7 +31,9 @@ pub enum HwError {
         known: String,
     },
     /// No such device, no driver, no right to it.
-    #[error("the hardware decoder \"{name}\" cannot be opened: {cause}; check the driver and `hwaccel_device`, or remove `hwaccel`")]
+    #[error(
+        "the hardware decoder \"{name}\" cannot be opened: {cause}; check the driver and `hwaccel_device`, or remove `hwaccel`"
+    )]
     Device {
         /// As configured.
         name: String,
@@ -78,8 +80,8 @@ impl Device {
         if kind == ffi::AVHWDeviceType::AV_HWDEVICE_TYPE_NONE {
             return Err(unknown());
         }
-        let format = format_for(codec, kind)
-            .ok_or_else(|| HwError::Codec { name: name(), codec: codec.name().to_owned() })?;
+        let format =
+            format_for(codec, kind).ok_or_else(|| HwError::Codec { name: name(), codec: codec.name().to_owned() })?;
         let invalid = |_| HwError::Device { name: name(), cause: ffmpeg::Error::InvalidData };
         let device = wanted.device.as_deref().map(CString::new).transpose().map_err(invalid)?;
         let mut reference = ptr::null_mut();

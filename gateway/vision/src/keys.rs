@@ -93,7 +93,11 @@ mod tests {
 
     #[test]
     fn key_frames_every_two_seconds_suffice_for_a_minute_and_not_for_ten_seconds() {
-        assert_eq!(decoded_per_second(&mut KeyChoice::measured(Some(60_000)), 0, 60, 2000), 0, "half a picture a second");
+        assert_eq!(
+            decoded_per_second(&mut KeyChoice::measured(Some(60_000)), 0, 60, 2000),
+            0,
+            "half a picture a second"
+        );
         assert_eq!(decoded_per_second(&mut KeyChoice::measured(Some(20_000)), 0, 60, 2000), 0);
         assert_eq!(decoded_per_second(&mut KeyChoice::measured(Some(10_000)), 0, 60, 2000), 25);
         assert_eq!(decoded_per_second(&mut KeyChoice::measured(None), 0, 60, 4000), 0);

@@ -348,7 +348,11 @@ fn camera_options(transport: Transport, silence_ms: u64) -> ffmpeg::Dictionary<'
 /// without these options and without saying why it failed; an empty query hides the ending and asks for the same.
 fn asked_for(url: &SourceUrl) -> Cow<'_, str> {
     let text = url.reveal();
-    if url.scheme() == Scheme::Http && !text.contains('?') { Cow::Owned(format!("{text}?")) } else { Cow::Borrowed(text) }
+    if url.scheme() == Scheme::Http && !text.contains('?') {
+        Cow::Owned(format!("{text}?"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 fn http_options(silence_ms: u64) -> ffmpeg::Dictionary<'static> {

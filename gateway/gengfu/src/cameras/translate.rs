@@ -62,11 +62,11 @@ pub(super) fn state(state: &CameraState) -> (String, &'static str, Option<Camera
                 fault(&reason, message.clone()),
             )
         }
-        CameraState::NoFrames => told("no_frames", "connected, but no pictures arrive", "restart the camera; check its network"),
-        CameraState::Frozen => told("frozen", "the same picture over and over", "restart the camera"),
-        CameraState::Dark => {
-            told("dark", "too dark to see anything", "check for a cover on the lens and for lighting")
+        CameraState::NoFrames => {
+            told("no_frames", "connected, but no pictures arrive", "restart the camera; check its network")
         }
+        CameraState::Frozen => told("frozen", "the same picture over and over", "restart the camera"),
+        CameraState::Dark => told("dark", "too dark to see anything", "check for a cover on the lens and for lighting"),
         CameraState::BlownOut => told(
             "blown_out",
             "most of the picture is white",

@@ -34,11 +34,16 @@ pub(super) fn camera(args: &Args) -> anyhow::Result<ExitCode> {
     let camera = Slug::new(camera.as_str()).ok().filter(|name| config.cameras.iter().any(|c| c.name == *name));
     let camera = camera.with_context(|| format!("no such camera; the configuration has: {}", known()))?;
     let data_dir = &config.gateway.data_dir;
-    let was_known = views::accept(data_dir, &camera)
-        .with_context(|| format!("remove the reference view in {}; run this as the gateway's user", data_dir.display()))?;
+    let was_known = views::accept(data_dir, &camera).with_context(|| {
+        format!("remove the reference view in {}; run this as the gateway's user", data_dir.display())
+    })?;
     eprintln!(
         "gengfu: {}",
-        if was_known { "the view is accepted; the camera learns it anew" } else { "the camera is learning its view already" }
+        if was_known {
+            "the view is accepted; the camera learns it anew"
+        } else {
+            "the camera is learning its view already"
+        }
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -20,7 +20,8 @@ pub(super) fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Locati
     let url = source(f, &mut s, base);
     let model = s.text(f, "model");
     let transport = s.one_of(f, "transport", &[("tcp", Transport::Tcp), ("udp", Transport::Udp)]).unwrap_or_default();
-    let modes = [("auto", DecodeMode::Auto), ("key_frames", DecodeMode::KeyFrames), ("all_frames", DecodeMode::EveryFrame)];
+    let modes =
+        [("auto", DecodeMode::Auto), ("key_frames", DecodeMode::KeyFrames), ("all_frames", DecodeMode::EveryFrame)];
     let decode = s.one_of(f, "decode", &modes).unwrap_or(DecodeMode::Auto);
     let (hwaccel, device) = (s.text(f, "hwaccel"), s.text(f, "hwaccel_device"));
     if hwaccel.is_none() && device.is_some() {

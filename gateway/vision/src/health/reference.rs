@@ -197,7 +197,8 @@ impl Aspect {
         let pairs = self.fineness.iter().zip(view.fineness()).filter(|(was, _)| **was > 0);
         let asked: Vec<bool> =
             pairs.filter_map(|(was, is)| is.map(|is| is < f32::from(*was) / 1000.0 * FINE_SHARE)).collect();
-        (asked.len() >= BLOCKS / 4).then(|| asked.iter().filter(|smeared| **smeared).count() as f32 / asked.len() as f32)
+        (asked.len() >= BLOCKS / 4)
+            .then(|| asked.iter().filter(|smeared| **smeared).count() as f32 / asked.len() as f32)
     }
 
     fn steady(&self) -> impl Iterator<Item = (u8, i32, i32)> + '_ {

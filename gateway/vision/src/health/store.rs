@@ -90,7 +90,9 @@ mod tests {
         save(&path, &reference).unwrap();
         assert_eq!(load(&path).unwrap(), Some(reference));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        for text in ["", "{", r#"{"version":9,"aspects":[]}"#, r#"{"version":1,"aspects":[{"cells":"00","fineness":[]}]}"#] {
+        for text in
+            ["", "{", r#"{"version":9,"aspects":[]}"#, r#"{"version":1,"aspects":[{"cells":"00","fineness":[]}]}"#]
+        {
             fs::write(&path, text).unwrap();
             let error = load(&path).unwrap_err().to_string();
             assert!(error.contains("cam.json") && error.contains("learns a new one"), "{error}");

@@ -183,7 +183,15 @@ fn drawn() -> Vec<Grey> {
         let road = y > 200 && (x + 2 * y) % 110 < 8;
         let kerb = (190..195).contains(&(y + x / 9));
         let texture = 14.0 * noise(x / 2, y / 2, 7);
-        (if house { 60.0 } else if road { 215.0 } else if kerb { 190.0 } else { 120.0 }) + texture
+        (if house {
+            60.0
+        } else if road {
+            215.0
+        } else if kerb {
+            190.0
+        } else {
+            120.0
+        }) + texture
     };
     let blank = Grey { width: 384, height: 288, values: vec![0; 384 * 288] };
     (0..36)
@@ -316,7 +324,11 @@ fn hand(p: &Grey) -> Grey {
     let right = (p.width * 85 / 100) as i64;
     p.map(|x, y, v| {
         let edge = right - (y - p.height as i64 / 2).abs() / 8;
-        if x < edge { 105.0 + 50.0 * (x as f32 / p.width as f32) + 15.0 * (y as f32 / p.height as f32) } else { f32::from(v) }
+        if x < edge {
+            105.0 + 50.0 * (x as f32 / p.width as f32) + 15.0 * (y as f32 / p.height as f32)
+        } else {
+            f32::from(v)
+        }
     })
 }
 
@@ -380,7 +392,13 @@ fn a_bus_that_fills_half_the_view_raises_nothing() {
             p.map(|x, y, v| {
                 let window = y > 60 && y < 115 && (x - left) % 45 > 7;
                 let inside = (left..right).contains(&x) && y > 30;
-                if !inside { f32::from(v) } else if window { 45.0 } else { 175.0 }
+                if !inside {
+                    f32::from(v)
+                } else if window {
+                    45.0
+                } else {
+                    175.0
+                }
             })
         };
         Bench::learned(footage).life(&format!("{name} bus"), 90, bus);
