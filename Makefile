@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 # The steps of a verb follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
-.PHONY: district-year fuzz link-lives simulate help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-matrix test-power-cut test-soak test-cluster test-clips test-cameras
+.PHONY: district-year fuzz link-lives simulate help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-matrix test-power-cut test-soak test-cluster test-clips test-cameras test-rtsp
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
@@ -97,6 +97,9 @@ test-power-cut: setup-test ## cut the gateway's disk ROUNDS times (needs root)
 test-matrix: setup-test ## every fault between gateway and centre, ROUNDS times (3 unless said)
 	@$(CARGO) build --locked --workspace --bins
 	@GENGFU_ROUNDS=$(if $(filter-out file,$(origin ROUNDS)),$(ROUNDS),3) $(CARGO) test --locked -p hil-tests --test fault_matrix -- --nocapture --test-threads 1
+
+test-rtsp: setup-test ## cameras of every codec, transport and login, and ROUNDS reconnects that leave nothing behind
+	@GENGFU_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p hil-tests --test rtsp_matrix -- --nocapture --test-threads 1
 
 test-soak: setup-test ## events, outages and camera faults for ROUNDS rounds
 	@$(CARGO) build --locked --workspace --bins

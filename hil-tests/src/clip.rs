@@ -14,7 +14,9 @@ use crate::{Result, RigError};
 pub enum Codec {
     /// ITU-T H.264, as most street cameras send it: no B-frames, a key frame every 2 s.
     H264,
-    /// ITU-T H.265, the same way.
+    /// H.264 as better encoders send it: with two B-frames between the others, so that pictures do not come in their order.
+    H264B,
+    /// ITU-T H.265, as the first.
     H265,
     /// One JPEG a picture: every frame is a key frame.
     Mjpeg,
@@ -35,6 +37,53 @@ impl Clip {
     pub fn test_picture(dir: &Path, codec: Codec, width: u32, height: u32, seconds: u32) -> Result<Self> {
         let source = format!("testsrc2=size={width}x{height}:rate=25:duration={seconds}");
         encode(dir, &format!("test-{width}x{height}"), codec, &["-f", "lavfi", "-i", &source], 25, None)
+    }
+
+    /// As [`Clip::test_picture`], of one second with a key frame every 0.2 s: whoever joins sees something at once.
+    ///
+    /// # Errors
+    /// When ffmpeg is missing or fails.
+    pub fn quick(dir: &Path, codec: Codec, width: u32, height: u32) -> Result<Self> {
+        let source = format!("testsrc2=size={width}x{height}:rate=25:duration=2");
+        let name = format!("quick-{width}x{height}");
+        encode_with(dir, &name, codec, &["-f", "lavfi", "-i", &source], 5, None)
+    }
+
+    /// Two H.264 clips, one behind the other, as a camera that is switched to another resolution while it streams.
+    ///
+    /// # Errors
+    /// When ffmpeg is missing or fails.
+    pub fn then(&self, next: &Clip) -> Result<Self> {
+        let path = self.path.with_extension("joined.mkv");
+        let mut parts = Vec::new();
+        for clip in [self, next] {
+            // MPEG-TS carries the parameter sets in the stream, so they change where the pictures do.
+            let part = clip.path.with_extension("ts");
+            let mut command = Command::new("ffmpeg");
+            command.args(["-nostdin", "-y", "-loglevel", "error", "-i"]).arg(&clip.path);
+            command.args(["-map", "0:v:0", "-c", "copy", "-bsf:v", "h264_mp4toannexb", "-f", "mpegts"]).arg(&part);
+            run(command)?;
+            parts.push(part.display().to_string());
+        }
+        let mut command = Command::new("ffmpeg");
+        command.args(["-nostdin", "-y", "-loglevel", "error", "-fflags", "+genpts", "-i"]);
+        command.arg(format!("concat:{}", parts.join("|"))).args(["-map", "0:v:0", "-c", "copy"]).arg(&path);
+        run(command)?;
+        Ok(Self { path, codec: self.codec })
+    }
+
+    /// Its pictures as JPEG files, four a second; gives their folder.
+    ///
+    /// # Errors
+    /// When ffmpeg is missing or fails.
+    pub fn stills(&self) -> Result<PathBuf> {
+        let folder = self.path.with_extension("stills");
+        fs::create_dir_all(&folder).map_err(|e| RigError::failed(format!("make {}", folder.display()), e))?;
+        let mut command = Command::new("ffmpeg");
+        command.args(["-nostdin", "-y", "-loglevel", "error", "-i"]).arg(&self.path);
+        command.args(["-vf", "fps=4", "-pix_fmt", "yuvj420p"]).arg(folder.join("%03d.jpg"));
+        run(command)?;
+        Ok(folder)
     }
 
     /// What a street camera sends: 1920×1080 H.264.
@@ -205,9 +254,21 @@ fn encode(
     frames_per_second: u32,
     size: Option<(u32, u32)>,
 ) -> Result<Clip> {
+    encode_with(dir, name, codec, input, 2 * frames_per_second, size)
+}
+
+/// With a key frame every `gop` pictures.
+fn encode_with(
+    dir: &Path,
+    name: &str,
+    codec: Codec,
+    input: &[&str],
+    gop: u32,
+    size: Option<(u32, u32)>,
+) -> Result<Clip> {
     fs::create_dir_all(dir).map_err(|e| RigError::failed(format!("make {}", dir.display()), e))?;
     let path = dir.join(format!("{name}-{codec:?}.mkv").to_lowercase());
-    let gop = (2 * frames_per_second).to_string();
+    let gop = gop.to_string();
     let x265 = format!("log-level=error:keyint={gop}:min-keyint={gop}:scenecut=0:bframes=0");
     let mut command = Command::new("ffmpeg");
     command.args(["-nostdin", "-y", "-loglevel", "error"]).args(input).args(["-map", "0:v:0", "-an"]);
@@ -215,8 +276,9 @@ fn encode(
         command.args(["-vf", &format!("scale={width}:{height}")]);
     }
     match codec {
-        Codec::H264 => command
-            .args(["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-bf", "0"])
+        Codec::H264 | Codec::H264B => command
+            .args(["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"])
+            .args(["-bf", if codec == Codec::H264B { "2" } else { "0" }])
             .args(["-g", &gop, "-keyint_min", &gop, "-sc_threshold", "0"]),
         Codec::H265 => command
             .args(["-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p"])

@@ -8,9 +8,10 @@
 //! | [`broker`] | mosquitto | killed, frozen, restarted with or without its memory |
 //! | [`nats`], [`rabbitmq`] | a broker of three nodes | a node killed, frozen, cut off; the leader moved |
 //! | [`cluster`] | many gateways (`gengfu load`), a load balancer | |
-//! | [`proxy`] | the path to the broker | cut, swallowed, delayed, refused |
+//! | [`proxy`] | the path to the broker or a camera | cut, swallowed, delayed, refused, garbled |
 //! | [`mqtt_proxy`], [`mqtt_packet`] | the same path, packet by packet | dropped, late, repeated, cut in the middle, refused, rewritten, throttled |
 //! | [`rtsp`] | a camera: gst-rtsp-server | killed, frozen, restarted |
+//! | [`http_camera`] | a camera that gives JPEGs over HTTP | killed |
 //! | [`clip`] | footage | truncated, garbage |
 //! | [`disk`] | ext4 on a loop device | power cut, full |
 //! | [`gateway`] | the `gengfu` binary | kill -9, frozen, restarted |
@@ -41,6 +42,7 @@ pub mod desk;
 pub mod disk;
 pub mod fuzz;
 pub mod gateway;
+pub mod http_camera;
 pub mod mqtt_packet;
 pub mod mqtt_proxy;
 pub mod nats;

@@ -34,6 +34,14 @@ pub enum Treatment {
     /// They disappear, while the connection looks healthy: a black hole. A connection that lost bytes cannot be
     /// healed by `Pass`, its stream has a hole; cut it.
     Swallow,
+    /// One byte in `every` is changed on its way, as a bad cable behind a bad checksum does; the same seed changes the same bytes of a
+    /// connection that reads in the same pieces.
+    Garble {
+        /// One in so many, at least 1.
+        every: u32,
+        /// Which ones.
+        seed: u64,
+    },
     /// They are passed on later. It adds latency; it does not limit how much flows.
     Delay(Duration),
 }
@@ -203,23 +211,39 @@ fn join(client: &TcpStream, upstream: &TcpStream, shared: &Arc<Shared>) -> std::
 /// Reads one direction and gives every chunk its fate.
 fn forward(mut from: TcpStream, direction: Direction, shared: &Shared, queue: &SyncSender<(Instant, Vec<u8>)>) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut passed = 0_u64;
     // An error is a cut connection: the same as its end.
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         let treatment = *lock(shared.treatment(direction));
         let due_at = match treatment {
             Treatment::Pass => Instant::now(),
+            Treatment::Garble { every, seed } => {
+                garble(&mut buffer[..count], every, seed ^ passed);
+                Instant::now()
+            }
             Treatment::Delay(by) => Instant::now() + by,
             Treatment::Swallow => {
                 shared.swallowed.fetch_add(count as u64, Ordering::SeqCst);
                 continue;
             }
         };
+        passed += count as u64;
         if queue.send((due_at, buffer[..count].to_vec())).is_err() {
             break;
         }
     }
     // Nothing more will come this way; the other way ends by itself.
     let _ = from.shutdown(Shutdown::Read);
+}
+
+fn garble(bytes: &mut [u8], every: u32, seed: u64) {
+    use rand::{Rng, SeedableRng};
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    for byte in bytes {
+        if random.random_ratio(1, every.max(1)) {
+            *byte ^= random.random_range(1..=u8::MAX);
+        }
+    }
 }
 
 /// Writes one direction, each chunk when it is due. Order is kept also when a delay gets shorter.
@@ -300,6 +324,17 @@ mod tests {
         proxy.heal();
         assert!(matches!(stream.read(&mut [0; 8]), Ok(0) | Err(_)));
         assert_eq!(exchange(&mut connect(&proxy), b"y").unwrap(), b"y");
+    }
+
+    #[test]
+    fn garbled_bytes_are_changed_and_as_many_as_before() {
+        let proxy = Proxy::start(echo()).unwrap();
+        let mut stream = connect(&proxy);
+        proxy.set(Direction::ToClient, Treatment::Garble { every: 1, seed: 7 });
+        let back = exchange(&mut stream, b"mind your fires").unwrap();
+        assert!(back.iter().zip(b"mind your fires").all(|(is, was)| is != was), "{back:?}");
+        proxy.heal();
+        assert_eq!(exchange(&mut stream, b"x").unwrap(), b"x");
     }
 
     #[test]

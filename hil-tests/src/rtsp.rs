@@ -141,7 +141,7 @@ fn launch(dir: &Path, port: &Port, clip: &Clip, login: Option<&(Login, String, S
     command.args([
         "--codec",
         match clip.codec() {
-            Codec::H264 => "h264",
+            Codec::H264 | Codec::H264B => "h264",
             Codec::H265 => "h265",
             Codec::Mjpeg => "mjpeg",
         },

@@ -115,7 +115,7 @@ fn the_example_shows_every_default_as_it_is() {
     assert_eq!(numbers(&plain), numbers(&with_defaults));
     let camera = |config: &Config| {
         let c = &config.cameras[0];
-        (c.all_frames, c.fps_max.to_bits(), c.repeat, c.silence)
+        (c.decode, c.transport, c.every, c.fps_max.to_bits(), c.repeat, c.silence)
     };
     assert_eq!(camera(&plain), camera(&with_defaults));
 }

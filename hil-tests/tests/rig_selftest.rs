@@ -189,7 +189,7 @@ fn shows(codec: Codec) -> Result<()> {
     assert_eq!(
         name,
         match codec {
-            Codec::H264 => "h264",
+            Codec::H264 | Codec::H264B => "h264",
             Codec::H265 => "hevc",
             Codec::Mjpeg => "mjpeg",
         }

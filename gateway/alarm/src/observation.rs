@@ -109,7 +109,7 @@ pub enum Camera {
     Streaming,
     /// No usable picture; the text says why and what to do.
     Fault {
-        /// As in "no_frames", "frozen", "dark", "unreadable", "worker".
+        /// As in "no_frames", "frozen", "dark", "blown_out", "covered", "moved", "defocused", "unreadable", "worker".
         reason: String,
         /// For people.
         detail: String,

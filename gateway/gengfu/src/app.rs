@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use gengfu_outbox::Outbox;
+use gengfu_vision::protocol::WorkerConfig;
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -395,12 +396,14 @@ fn start_cameras(
     let mut routes = BTreeMap::new();
     let mut lenses = BTreeMap::new();
     let mut members = Vec::new();
+    let views_dir = cameras::views::folder(&config.gateway.data_dir).context("create the folder of reference views")?;
     for (place, camera) in config.cameras.iter().enumerate() {
         let starting = CameraStatus::starting(camera.name.clone(), camera.url.to_string(), clock.now());
         let (status_in, status) = watch::channel(starting);
         statuses.push(status.clone());
+        let reference = Some(cameras::views::file(&views_dir, &camera.name));
         let worker = match worker_config(&config.vision, camera) {
-            Ok(worker) => worker,
+            Ok(worker) => WorkerConfig { reference, ..worker },
             Err(error) => {
                 // A camera that cannot start is a trouble of its own; smoke and doors go on.
                 let fault = cameras::cannot_start(&camera.name, &format!("{error:#}"), &status_in, clock.as_ref());
@@ -444,6 +447,7 @@ fn start_workers(
     let workers = Workers {
         program: cameras::worker_program().context("find this program's own file")?,
         pictures: pictures.clone(),
+        views_dir: cameras::views::folder(&config.gateway.data_dir).context("create the folder of reference views")?,
         memory_max_bytes: config.vision.worker_memory_bytes,
         shedding: shedding.clone(),
     };

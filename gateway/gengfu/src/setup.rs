@@ -16,11 +16,10 @@ use gengfu_alarm::{LocalOutput, LocalPolicy, OutputKind};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::topic::Topics;
 use gengfu_outbox::Options;
-use gengfu_vision::decode::{CaptureConfig, DecodeMode};
+use gengfu_vision::decode::CaptureConfig;
 use gengfu_vision::detect::{Kind::Person, ModelConfig};
 use gengfu_vision::manifest::Manifest;
 use gengfu_vision::protocol::WorkerConfig;
-use gengfu_vision::source::Transport;
 use gengfu_vision::zone::Zone as VisionZone;
 
 use crate::cameras;
@@ -350,13 +349,18 @@ pub(crate) fn worker_config(vision: &config::Vision, camera: &config::Camera) ->
     Ok(WorkerConfig {
         camera: camera.name.to_string(),
         capture: CaptureConfig {
-            url: camera.url.clone(),
-            transport: Transport::Tcp,
-            decode: if camera.all_frames { DecodeMode::EveryFrame } else { DecodeMode::KeyFrames },
+            transport: camera.transport,
+            decode: camera.decode,
             fps_max,
             looped: camera.repeat,
-            silence_ms: u64::try_from(camera.silence.as_millis()).unwrap_or(u64::MAX),
+            silence_ms: millis(camera.silence),
+            // What stands may be looked at as rarely as the shortest limit allows.
+            dwell_ms: camera.zones.iter().map(|zone| millis(shortest(&zone.rule))).min(),
+            snapshot_every_ms: millis(camera.every),
+            hwaccel: camera.hwaccel.clone(),
+            ..CaptureConfig::new(camera.url.clone())
         },
+        reference: None,
         paced: true,
         start_at_ms: None,
         model: first,
@@ -412,10 +416,19 @@ fn check_kinds<'a>(
     Ok(())
 }
 
+/// What a zone's rule may have to decide first.
+fn shortest(rule: &ZoneRule) -> Duration {
+    rule.warn_after.unwrap_or(rule.limit).min(rule.limit).min(rule.overflow_limit)
+}
+
 /// What a camera is for: decides what it gives up first when the box is short of time.
 pub(crate) fn camera_duty(camera: &config::Camera) -> Duty {
     let parking = |zone: &config::Zone| !zone.rule.kind.is_waste();
     if camera.zones.is_empty() || camera.zones.iter().any(parking) { Duty::Parking } else { Duty::Litter }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The box's own lamp and sounder, as far as it has them: name among all outputs, which, line.

@@ -16,7 +16,7 @@ use gengfu_vision::manifest::Manifest;
 use gengfu_vision::pipeline::analyse_clip;
 use gengfu_vision::protocol::{ParentMessage, WorkerConfig, WorkerLine, WorkerMessage, WorkerSetup};
 use gengfu_vision::sandbox::Limits;
-use gengfu_vision::source::{SourceUrl, Transport, Watchdog};
+use gengfu_vision::source::{SourceUrl, Watchdog};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -77,7 +77,7 @@ fn model() -> Result<ModelConfig, Failure> {
 
 fn capture(url: &Path, decode: DecodeMode) -> Result<CaptureConfig, Failure> {
     let url = SourceUrl::new(url.to_str().ok_or("the path is not UTF-8")?);
-    Ok(CaptureConfig { url, transport: Transport::Tcp, decode, fps_max: 5.0, looped: false, silence_ms: 8000 })
+    Ok(CaptureConfig { decode, fps_max: 5.0, ..CaptureConfig::new(url) })
 }
 
 fn config(url: &Path, model: &ModelConfig, decode: DecodeMode) -> Result<WorkerConfig, Failure> {
@@ -85,6 +85,7 @@ fn config(url: &Path, model: &ModelConfig, decode: DecodeMode) -> Result<WorkerC
         camera: "bench".to_owned(),
         capture: capture(url, decode)?,
         paced: false,
+        reference: None,
         start_at_ms: Some(0),
         model: model.clone(),
         second_model: None,

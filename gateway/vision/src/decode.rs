@@ -9,6 +9,8 @@ use ffmpeg_next as ffmpeg;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Stopwatch;
+use crate::hwaccel::{Device, HwAccel};
+use crate::keys::{KeyChoice, Treatment};
 use crate::picture::VideoFrame;
 use crate::source::{CODECS, Source, SourceError, SourceUrl, Transport, Watchdog};
 use crate::thrift::{Thrift, Turns};
@@ -19,6 +21,8 @@ use crate::thrift::{Thrift, Turns};
 pub enum DecodeMode {
     /// Only key frames: one picture every one to four seconds with usual cameras, at a small fraction of the work.
     KeyFrames,
+    /// Key frames as long as they come often enough for [`CaptureConfig::dwell_ms`], else every frame.
+    Auto,
     /// Every frame, then thinned out to the frame rate limit.
     #[default]
     EveryFrame,
@@ -44,10 +48,57 @@ pub struct CaptureConfig {
     /// How long a camera may send nothing, milliseconds.
     #[serde(default = "default_silence_ms")]
     pub silence_ms: u64,
+    /// The shortest time a thing may stand in a zone of this camera, milliseconds: what [`DecodeMode::Auto`] chooses by.
+    #[serde(default)]
+    pub dwell_ms: Option<u64>,
+    /// Time between two requests of a picture over HTTP, milliseconds; 100 to 600,000.
+    #[serde(default = "default_snapshot_every_ms")]
+    pub snapshot_every_ms: u64,
+    /// Let a graphics unit decode.
+    #[serde(default)]
+    pub hwaccel: Option<HwAccel>,
 }
 
 fn default_silence_ms() -> u64 {
     8000
+}
+
+fn default_snapshot_every_ms() -> u64 {
+    2000
+}
+
+impl CaptureConfig {
+    /// Everything as where nothing is said: TCP, the frames that suffice, two pictures a second.
+    #[must_use]
+    pub fn new(url: SourceUrl) -> Self {
+        Self {
+            url,
+            transport: Transport::Tcp,
+            decode: DecodeMode::Auto,
+            fps_max: 2.0,
+            looped: false,
+            silence_ms: default_silence_ms(),
+            dwell_ms: None,
+            snapshot_every_ms: default_snapshot_every_ms(),
+            hwaccel: None,
+        }
+    }
+
+    /// Every fault: key, then what is wrong and what to do.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults: Vec<String> = self.url.fault().map(|f| format!("url: {f}")).into_iter().collect();
+        if !(0.01..=60.0).contains(&self.fps_max) {
+            faults.push("fps_max: must be from 0.01 to 60".to_owned());
+        }
+        if !(100..=600_000).contains(&self.silence_ms) {
+            faults.push("silence_ms: must be from 100 to 600000".to_owned());
+        }
+        if !(100..=600_000).contains(&self.snapshot_every_ms) {
+            faults.push("snapshot_every_ms: must be from 100 to 600000".to_owned());
+        }
+        faults
+    }
 }
 
 /// Pictures out of a stream, one by one.
@@ -66,6 +117,12 @@ pub struct Capture {
     failed_in_a_row: u32,
     thrift: Arc<Thrift>,
     turns: Turns,
+    choice: KeyChoice,
+    device: Option<Device>,
+    /// When this capture began, when it last asked for a picture over HTTP, and when a picture last came, on the watchdog's clock.
+    begun_ms: u64,
+    asked_ms: u64,
+    pictured_ms: u64,
 }
 
 /// What a capture has done since it was opened.
@@ -77,10 +134,15 @@ pub struct Counters {
     pub decoded: u64,
     /// Packets the decoder refused.
     pub decode_errors: u64,
+    /// Only key frames are decoded now.
+    pub key_frames_only: bool,
 }
 
 /// Packets in a row the decoder may refuse before the stream is given up.
 const FAILED_MAX: u32 = 250;
+/// A camera whose packets make no picture for this long (and three times the allowed silence) is opened again, ms: garbage that
+/// looks like a stream, or an encoder that never sends a key frame. A connection begins with one.
+const PICTURELESS_MAX_MS: u64 = 60_000;
 
 impl Capture {
     /// Opens the stream. `start_ms` is the stream time of the first picture: pass where the last capture of the same camera
@@ -89,9 +151,19 @@ impl Capture {
     /// # Errors
     /// As [`Source::open`]; [`SourceError::NoVideo`] also for a codec that is not supported.
     pub fn open(config: &CaptureConfig, start_ms: i64, watchdog: Watchdog) -> Result<Self, SourceError> {
-        let (source, decoder, time_base_ms, interval_ms) = open_decoder(config, &watchdog)?;
+        let asked_ms = watchdog.now_ms();
+        let Opened { source, decoder, time_base_ms, interval_ms, device } = open_decoder(config, &watchdog)?;
+        let choice = match config.decode {
+            DecodeMode::Auto => KeyChoice::measured(config.dwell_ms),
+            fixed => KeyChoice::fixed(fixed == DecodeMode::KeyFrames),
+        };
         Ok(Self {
             config: config.clone(),
+            choice,
+            device,
+            begun_ms: asked_ms,
+            asked_ms,
+            pictured_ms: watchdog.now_ms(),
             watchdog,
             timeline: Timeline::new(start_ms, interval_ms, source.is_live()),
             sampler: Sampler::new(config.fps_max, interval_ms),
@@ -130,11 +202,14 @@ impl Capture {
                 if self.counters.decoded == 0 {
                     return Err(self.corrupt("no picture could be decoded from it"));
                 }
-                if !self.config.looped || self.source.is_live() {
+                if self.source.is_snapshot() {
+                    self.wait_for_turn()?;
+                } else if !self.config.looped {
                     return Ok(None);
                 }
                 self.rewind()?;
             }
+            self.expect_pictures()?;
             match self.source.read(&mut packet)? {
                 Some(()) => self.decode(&packet)?,
                 None => self.drain(),
@@ -156,12 +231,17 @@ impl Capture {
 
     fn decode(&mut self, packet: &ffmpeg::Packet) -> Result<(), SourceError> {
         self.counters.packets += 1;
-        #[expect(clippy::cast_possible_truncation, reason = "milliseconds of stream time fit an i64 by far")]
-        let raw_ms = packet.pts().or(packet.dts()).map(|t| (t as f64 * self.time_base_ms).round() as i64);
-        let Some(forced) = self.turns.key_only(&self.thrift, raw_ms, packet.is_key()) else { return Ok(()) };
-        let key_only = forced || self.config.decode == DecodeMode::KeyFrames;
-        // A key frame stands for itself, so one whose turn has not come need not be decoded.
-        if key_only && (!packet.is_key() || raw_ms.is_some_and(|ms| !self.turns.wants(&self.thrift, ms))) {
+        let (stamp_ms, key) = (self.line_ms(packet.pts().or_else(|| packet.dts())), packet.is_key());
+        let chosen = self.choice.packet(stamp_ms, key);
+        let Some(forced) = self.turns.key_only(&self.thrift, stamp_ms, key) else { return Ok(()) };
+        let treatment = match (forced, key) {
+            (true, true) => Treatment::KeyAlone,
+            (true, false) => Treatment::Skip,
+            (false, _) => chosen,
+        };
+        self.counters.key_frames_only = forced || self.choice.key_only();
+        let alone = treatment == Treatment::KeyAlone;
+        if treatment == Treatment::Skip || (alone && !self.is_due(stamp_ms)) {
             return Ok(());
         }
         let stopwatch = Stopwatch::start();
@@ -172,7 +252,7 @@ impl Capture {
                 return Err(self.corrupt(&cause.to_string()));
             }
         }
-        if key_only {
+        if alone {
             // A decoder holds pictures back to put them in order; a lone key frame would come out only with the next one,
             // seconds later. Draining after each brings it out at once, and flushing makes the decoder usable again.
             let _ = self.decoder.send_eof();
@@ -185,6 +265,21 @@ impl Capture {
         Ok(())
     }
 
+    /// A stamp of the stream on a line of milliseconds; a single picture has none, its time is when it was asked for.
+    fn line_ms(&self, stamp: Option<i64>) -> Option<i64> {
+        if self.source.is_snapshot() {
+            return i64::try_from(self.asked_ms - self.begun_ms).ok();
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "milliseconds of stream time fit an i64 by far")]
+        stamp.map(|t| (t as f64 * self.time_base_ms).round() as i64)
+    }
+
+    /// Has the turn of a lone key frame come? It stands for itself: one that nobody wants need not be decoded (of MJPEG that is most).
+    fn is_due(&mut self, stamp_ms: Option<i64>) -> bool {
+        self.sampler.would_want(self.timeline.peek(stamp_ms))
+            && stamp_ms.is_none_or(|ms| self.turns.wants(&self.thrift, ms))
+    }
+
     /// Takes what the decoder has; `chosen`: it was asked for this very picture.
     fn receive(&mut self, chosen: bool) {
         loop {
@@ -192,15 +287,43 @@ impl Capture {
             if self.decoder.receive_frame(&mut picture).is_err() {
                 return;
             }
+            let raw_ms = self.line_ms(picture.timestamp());
+            let fetched = match &self.device {
+                Some(device) => device.fetch(picture),
+                None => Ok(picture),
+            };
+            let Ok(picture) = fetched else {
+                self.counters.decode_errors += 1;
+                continue;
+            };
             self.counters.decoded += 1;
             self.failed_in_a_row = 0;
-            #[expect(clippy::cast_possible_truncation, reason = "milliseconds of stream time fit an i64 by far")]
-            let raw_ms = picture.timestamp().map(|t| (t as f64 * self.time_base_ms).round() as i64);
+            self.pictured_ms = self.watchdog.now_ms();
             let pts_ms = self.timeline.place(raw_ms);
             if self.sampler.wants(pts_ms) && (chosen || raw_ms.is_none_or(|ms| self.turns.wants(&self.thrift, ms))) {
                 self.ready.push_back(VideoFrame { picture, pts_ms, decode_us: 0 });
             }
         }
+    }
+
+    /// Gives a camera up whose packets make no picture.
+    fn expect_pictures(&self) -> Result<(), SourceError> {
+        let limit_ms = PICTURELESS_MAX_MS.max(self.config.silence_ms.saturating_mul(3));
+        if self.source.is_live() && self.watchdog.now_ms().saturating_sub(self.pictured_ms) > limit_ms {
+            return Err(self.corrupt(&format!("it sends, but for {} s nothing was a picture", limit_ms / 1000)));
+        }
+        Ok(())
+    }
+
+    /// Waits until the next picture is to be asked for.
+    fn wait_for_turn(&mut self) -> Result<(), SourceError> {
+        let due_ms = self.asked_ms.saturating_add(self.config.snapshot_every_ms);
+        self.watchdog.rest();
+        if self.watchdog.wait_until(due_ms) {
+            return Err(SourceError::Stopped);
+        }
+        self.asked_ms = self.watchdog.now_ms();
+        Ok(())
     }
 
     fn drain(&mut self) {
@@ -211,11 +334,14 @@ impl Capture {
 
     /// Opens the file anew: seeking back is not reliable in every container.
     fn rewind(&mut self) -> Result<(), SourceError> {
-        let (source, decoder, time_base_ms, _) = open_decoder(&self.config, &self.watchdog)?;
-        self.source = source;
-        self.decoder = decoder;
-        self.time_base_ms = time_base_ms;
-        self.timeline.restart();
+        let opened = open_decoder(&self.config, &self.watchdog)?;
+        self.source = opened.source;
+        self.decoder = opened.decoder;
+        self.device = opened.device;
+        self.time_base_ms = opened.time_base_ms;
+        if !self.source.is_snapshot() {
+            self.timeline.restart();
+        }
         self.drained = false;
         Ok(())
     }
@@ -225,7 +351,13 @@ impl Capture {
     }
 }
 
-type Opened = (Source, codec::decoder::Video, f64, i64);
+struct Opened {
+    source: Source,
+    decoder: codec::decoder::Video,
+    time_base_ms: f64,
+    interval_ms: i64,
+    device: Option<Device>,
+}
 
 fn open_decoder(config: &CaptureConfig, watchdog: &Watchdog) -> Result<Opened, SourceError> {
     let mut source = Source::open(&config.url, config.transport, config.silence_ms, watchdog.clone())?;
@@ -233,28 +365,34 @@ fn open_decoder(config: &CaptureConfig, watchdog: &Watchdog) -> Result<Opened, S
     let name = source.name().to_owned();
     let no_video = |found: String| SourceError::NoVideo { source_name: name.clone(), found };
     let stream = source.stream().ok_or_else(|| no_video("the stream vanished".to_owned()))?;
-    let found = codec::decoder::find(stream.parameters().id());
-    let codec_name = found.map_or_else(|| "unknown codec".to_owned(), |c| c.name().to_owned());
-    if !CODECS.split(',').any(|allowed| allowed == codec_name) {
-        return Err(no_video(codec_name));
-    }
+    let allowed = |name: &str| CODECS.split(',').any(|allowed| allowed == name);
+    let found = match codec::decoder::find(stream.parameters().id()) {
+        Some(found) if allowed(found.name()) => found,
+        Some(found) => return Err(no_video(found.name().to_owned())),
+        None => return Err(no_video("unknown codec".to_owned())),
+    };
+    let device = config.hwaccel.as_ref().map(|wanted| Device::open(wanted, found)).transpose();
+    let device = device.map_err(|e| SourceError::Hardware { source_name: name.clone(), cause: e })?;
     let mut context = codec::Context::from_parameters(stream.parameters()).map_err(|e| no_video(e.to_string()))?;
     context.set_threading(codec::threading::Config {
         kind: codec::threading::Type::None,
         count: 1,
         ..Default::default()
     });
+    if let Some(device) = &device {
+        device.lend(&mut context);
+    }
     let mut decoder = context.decoder();
     if config.decode == DecodeMode::KeyFrames {
         decoder.skip_frame(codec::discard::Discard::NonKey);
     }
-    let time_base = f64::from(stream.time_base()) * 1000.0;
+    let time_base_ms = f64::from(stream.time_base()) * 1000.0;
     let rate = f64::from(stream.avg_frame_rate());
     #[expect(clippy::cast_possible_truncation, reason = "bounded by the clamp")]
     let interval_ms =
         if rate.is_finite() && rate > 0.0 { (1000.0 / rate).clamp(1.0, 10_000.0).round() as i64 } else { 100 };
     let decoder = decoder.video().map_err(|e| no_video(e.to_string()))?;
-    Ok((source, decoder, time_base, interval_ms))
+    Ok(Opened { source, decoder, time_base_ms, interval_ms, device })
 }
 
 /// Turns time stamps of a stream into a time line that never runs backwards: over a file's loop, a camera whose clock is
@@ -283,6 +421,11 @@ impl Timeline {
 
     fn restart(&mut self) {
         self.base_ms = None;
+    }
+
+    /// Where [`Timeline::place`] would put the stamp.
+    fn peek(&self, raw_ms: Option<i64>) -> i64 {
+        self.clone().place(raw_ms)
     }
 
     fn place(&mut self, raw_ms: Option<i64>) -> i64 {
@@ -319,11 +462,16 @@ impl Sampler {
         Self { interval_ms, slack_ms, due_ms: f64::NEG_INFINITY }
     }
 
+    /// What [`Sampler::wants`] would say.
+    fn would_want(&self, ms: i64) -> bool {
+        ms as f64 + self.slack_ms >= self.due_ms
+    }
+
     fn wants(&mut self, ms: i64) -> bool {
-        let ms = ms as f64;
-        if ms + self.slack_ms < self.due_ms {
+        if !self.would_want(ms) {
             return false;
         }
+        let ms = ms as f64;
         // Keep the beat when on time; begin a new one after a gap.
         self.due_ms = if ms > self.due_ms + self.interval_ms { ms } else { self.due_ms } + self.interval_ms;
         true

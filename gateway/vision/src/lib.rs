@@ -11,6 +11,7 @@
 //! Time is an argument everywhere but in [`clock::SystemClock`].
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod address;
 pub mod arrival;
 pub mod clock;
 pub mod decode;
@@ -20,6 +21,8 @@ pub mod gate;
 pub mod geometry;
 pub mod grey;
 pub mod health;
+pub mod hwaccel;
+mod keys;
 pub mod manifest;
 pub mod picture;
 pub mod pipeline;

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::decode::CaptureConfig;
 use crate::detect::{Kind, ModelConfig};
 use crate::geometry::{BBox, Point};
+use crate::health::Trouble;
 use crate::sandbox::{Confinement, Limits};
 use crate::thrift::Effort;
 use crate::zone::{Zone, polygon_fault};
@@ -96,6 +97,9 @@ pub struct WorkerConfig {
     /// Zones that tracks are tested against.
     #[serde(default)]
     pub zones: Vec<Zone>,
+    /// Where the reference view is kept, for telling a camera that was moved or covered; without it, it is learned anew at each start.
+    #[serde(default)]
+    pub reference: Option<PathBuf>,
     /// Regions blackened in every still.
     #[serde(default)]
     pub masks: Vec<Vec<Point>>,
@@ -118,13 +122,7 @@ impl WorkerConfig {
         if !slug(&self.camera) {
             faults.push("camera: must be letters, digits, '-', '_' or '.'; use the camera's slug".to_owned());
         }
-        faults.extend(self.capture.url.fault().map(|f| format!("capture.url: {f}")));
-        if !(0.01..=60.0).contains(&self.capture.fps_max) {
-            faults.push("capture.fps_max: must be from 0.01 to 60".to_owned());
-        }
-        if !(100..=600_000).contains(&self.capture.silence_ms) {
-            faults.push("capture.silence_ms: must be from 100 to 600000".to_owned());
-        }
+        faults.extend(self.capture.faults().into_iter().map(|fault| format!("capture.{fault}")));
         if !(1..=64).contains(&self.model.threads) {
             faults.push("model.threads: must be from 1 to 64".to_owned());
         }
@@ -271,6 +269,28 @@ pub enum CameraState {
     Frozen,
     /// Too dark to see anything.
     Dark,
+    /// Most of the picture is white.
+    BlownOut,
+    /// Something plain is before the lens.
+    Covered,
+    /// The view is another than the one the zones were drawn in.
+    Moved,
+    /// The lens is out of focus or dirty.
+    Defocused,
+}
+
+impl From<Trouble> for CameraState {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::NoFrames => Self::NoFrames,
+            Trouble::Frozen => Self::Frozen,
+            Trouble::Dark => Self::Dark,
+            Trouble::BlownOut => Self::BlownOut,
+            Trouble::Covered => Self::Covered,
+            Trouble::Moved => Self::Moved,
+            Trouble::Defocused => Self::Defocused,
+        }
+    }
 }
 
 /// Sorts of errors.

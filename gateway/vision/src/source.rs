@@ -2,88 +2,30 @@
 //! ways a stream can stop; refuses to show credentials, and refuses protocols, containers and codecs that a street camera
 //! does not need (every demuxer and decoder fewer is attack surface fewer).
 
-use std::fmt;
+use std::borrow::Cow;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use ffmpeg_next as ffmpeg;
 use serde::{Deserialize, Serialize};
 
+pub use crate::address::{Scheme, SourceUrl};
 use crate::clock::{Clock, SystemClock};
 
 /// Containers a file may have, by libavformat's names.
 const FILE_FORMATS: &str = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,h264,hevc";
 /// Decoders that may be opened, by libavcodec's names. `msmpeg4` is what old test footage uses.
 pub(crate) const CODECS: &str = "h264,hevc,mjpeg,mpeg4,msmpeg4";
+/// What may come over HTTP: one JPEG, or JPEGs one after the other, with or without MIME parts between them.
+const HTTP_FORMATS: &str = "jpeg_pipe,mjpeg,mpjpeg";
+/// The one demuxer of [`HTTP_FORMATS`] whose end is the end of a picture and not of a stream.
+const SNAPSHOT_FORMAT: &str = "jpeg_pipe";
+/// Datagrams that may wait in the kernel: a key frame of some hundred KiB arrives in one burst.
+const UDP_BUFFER_BYTES: &str = "1048576";
 /// Packets in a row that may be unreadable before the stream is given up.
 const UNREADABLE_MAX: u32 = 500;
-
-/// Where pictures come from: a path or an `rtsp://`, `rtsps://` address. Its `Debug` and `Display` never show user name or
-/// password; only serde and [`SourceUrl::reveal`] do.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct SourceUrl(String);
-
-impl SourceUrl {
-    /// Wraps an address or path.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self(url.into())
-    }
-
-    /// The address with its credentials, for connecting only.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// Is this a network camera (as opposed to a file)?
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        let lower = self.0.to_ascii_lowercase();
-        lower.starts_with("rtsp://") || lower.starts_with("rtsps://")
-    }
-
-    /// What is wrong with the address, if anything.
-    #[must_use]
-    pub fn fault(&self) -> Option<String> {
-        if self.0.trim().is_empty() {
-            return Some("is empty; give a file path or rtsp://host/path".to_owned());
-        }
-        if self.0.contains('\0') {
-            return Some("contains a zero byte; remove it".to_owned());
-        }
-        if !self.is_live() && self.0.contains("://") {
-            return Some("has an unsupported scheme; use rtsp://, rtsps:// or a file path".to_owned());
-        }
-        if self.is_live()
-            && self.0.split("://").nth(1).is_none_or(|rest| rest.split('/').next().unwrap_or("").is_empty())
-        {
-            return Some("names no host; use rtsp://host[:port]/path".to_owned());
-        }
-        None
-    }
-}
-
-impl fmt::Display for SourceUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((scheme, rest)) = self.0.split_once("://").filter(|_| self.is_live()) else {
-            return f.write_str(&self.0);
-        };
-        // The last '@' before the path ends the credentials: a password may hold an '@' or a '/' that nobody escaped.
-        let shown = rest.rsplit_once('@').map_or(rest, |(_, after)| after);
-        let mark = if shown.len() == rest.len() { "" } else { "***@" };
-        // Some cameras take user and password as query parameters.
-        let (path, query) = shown.split_once('?').map_or((shown, ""), |(path, _)| (path, "?***"));
-        write!(f, "{scheme}://{mark}{path}{query}")
-    }
-}
-
-impl fmt::Debug for SourceUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SourceUrl({self})")
-    }
-}
 
 /// How RTP travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -139,6 +81,14 @@ pub enum SourceError {
         /// What libavformat or the decoder said.
         cause: String,
     },
+    /// The graphics unit that shall decode cannot.
+    #[error("{source_name} cannot be decoded as configured: {cause}")]
+    Hardware {
+        /// Address without credentials.
+        source_name: String,
+        /// Why, and what to do.
+        cause: crate::hwaccel::HwError,
+    },
     /// The worker was told to stop.
     #[error("stopped")]
     Stopped,
@@ -156,6 +106,9 @@ struct WatchdogState {
     clock: SystemClock,
     deadline_ms: AtomicU64,
     stop: AtomicBool,
+    /// For those that wait for their turn and not for the camera.
+    waiting: Mutex<()>,
+    woken: Condvar,
 }
 
 impl Watchdog {
@@ -166,13 +119,18 @@ impl Watchdog {
             clock: SystemClock::new(),
             deadline_ms: AtomicU64::new(u64::MAX),
             stop: AtomicBool::new(false),
+            waiting: Mutex::new(()),
+            woken: Condvar::new(),
         };
         Self { shared: Arc::new(state) }
     }
 
     /// Ends the current and every later read.
     pub fn stop(&self) {
+        let waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.stop.store(true, Ordering::Relaxed);
+        drop(waiting);
+        self.shared.woken.notify_all();
     }
 
     /// Was [`Watchdog::stop`] called?
@@ -181,7 +139,8 @@ impl Watchdog {
         self.shared.stop.load(Ordering::Relaxed)
     }
 
-    fn now_ms(&self) -> u64 {
+    /// Milliseconds since this watchdog was made; never runs backwards.
+    pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.shared.clock.mono_ms()).unwrap_or(0)
     }
 
@@ -199,6 +158,15 @@ impl Watchdog {
 
     fn allow_ms(&self, ms: u64) {
         self.shared.deadline_ms.store(self.now_ms().saturating_add(ms), Ordering::Relaxed);
+    }
+
+    /// Waits until its own clock shows `at_ms`; true if it was stopped meanwhile.
+    pub(crate) fn wait_until(&self, at_ms: u64) -> bool {
+        let left = Duration::from_millis(at_ms.saturating_sub(self.now_ms()));
+        let waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is behind the lock, so one that a panic left is as good as any.
+        drop(self.shared.woken.wait_timeout_while(waiting, left, |()| !self.stopped()));
+        self.stopped()
     }
 
     fn expired(&self) -> bool {
@@ -220,6 +188,7 @@ pub struct Source {
     live: bool,
     silence_ms: u64,
     video: usize,
+    snapshot: bool,
 }
 
 impl Source {
@@ -239,11 +208,16 @@ impl Source {
             return Err(SourceError::Open { source_name: name, cause: format!("the address {fault}") });
         }
         let live = url.is_live();
-        let options = if live { camera_options(transport, silence_ms) } else { file_options() };
+        let options = match url.scheme() {
+            Scheme::Rtsp => camera_options(transport, silence_ms),
+            Scheme::Http => http_options(silence_ms),
+            Scheme::File => file_options(),
+        };
         watchdog.allow_ms(silence_ms.saturating_mul(2));
         let asked = watchdog.clone();
+        let asked_for = asked_for(url);
         let opened = ffmpeg::format::input_with_interrupt_and_dictionary(
-            Path::new(url.reveal()),
+            Path::new(asked_for.as_ref()),
             move || asked.expired(),
             options,
         );
@@ -252,14 +226,16 @@ impl Source {
             ffmpeg::Error::Exit => {
                 SourceError::Silence { source_name: name.clone(), silence_ms: silence_ms.saturating_mul(2) }
             }
+            // Its own texts speak of a server; that and the remedy of this error say what to do.
             other => SourceError::Open { source_name: name.clone(), cause: other.to_string() },
         })?;
+        let snapshot = live && input.format().name() == SNAPSHOT_FORMAT;
         let video = input.streams().best(ffmpeg::media::Type::Video).map(|s| s.index());
         let Some(video) = video else {
             let found = format!("{} stream(s), none of them video", input.nb_streams());
             return Err(SourceError::NoVideo { source_name: name, found });
         };
-        Ok(Self { input, watchdog, name, live, silence_ms, video })
+        Ok(Self { input, watchdog, name, live, silence_ms, video, snapshot })
     }
 
     /// The stream that holds the video.
@@ -279,6 +255,11 @@ impl Source {
         self.live
     }
 
+    /// Is it one picture, to be asked for again, and not a stream?
+    pub(crate) fn is_snapshot(&self) -> bool {
+        self.snapshot
+    }
+
     /// Asks the demuxer not to hand out anything but key frames, and nothing of other streams.
     pub(crate) fn discard(&mut self, key_frames_only: bool) {
         let video = self.video;
@@ -294,7 +275,7 @@ impl Source {
         }
     }
 
-    /// The next packet of the video, or `None` at the end of a file.
+    /// The next packet of the video, or `None` at the end of a file or of a single picture.
     ///
     /// # Errors
     /// [`SourceError::Closed`] when a camera ends, [`SourceError::Silence`] when it stops sending, [`SourceError::Corrupt`], or
@@ -306,7 +287,7 @@ impl Source {
             match packet.read(&mut self.input) {
                 Ok(()) if packet.stream() == self.video => return Ok(Some(())),
                 Ok(()) => {}
-                Err(ffmpeg::Error::Eof) if !self.live => return Ok(None),
+                Err(ffmpeg::Error::Eof) if !self.live || self.snapshot => return Ok(None),
                 Err(ffmpeg::Error::Eof) => return Err(SourceError::Closed { source_name: self.name.clone() }),
                 Err(cause) => {
                     unreadable += 1;
@@ -330,6 +311,8 @@ impl Source {
             ffmpeg::Error::Other { errno: libc::ECONNRESET | libc::EPIPE | libc::ENOTCONN } => {
                 Err(SourceError::Closed { source_name })
             }
+            // What libavformat says when an HTTP body ends too early; of a file it is the disk.
+            ffmpeg::Error::Other { errno: libc::EIO } if self.live => Err(SourceError::Closed { source_name }),
             ffmpeg::Error::InvalidData | ffmpeg::Error::Other { errno: libc::EAGAIN }
                 if unreadable < UNREADABLE_MAX =>
             {
@@ -351,12 +334,39 @@ fn camera_options(transport: Transport, silence_ms: u64) -> ffmpeg::Dictionary<'
     );
     // Microseconds of socket silence; the watchdog bounds what this option does not reach.
     options.set("timeout", &silence_ms.saturating_mul(1000).to_string());
+    options.set("buffer_size", UDP_BUFFER_BYTES);
     options.set("allowed_media_types", "video");
     options.set("protocol_whitelist", "rtsp,rtsps,rtp,udp,tcp,tls");
     options.set("codec_whitelist", CODECS);
     // Enough to see the parameter sets of a camera with a key frame every few seconds; more only delays the first picture.
     options.set("analyzeduration", "2000000");
     options.set("probesize", "1000000");
+    options
+}
+
+/// What libavformat is given. From a name that ends like a picture's it concludes that this is a picture's file, and opens it by another way,
+/// without these options and without saying why it failed; an empty query hides the ending and asks for the same.
+fn asked_for(url: &SourceUrl) -> Cow<'_, str> {
+    let text = url.reveal();
+    if url.scheme() == Scheme::Http && !text.contains('?') {
+        Cow::Owned(format!("{text}?"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+fn http_options(silence_ms: u64) -> ffmpeg::Dictionary<'static> {
+    let mut options = ffmpeg::Dictionary::new();
+    options.set("timeout", &silence_ms.saturating_mul(1000).to_string());
+    options.set("protocol_whitelist", "http,https,tcp,tls");
+    options.set("format_whitelist", HTTP_FORMATS);
+    options.set("codec_whitelist", CODECS);
+    // A camera is on the site's own network: a proxy of the environment must not see its password.
+    options.set("http_proxy", "");
+    // Plain GET: no ranges, no radio's metadata; small cameras answer anything else with an error.
+    options.set("seekable", "0");
+    options.set("icy", "0");
+    options.set("user_agent", "gengfu");
     options
 }
 
@@ -416,36 +426,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_never_shown() {
-        for url in [
-            "rtsp://admin:geheim@10.0.0.7:554/stream1",
-            "rtsp://admin:geheim@geheim/x@10.0.0.7/stream1",
-            "RTSPS://admin:ge/heim@10.0.0.7/stream1",
-            "rtsp://10.0.0.7/stream1?user=admin&password=geheim",
-        ] {
-            let url = SourceUrl::new(url);
-            for shown in [url.to_string(), format!("{url:?}")] {
-                assert!(!shown.contains("heim") && !shown.contains("admin"), "{shown}");
-                assert!(shown.contains("10.0.0.7") && shown.contains("***"), "{shown}");
-            }
-        }
-        assert_eq!(SourceUrl::new("rtsp://10.0.0.7/s").to_string(), "rtsp://10.0.0.7/s");
-    }
-
-    #[test]
     fn credentials_are_not_in_errors() {
         let url = SourceUrl::new("rtsp://admin:geheim@127.0.0.1:1/none");
         let error = Source::open(&url, Transport::Tcp, 2000, Watchdog::new()).err().unwrap();
         let text = format!("{error} {error:?}");
         assert!(!text.contains("geheim") && text.contains("127.0.0.1:1"), "{text}");
-    }
-
-    #[test]
-    fn addresses_are_checked_before_anything_is_opened() {
-        assert!(SourceUrl::new(" ").fault().unwrap().contains("empty"));
-        assert!(SourceUrl::new("http://x/y").fault().unwrap().contains("scheme"));
-        assert!(SourceUrl::new("rtsp:///y").fault().unwrap().contains("host"));
-        assert!(SourceUrl::new("/a/b.mp4").fault().is_none() && SourceUrl::new("rtsp://h/p").fault().is_none());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use gengfu_vision::protocol::{
     ParentMessage, StillOutcome, StillRequest, WorkerConfig, WorkerLine, WorkerMessage, WorkerSetup,
 };
 use gengfu_vision::sandbox::Limits;
-use gengfu_vision::source::{SourceUrl, Transport};
+use gengfu_vision::source::SourceUrl;
 use gengfu_vision::zone::Zone;
 use hil_tests::site::CameraPlan;
 use hil_tests::{Result, RigError, clip, gateway};
@@ -95,13 +95,12 @@ fn camera(n: usize, file: &Path, model: &ModelConfig) -> WorkerConfig {
     WorkerConfig {
         camera: format!("cam-{n}"),
         capture: CaptureConfig {
-            url: SourceUrl::new(file.display().to_string()),
-            transport: Transport::Tcp,
             decode: DecodeMode::KeyFrames,
-            fps_max: 2.0,
             looped: true,
             silence_ms: 10_000,
+            ..CaptureConfig::new(SourceUrl::new(file.display().to_string()))
         },
+        reference: None,
         paced: true,
         start_at_ms: None,
         model: model.clone(),

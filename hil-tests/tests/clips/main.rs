@@ -22,7 +22,7 @@ use gengfu_vision::manifest::Manifest;
 use gengfu_vision::picture::VideoFrame;
 use gengfu_vision::pipeline::{FrameResult, Pipeline, analyse_clip};
 use gengfu_vision::protocol::WorkerConfig;
-use gengfu_vision::source::{SourceUrl, Transport};
+use gengfu_vision::source::SourceUrl;
 use gengfu_vision::zone::Zone;
 use hil_tests::clip::{repository, vtest};
 use hil_tests::skip::{self, Need, need};
@@ -217,13 +217,12 @@ fn config(clip: &Path, zone: &[[f32; 2]]) -> Result<WorkerConfig> {
     Ok(WorkerConfig {
         camera: "cam".to_owned(),
         capture: CaptureConfig {
-            url: SourceUrl::new(clip.display().to_string()),
-            transport: Transport::Tcp,
             decode: DecodeMode::EveryFrame,
             fps_max: 5.0,
-            looped: false,
             silence_ms: 3000,
+            ..CaptureConfig::new(SourceUrl::new(clip.display().to_string()))
         },
+        reference: None,
         paced: false,
         start_at_ms: Some(START_MS),
         model: ModelConfig { path, entry, runtime: library(), threads: 1 },

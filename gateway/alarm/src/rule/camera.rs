@@ -64,12 +64,36 @@ pub(crate) fn tick(decision: &mut Decision, service: &mut Option<Service>, devic
 fn told(outage: &Outage) -> Why {
     Why::new(
         RULE,
-        format!("摄像机无可用画面（{}）：{}", outage.reason, outage.detail),
+        format!("摄像机无可用画面（{}）：{}", in_chinese(&outage.reason), outage.detail),
         format!("The camera gives no usable picture ({}): {}", outage.reason, outage.detail),
     )
     .with("reason", outage.reason.clone())
     .with("detail", outage.detail.clone())
     .with("fault_since", outage.since.to_string())
+}
+
+/// A reason for people; the reason itself where this version does not know it.
+fn in_chinese(reason: &str) -> &str {
+    match reason {
+        "no_frames" => "连接正常但无画面",
+        "frozen" => "画面静止不变",
+        "dark" => "画面过暗",
+        "blown_out" => "画面过曝",
+        "covered" => "镜头被遮挡",
+        "moved" => "镜头移位",
+        "defocused" => "镜头失焦或脏污",
+        "open" => "无法连接",
+        "no_video" => "没有可解码的视频",
+        "closed" => "连接中断",
+        "silence" => "无数据",
+        "corrupt" | "unreadable" => "数据无法解码",
+        "ended" => "录像已播完",
+        "worker" | "stuck" => "处理程序故障",
+        "detector" => "识别程序故障",
+        "configuration" | "config" => "配置错误",
+        "sandbox" => "运行环境受限",
+        other => other,
+    }
 }
 
 fn changed(decision: &mut Decision, outage: &Outage, seen: &Observation) {

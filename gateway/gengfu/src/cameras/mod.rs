@@ -10,6 +10,7 @@ pub mod shedding;
 pub mod snapshots;
 mod stills;
 mod translate;
+pub mod views;
 mod worker;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -68,6 +69,8 @@ pub struct Workers {
     pub program: PathBuf,
     /// Where its pictures go.
     pub pictures: Pictures,
+    /// Folder of the reference views; exists.
+    pub views_dir: PathBuf,
     /// A worker whose resident memory grows beyond this is ended.
     pub memory_max_bytes: u64,
     /// What the box gives up now.
@@ -77,7 +80,12 @@ pub struct Workers {
 impl Workers {
     fn limits(&self, cameras: usize) -> Limits {
         let address_space = ADDRESS_SPACE + ADDRESS_SPACE_PER_CAMERA * cameras as u64;
-        Limits { address_space_max_bytes: Some(address_space), ..Limits::default() }
+        // The reference views are the one thing a worker writes; no picture can be made of them.
+        Limits {
+            address_space_max_bytes: Some(address_space),
+            writable: vec![self.views_dir.clone()],
+            ..Limits::default()
+        }
     }
 }
 

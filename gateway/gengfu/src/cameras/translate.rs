@@ -88,18 +88,32 @@ pub(super) fn state(state: &CameraState) -> (String, &'static str, Option<Camera
             )
         }
         CameraState::NoFrames => {
-            let text = "connected, but no pictures arrive".to_owned();
-            (text.clone(), "restart the camera; check its network", fault("no_frames", text))
+            told("no_frames", "connected, but no pictures arrive", "restart the camera; check its network")
         }
-        CameraState::Frozen => {
-            let text = "the same picture over and over".to_owned();
-            (text.clone(), "restart the camera", fault("frozen", text))
+        CameraState::Frozen => told("frozen", "the same picture over and over", "restart the camera"),
+        CameraState::Dark => told("dark", "too dark to see anything", "check for a cover on the lens and for lighting"),
+        CameraState::BlownOut => told(
+            "blown_out",
+            "most of the picture is white",
+            "check for a lamp that shines into the lens, then the camera's exposure settings",
+        ),
+        CameraState::Covered => {
+            told("covered", "something before the lens hides the view", "remove what is before the lens")
         }
-        CameraState::Dark => {
-            let text = "too dark to see anything".to_owned();
-            (text.clone(), "check for a cover on the lens and for lighting", fault("dark", text))
+        CameraState::Moved => told(
+            "moved",
+            "the camera looks at another place than its zones were drawn for",
+            "turn it back, or draw its zones anew and accept the new view (`gengfu camera accept`)",
+        ),
+        CameraState::Defocused => {
+            told("defocused", "the picture lost its detail", "clean the lens, focus it; fog ends by itself")
         }
     }
+}
+
+/// A state in which the pictures are no good.
+fn told(reason: &str, text: &str, remedy: &'static str) -> (String, &'static str, Option<Camera>) {
+    (text.to_owned(), remedy, Some(Camera::Fault { reason: reason.to_owned(), detail: text.to_owned() }))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Owns the verbs and the exit codes: 0 yes or done, 1 no (a fault was found, an alarm is open, the demo fell short), 2 it could not be found out. Data goes to standard
 //! output, everything else to standard error; `--json` on every query is stable.
 
+mod camera;
 mod check;
 mod config;
 mod desk;
@@ -57,6 +58,8 @@ enum Command {
     Evidence(evidence::Args),
     /// Silence the sounders on site while somebody is there.
     Silence(silence::Args),
+    /// Accept a camera's view after it was turned on purpose.
+    Camera(camera::Args),
     /// Take a device out of service, test it, give it back.
     Service(service::Args),
     /// Test the whole path to the centre, and see how the last tests went.
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => ("export the journal", export::export(&args)),
         Command::Verify(args) => ("verify the export", verify::verify(&args)),
         Command::Evidence(args) => ("work on the pictures", evidence::evidence(&args)),
+        Command::Camera(args) => ("accept a camera's view", camera::camera(&args)),
         Command::Silence(args) => ("silence the sounders", silence::silence(&args)),
         Command::Service(args) => ("order the gateway", service::service(&args)),
         Command::Drill(args) => ("ask the gateway", drill::drill(&args)),

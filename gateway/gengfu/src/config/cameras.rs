@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use gengfu_contract::event::Location;
-use gengfu_vision::source::SourceUrl;
+use gengfu_vision::decode::DecodeMode;
+use gengfu_vision::hwaccel::HwAccel;
+use gengfu_vision::source::{SourceUrl, Transport};
 
 use super::read::{DAY, SECOND, location, resolve};
 use super::reader::{Faults, Section};
@@ -14,15 +16,19 @@ use super::{Camera, Zone};
 pub(super) fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Option<Camera> {
     let name = s.slug(f, "name");
     let name = s.required(f, "name", name, "\"cam-east\"");
-    let url = s.parsed(f, "url", "\"rtsp://host/path\" or a file's path", |v| {
-        v.as_str().filter(|u| !u.is_empty()).map(str::to_owned)
-    });
-    let url = s.required(f, "url", url, "\"rtsp://192.0.2.10/stream1\"");
-    let url = url
-        .map(|u| SourceUrl::new(if u.contains("://") { u } else { resolve(base, &u).to_string_lossy().into_owned() }));
+    let url = source(f, &mut s, base);
     let model = s.text(f, "model");
     let second_model = s.text(f, "second_model");
-    let all_frames = s.one_of(f, "decode", &[("key_frames", false), ("all_frames", true)]).unwrap_or(false);
+    let transport = s.one_of(f, "transport", &[("tcp", Transport::Tcp), ("udp", Transport::Udp)]).unwrap_or_default();
+    let modes =
+        [("auto", DecodeMode::Auto), ("key_frames", DecodeMode::KeyFrames), ("all_frames", DecodeMode::EveryFrame)];
+    let decode = s.one_of(f, "decode", &modes).unwrap_or(DecodeMode::Auto);
+    let (hwaccel, device) = (s.text(f, "hwaccel"), s.text(f, "hwaccel_device"));
+    if hwaccel.is_none() && device.is_some() {
+        s.fault(f, "hwaccel_device", "names a device without a decoder", "add `hwaccel = \"vaapi\"` or remove it");
+    }
+    let hwaccel = hwaccel.map(|name| HwAccel { name, device });
+    let every = s.duration(f, "every", SECOND..=600 * SECOND).unwrap_or(2 * SECOND);
     let fps_max = s.number(f, "fps_max", 0.1..=30.0).unwrap_or(2.0);
     let repeat = s.flag(f, "repeat", false);
     let silence = s.duration(f, "silence", 2 * SECOND..=DAY).unwrap_or(10 * SECOND);
@@ -49,9 +55,12 @@ pub(super) fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Locati
     Some(Camera {
         name: name?,
         url: url?,
+        transport,
+        decode,
+        hwaccel,
+        every,
         model,
         second_model,
-        all_frames,
         fps_max,
         repeat,
         silence,
@@ -60,4 +69,20 @@ pub(super) fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Locati
         zones,
         masks,
     })
+}
+
+/// An address, or a file's path relative to the configuration's folder.
+fn source(f: &mut Faults, s: &mut Section, base: &Path) -> Option<SourceUrl> {
+    let url = s.parsed(f, "url", "\"rtsp://host/path\", \"http://host/snapshot.jpg\" or a file's path", |v| {
+        v.as_str().filter(|u| !u.is_empty()).map(str::to_owned)
+    });
+    let url = s.required(f, "url", url, "\"rtsp://192.0.2.10/stream1\"")?;
+    let path = || resolve(base, &url).to_string_lossy().into_owned();
+    let url = SourceUrl::new(if SourceUrl::is_address(&url) { url } else { path() });
+    if let Some(fault) = url.fault() {
+        // The fault's own text never holds the address.
+        s.fault(f, "url", fault, "correct it; a user and password go before the host: rtsp://user:password@host/path");
+        return None;
+    }
+    Some(url)
 }

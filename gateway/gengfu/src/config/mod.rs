@@ -25,7 +25,9 @@ use gengfu_alarm::{Escalation, ZoneRule};
 use gengfu_contract::event::Location;
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::Lane;
-use gengfu_vision::source::SourceUrl;
+use gengfu_vision::decode::DecodeMode;
+use gengfu_vision::hwaccel::HwAccel;
+use gengfu_vision::source::{SourceUrl, Transport};
 use jiff::civil::Date;
 
 use crate::decide::DrillPlan;
@@ -342,8 +344,14 @@ pub struct Camera {
     pub model: Option<String>,
     /// A second model on the same pictures, when not the default.
     pub second_model: Option<String>,
-    /// Decode every picture instead of key frames only.
-    pub all_frames: bool,
+    /// How RTP travels.
+    pub transport: Transport,
+    /// Which pictures are decoded.
+    pub decode: DecodeMode,
+    /// A graphics unit that decodes.
+    pub hwaccel: Option<HwAccel>,
+    /// HTTP snapshots: time between two.
+    pub every: Duration,
     /// Pictures analysed per second at most.
     pub fps_max: f64,
     /// Files: start again at the end.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::health::{Health, HealthConfig, Trouble};
+use crate::health::Watch;
 use crate::pipeline::{FrameResult, Pipeline};
 use crate::protocol::{CameraState, Heartbeat, Jpeg, StillOutcome, StillRequest, WorkerConfig, WorkerMessage};
 use crate::source::Watchdog;
@@ -30,7 +30,7 @@ pub(super) struct Camera<'a> {
     /// What the source is doing, and what was told about the camera.
     source: CameraState,
     told: Option<CameraState>,
-    health: Health,
+    health: Watch,
     newest: Option<Arrived>,
     failures: u32,
     analysed: u64,
@@ -57,7 +57,7 @@ impl<'a> Camera<'a> {
             watchdog,
             source: CameraState::Connecting,
             told: None,
-            health: Health::new(HealthConfig::default(), if config.is_paced() { clock.mono_ms() } else { 0 }),
+            health: Watch::new(config.reference.as_deref(), if config.is_paced() { clock.mono_ms() } else { 0 }),
             newest: None,
             failures: 0,
             analysed: 0,
@@ -106,9 +106,7 @@ impl<'a> Camera<'a> {
             (None, false) => 0,
         };
         let state = match (&self.source, self.health.trouble(now_ms)) {
-            (CameraState::Streaming, Some(Trouble::NoFrames)) => CameraState::NoFrames,
-            (CameraState::Streaming, Some(Trouble::Frozen)) => CameraState::Frozen,
-            (CameraState::Streaming, Some(Trouble::Dark)) => CameraState::Dark,
+            (CameraState::Streaming, Some(trouble)) => trouble.into(),
             (state, _) => state.clone(),
         };
         if self.told.as_ref() == Some(&state) {
@@ -139,10 +137,14 @@ impl<'a> Camera<'a> {
                 self.looked += u64::from(tracks.looked);
                 self.lag_ms = self.lag_ms.max(clock.mono_ms() - arrived.arrived_ms);
                 self.decode_errors = arrived.decode_errors;
-                self.health.picture(arrived.moment.stream_ms, look);
+                self.health.picture(arrived.moment.stream_ms, &arrived.frame, look);
                 let at_ms = tracks.at_ms;
                 self.newest = Some(arrived);
-                let mut messages = vec![WorkerMessage::Tracks(tracks)];
+                // What a covered or moved camera shows, or no longer shows, is no news of the street.
+                let mut messages = Vec::new();
+                if self.health.is_trusted() {
+                    messages.push(WorkerMessage::Tracks(tracks));
+                }
                 if !ended.is_empty() {
                     messages.push(WorkerMessage::TracksEnded { at_ms, tracks: ended });
                 }

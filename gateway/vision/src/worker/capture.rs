@@ -100,7 +100,7 @@ impl CaptureLoop<'_> {
 
 fn kind_of(error: &SourceError) -> ErrorKind {
     match error {
-        SourceError::Open { .. } => ErrorKind::Open,
+        SourceError::Open { .. } | SourceError::Hardware { .. } => ErrorKind::Open,
         SourceError::NoVideo { .. } => ErrorKind::NoVideo,
         SourceError::Closed { .. } | SourceError::Stopped => ErrorKind::Closed,
         SourceError::Silence { .. } => ErrorKind::Silence,

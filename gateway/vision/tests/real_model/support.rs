@@ -11,7 +11,7 @@ use gengfu_vision::detect::ModelConfig;
 use gengfu_vision::manifest::{Decoder, Manifest, ModelEntry};
 use gengfu_vision::protocol::{ParentMessage, StillRequest, WorkerConfig, WorkerLine, WorkerMessage, WorkerSetup};
 use gengfu_vision::sandbox::Limits;
-use gengfu_vision::source::{SourceUrl, Transport};
+use gengfu_vision::source::SourceUrl;
 use gengfu_vision::zone::Zone;
 
 /// Set for a process that shall be a worker instead of a test runner.
@@ -94,14 +94,13 @@ pub fn config(url: &str, model: ModelConfig) -> WorkerConfig {
     WorkerConfig {
         camera: "cam-test".to_owned(),
         capture: CaptureConfig {
-            url: SourceUrl::new(url),
-            transport: Transport::Tcp,
             decode: DecodeMode::EveryFrame,
             fps_max: 5.0,
-            looped: false,
             silence_ms: 3000,
+            ..CaptureConfig::new(SourceUrl::new(url))
         },
         paced: false,
+        reference: None,
         start_at_ms: Some(1_700_000_000_000),
         model,
         second_model: None,
