@@ -15,6 +15,8 @@
 //!    inside one message are true even if the wall clock was set in between.
 //! 7. Track numbers are unique within one run of a worker, never reused in it; a new worker starts again at 1.
 
+use std::path::PathBuf;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
