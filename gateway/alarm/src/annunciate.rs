@@ -272,12 +272,15 @@ impl Annunciator {
         self.last_now = self.last_now.map(|last| shifted(last, by));
     }
 
-    /// After a clock that was set back, or a restart: nothing waits or is silent longer than its whole length from now.
+    /// After a clock that was set back, or a restart: nothing waits or is silent longer than its whole length from now. What waits, by its own
+    /// account, since a time to come has waited before a restart with a clock that was right then or is right now: for how long nobody knows, and
+    /// its time does not begin anew.
     fn take_time(&mut self, now: Timestamp) {
         if self.last_now.is_none_or(|last| now < last) {
             let (silent_to, lit_to) = (after(now, self.policy.silence_max), after(now, self.policy.lease));
+            let latest = if self.last_now.is_none() { shifted(now, -self.patience()) } else { now };
             for track in self.tracks.values_mut() {
-                track.waiting = track.waiting.map(|(since, from)| (since, from.min(now)));
+                track.waiting = track.waiting.map(|(since, from)| (since, if from > now { latest } else { from }));
                 track.silenced_until = track.silenced_until.map(|at| at.min(silent_to));
             }
             self.leases.values_mut().for_each(|want| want.until = want.until.min(lit_to));
@@ -293,11 +296,9 @@ impl Annunciator {
             track.silenced_until = None;
         }
         track.dwelling.clone_from(&alarm.dwelling);
-        // A raising after the failure was told waits for a receipt of its own: the one before has come.
-        let later = track.failed_at.zip(alarm.waiting_since).is_some_and(|(failed_at, since)| since > failed_at);
-        if alarm.waiting_since.is_none()
-            || (later && track.waiting.is_some_and(|(since, _)| Some(since) != alarm.waiting_since))
-        {
+        // A call keeps the time of the oldest one without a receipt; another time means that the one before has got its own. Which of the two is
+        // later says nothing: the clock may have been set between them.
+        if alarm.waiting_since.is_none() || track.waiting.is_some_and(|(since, _)| Some(since) != alarm.waiting_since) {
             self.overdue.extend(track.is_over(id, now));
             track.waiting = None;
         }
@@ -329,6 +330,10 @@ impl Annunciator {
         }
         self.leases = wanted.iter().map(|want| (want.output.clone(), want.clone())).collect();
         wanted
+    }
+
+    fn patience(&self) -> SignedDuration {
+        SignedDuration::try_from(self.policy.receipt_within).unwrap_or(SignedDuration::ZERO)
     }
 
     fn half_lease(&self) -> SignedDuration {

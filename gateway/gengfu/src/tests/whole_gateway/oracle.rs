@@ -43,8 +43,8 @@ struct Call {
     recorded_at: Timestamp,
     /// The gateway's clock was set while nobody could notice: how long it waits, it cannot know.
     is_tainted: bool,
-    /// The centre was known to be away meanwhile.
-    was_away: bool,
+    /// It was time to tell the site: the receipt was late, or the centre known to be away. That stays told until the receipt is here, however the clock is set.
+    is_due: bool,
 }
 
 /// An event, as far as it is needed later.
@@ -245,7 +245,7 @@ impl Oracle {
         if is_call {
             let (event, recorded_at) = (event.id.clone(), event.recordedtime);
             let fresh =
-                || Call { event: event.clone(), since_us: now_us, recorded_at, is_tainted: false, was_away: false };
+                || Call { event: event.clone(), since_us: now_us, recorded_at, is_tainted: false, is_due: false };
             self.calls.entry(id.clone()).or_insert_with(fresh).event = event.clone();
         }
         if is_call {
@@ -280,7 +280,7 @@ impl Oracle {
         answers.push(outcome);
     }
 
-    /// Before a turn of the decider: receipts that are recorded end a call. Nothing counts as received that the centre does not have.
+    /// Before a turn of the decider, and after it, for a disk that failed may have forgotten some: receipts that are recorded end a call. Nothing counts as received that the centre does not have.
     pub fn receipts(&mut self, outbox: &Outbox, stored: &BTreeSet<String>) {
         let is_pending = |call: &Call| {
             let Ok(Some(at)) = outbox.lookup(&call.event) else { return true };
@@ -301,7 +301,18 @@ impl Oracle {
 
     /// After a turn of the decider.
     pub fn turn(&mut self, now_us: u64, turn: &Turn, orders: &BTreeMap<String, Given>) {
+        if !turn.is_healthy {
+            note(|| "the outbox takes nothing".into());
+        }
         for reply in &turn.replies {
+            note(|| {
+                format!(
+                    "answer to {}: {:?} {}",
+                    reply.cmd_id,
+                    reply.outcome,
+                    reply.reason.as_ref().map_or("", |why| &why.en)
+                )
+            });
             self.reply(reply, orders);
         }
         if !turn.is_healthy {
@@ -312,10 +323,10 @@ impl Oracle {
         let is_told = !turn.wanted.is_empty();
         let mut may = false;
         for (alarm, call) in &mut self.calls {
-            call.was_away |= turn.away;
             let by_clock = turn.at.duration_since(call.recorded_at).as_micros();
             let waited_us = (now_us - call.since_us).max(u64::try_from(by_clock).unwrap_or(0));
-            may |= call.is_tainted || call.was_away || waited_us >= RECEIPT_US;
+            call.is_due |= turn.away || waited_us >= RECEIPT_US;
+            may |= call.is_tainted || call.is_due;
             let must = now_us - call.since_us >= RECEIPT_US + LATE_US && !call.is_tainted && healthy_us >= LATE_US;
             assert!(
                 !must || is_told,

@@ -81,6 +81,8 @@ pub struct World {
     clock: Rc<Cell<u64>>,
     offset_us: i64,
     quality: ClockQuality,
+    /// The clock was set and the gateway has not looked since: if it dies now, it never knows.
+    is_step_unseen: bool,
     fixes: BTreeMap<(u64, u64), Fix>,
     fix_count: u64,
     refused: std::collections::BTreeSet<u64>,
@@ -169,6 +171,7 @@ impl World {
             clock,
             offset_us: 0,
             quality: ClockQuality::Synced,
+            is_step_unseen: false,
             fixes: BTreeMap::new(),
             fix_count: 0,
             refused: Default::default(),
@@ -259,6 +262,9 @@ impl World {
     fn gateway_is_off(&mut self, why: &str) {
         note(|| format!("the gateway is off: {why}"));
         self.gateway = None;
+        if std::mem::take(&mut self.is_step_unseen) {
+            self.oracle.clock_was_set();
+        }
         self.airs.iter_mut().for_each(Air::forget_uplinks);
         self.net.collect(&mut self.random, self.now_us);
         if self.random.random_ratio(1, 8) {
@@ -364,11 +370,13 @@ impl World {
         gateway.finish(now_us, loses_orders);
         self.oracle.receipts(&gateway.outbox, &self.centre.stored);
         let turn = gateway.decide(now_us, &self.disk);
+        self.is_step_unseen &= gateway.is_step_unseen();
         if self.disk.counts().cuts == cuts
             && let Some(turn) = turn
         {
             let judged_at = (self.quality == ClockQuality::Synced).then_some(turn.at);
             self.oracle.read(now_us, &gateway.outbox, &self.truth.borrow(), &self.centre.given, judged_at);
+            self.oracle.receipts(&gateway.outbox, &self.centre.stored);
             self.oracle.turn(now_us, &turn, &self.centre.given);
             gateway.finish(now_us, loses_orders);
         }
@@ -449,7 +457,12 @@ impl World {
             Fix::GatewayStarts => self.start_gateway(),
             Fix::Disk => self.disk.set_fault(None),
             Fix::Slow => self.disk.set_sync_ms(0),
-            Fix::Clock => (self.offset_us, self.quality) = (0, ClockQuality::Synced),
+            Fix::Clock => {
+                if self.offset_us != 0 {
+                    self.clock_differs();
+                }
+                (self.offset_us, self.quality) = (0, ClockQuality::Synced);
+            }
             Fix::BrokerStarts(broker) => {
                 self.net.brokers[broker].is_down = false;
                 self.later(0..3, Fix::CentreConnects(broker));
@@ -589,11 +602,17 @@ impl World {
         if self.random.random() {
             self.quality = ClockQuality::Unsynced;
         }
-        if self.gateway.is_none() {
-            self.oracle.clock_was_set();
-        }
+        self.clock_differs();
         note(|| format!("the clock is {} s off", self.offset_us / 1_000_000));
         self.later(1..60, Fix::Clock);
+    }
+
+    /// The clock was set by hand or by NTP: a gateway that runs notices, one that is off cannot.
+    fn clock_differs(&mut self) {
+        match self.gateway {
+            Some(_) => self.is_step_unseen = true,
+            None => self.oracle.clock_was_set(),
+        }
     }
 
     fn centre_dies(&mut self) {
@@ -638,9 +657,6 @@ impl World {
         for broker in 0..2 {
             let there = &mut self.net.brokers[broker];
             (there.stalled_until_us, there.refuses, there.is_cut_off) = (0, None, false);
-        }
-        if self.gateway.is_none() && self.offset_us != 0 {
-            self.oracle.clock_was_set();
         }
         for fix in [
             Fix::Disk,
