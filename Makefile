@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 # The steps of a verb follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
-.PHONY: district-year fuzz link-lives simulate help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-matrix test-power-cut test-soak test-cluster
+.PHONY: district-year fuzz link-lives simulate help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-matrix test-power-cut test-soak test-cluster test-clips
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
@@ -14,6 +14,8 @@ NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 ROUNDS ?= 1000
 # Lives that `make link-lives` lives.
 SEEDS ?= 10000
+# Spoiled copies of each clip that `make test-clips` makes.
+VARIANTS ?= 100
 # How long `make test-cluster` kills nodes.
 MINUTES ?= 10
 # Seconds that `make fuzz` gives each decoder.
@@ -98,6 +100,9 @@ test-matrix: setup-test ## every fault between gateway and centre, ROUNDS times 
 test-soak: setup-test ## events, outages and camera faults for ROUNDS rounds
 	@$(CARGO) build --locked --workspace --bins
 	@GENGFU_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p hil-tests --test soak -- --nocapture
+
+test-clips: setup-test ## VARIANTS spoiled copies of each clip: exactly the standing vehicles are told (`make test` tries 3)
+	@GENGFU_VARIANTS=$(VARIANTS) $(CARGO) test --locked -p hil-tests --test clips -- --nocapture spoiled
 
 test-cluster: setup-test ## 200 gateways against NATS of three nodes, one killed every 30 s, for MINUTES (then RabbitMQ)
 	@$(CARGO) build --locked --workspace --bins

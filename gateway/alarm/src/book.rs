@@ -35,7 +35,7 @@ pub(crate) struct Subject {
     /// A technical test is never the real thing.
     pub test: bool,
     pub zone: Option<Slug>,
-    /// Number of the vehicle's spot, for scene alarms.
+    /// Number of the vehicle's spot or of the litter's heap, for scene alarms.
     pub spot: Option<u64>,
 }
 
@@ -68,13 +68,14 @@ pub(crate) struct News {
     /// CAP words that change with the alarm's level.
     pub cap: Option<(Urgency, Severity)>,
     pub confidence: Option<f32>,
-    pub evidence: Option<EvidenceRef>,
+    pub evidence: Vec<EvidenceRef>,
 }
 
 impl News {
     pub fn at(sensed_at: Timestamp, clock: ClockQuality, origin: Option<&Origin>, why: Why) -> Self {
         let origin = origin.cloned();
-        Self { sensed_at, clock, origin, why: Some(why), certainty: None, cap: None, confidence: None, evidence: None }
+        let evidence = Vec::new();
+        Self { sensed_at, clock, origin, why: Some(why), certainty: None, cap: None, confidence: None, evidence }
     }
 }
 
@@ -393,10 +394,10 @@ impl Alarm {
             (data.cap.urgency, data.cap.severity) = (urgency, severity);
         }
         data.confidence = news.confidence.or(data.confidence);
-        if let Some(evidence) = news.evidence
-            && data.evidence.iter().all(|have| have.n != evidence.n)
-        {
-            data.evidence.push(evidence);
+        for evidence in news.evidence {
+            if data.evidence.iter().all(|have| have.n != evidence.n) {
+                data.evidence.push(evidence);
+            }
         }
         self.ask(event_type);
         Transition { event_type, lane: self.subject.kind.lane(), sensed_at: news.sensed_at, alarm: self.data.clone() }
@@ -435,7 +436,7 @@ impl Alarm {
             certainty: None,
             cap: None,
             confidence: None,
-            evidence: None,
+            evidence: Vec::new(),
         }
     }
 }

@@ -18,12 +18,13 @@ use crate::condition::{Machine, Wish};
 use crate::device::{Device, Service};
 use crate::escalate;
 use crate::explain::Why;
+use crate::heap::Heaps;
 use crate::home::Homes;
 use crate::observation::{Camera, Link, Observation, Smoke, What};
-use crate::output::Output;
+use crate::output::{DiscardStills, Output};
 use crate::pauses::Trouble;
 use crate::persist::Unwritten;
-use crate::rule::{Decision, camera, door, equipment, lost, parking, smoke, sos, supervision};
+use crate::rule::{Decision, camera, door, equipment, lost, scene, smoke, sos, supervision};
 use crate::rules::{DeviceClass, Rules};
 use crate::spot::{Spots, View};
 use crate::supervise::Watch;
@@ -37,12 +38,15 @@ pub struct Engine {
     pub(crate) book: Book,
     pub(crate) devices: BTreeMap<Slug, Device>,
     pub(crate) spots: Spots,
+    pub(crate) heaps: Heaps,
     pub(crate) views: BTreeMap<Slug, View>,
     pub(crate) watch: Watch,
     pub(crate) homes: Homes,
     pub(crate) unwritten: Unwritten,
     /// Open alarms about what is no longer configured; the next tick ends them.
     pub(crate) orphans: Vec<String>,
+    /// Pictures of what is no longer configured; the next tick lets go of them.
+    pub(crate) orphan_stills: Vec<DiscardStills>,
     last_now: Option<Timestamp>,
 }
 
@@ -68,9 +72,11 @@ impl Engine {
             book: Book::default(),
             devices: BTreeMap::new(),
             spots: Spots::default(),
+            heaps: Heaps::default(),
             views: BTreeMap::new(),
             unwritten: Unwritten::default(),
             orphans: Vec::new(),
+            orphan_stills: Vec::new(),
             last_now: None,
         }
     }
@@ -106,10 +112,11 @@ impl Engine {
     pub fn tick(&mut self, now: Timestamp) -> Vec<Output> {
         self.take_time(now);
         let mut out = Vec::new();
+        out.extend(std::mem::take(&mut self.orphan_stills).into_iter().map(Output::DiscardStills));
         self.end_orphans(now, &mut out);
         self.end_sides(now, &mut out);
         let (_, mut decision) = decide(&self.rules, &mut self.book, now, &mut out);
-        parking::tick(&mut decision, &mut self.spots);
+        scene::tick(&mut decision, &mut self.spots, &mut self.heaps);
         supervision::tick(&mut decision, &mut self.watch);
         let due = |device: &Device| device.next_due().is_some_and(|at| at <= now);
         let names: Vec<Slug> = self.devices.iter().filter(|(_, d)| due(d)).map(|(name, _)| name.clone()).collect();
@@ -130,7 +137,8 @@ impl Engine {
         let orphans = self.orphans.iter().filter_map(|id| self.book.get(id)).map(|alarm| alarm.data.decided_at);
         let devices = self.devices.values().filter_map(Device::next_due);
         let people = self.book.next_due().into_iter().chain(self.book.sides().next_due());
-        orphans.chain(devices).chain(people).chain(self.spots.next_due()).chain(self.watch.next_due()).min()
+        let pictures = self.spots.next_due().into_iter().chain(self.heaps.next_due());
+        orphans.chain(devices).chain(people).chain(pictures).chain(self.watch.next_due()).min()
     }
 
     /// The gateway's clock was set by `by` (forward is positive): running timers move with it, so that none fires early or late.
@@ -143,6 +151,7 @@ impl Engine {
             }
         }
         self.spots.shift_deadlines(by);
+        self.heaps.shift_deadlines(by);
         self.watch.shift(by);
         self.homes.shift(by);
         self.book.shift(by);
@@ -215,6 +224,7 @@ impl Engine {
     pub(crate) fn forget_unwritten(&mut self) {
         self.views.clear();
         self.spots.forget_unwritten();
+        self.heaps.forget_unwritten();
         self.watch.forget_unwritten();
         self.last_now = None;
     }
@@ -227,7 +237,9 @@ impl Engine {
                     self.unwritten.device(name);
                 }
             }
-            self.spots.rein_deadlines(after(now, self.rules.timing.still_wait));
+            let latest = after(now, self.rules.timing.still_wait);
+            self.spots.rein_deadlines(latest);
+            self.heaps.rein_deadlines(latest);
             self.watch.rein(now);
             self.homes.rein(now);
             self.book.rein(now);
@@ -273,13 +285,15 @@ impl Engine {
             }
             // A camera that says its pictures are not usable is taken at its word, also when some arrive.
             What::Scene(_) if matches!(device.camera, Some(Service::Out(_))) => {}
-            What::Scene(scene) => {
+            What::Scene(picture) => {
                 if rules.zones.keys().any(|(camera, _)| *camera == seen.device) {
                     let view = self.views.entry(seen.device.clone()).or_default();
-                    parking::observe(decision, view, &mut self.spots, seen, scene);
+                    scene::observe(decision, view, &mut self.spots, &mut self.heaps, seen, picture);
                 }
             }
-            What::Still { alarm_id, result } => parking::still(decision, &mut self.spots, seen, alarm_id, result),
+            What::Still { alarm_id, result } => {
+                scene::still(decision, &mut self.spots, &mut self.heaps, seen, alarm_id, result);
+            }
         }
     }
 

@@ -119,10 +119,14 @@ pub enum Camera {
 /// One analysed picture. Sent for every one of them, also when nothing is tracked: absence is judged on pictures
 /// only. All times of
 /// a scene, and the observation's `sensed_at` (when the picture was taken), are of one clock.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scene {
     /// Everything tracked now, standing or moving, also what is hidden for a moment.
     pub tracks: Vec<Track>,
+    /// The view is disturbed for a moment (headlights, a shaken camera, a downpour): what the picture shows is there, but what
+    /// it does not show may be there as well, so it proves no absence.
+    #[serde(default)]
+    pub is_unclear: bool,
 }
 
 /// One thing followed over time by a camera.
@@ -162,6 +166,12 @@ pub enum TrackKind {
     Bicycle,
     /// Person.
     Person,
+    /// Litter on the ground: bags, piles.
+    Garbage,
+    /// A bin that is as it should be.
+    GarbageBin,
+    /// A bin that overflows.
+    Overflow,
 }
 
 impl TrackKind {
@@ -169,5 +179,26 @@ impl TrackKind {
     #[must_use]
     pub fn is_motor_vehicle(self) -> bool {
         matches!(self, TrackKind::Car | TrackKind::Truck | TrackKind::Bus | TrackKind::Motorcycle)
+    }
+
+    /// What 非机动车乱停放 is about. A detector cannot tell an e-bike, which is a non-motor vehicle in China, from a motorcycle.
+    #[must_use]
+    pub fn is_cycle(self) -> bool {
+        matches!(self, TrackKind::Bicycle | TrackKind::Motorcycle)
+    }
+
+    /// True when a detector may take one for the other: a van for a car, an e-bike for a bicycle, never a bicycle for a car.
+    #[must_use]
+    pub fn may_be(self, other: TrackKind) -> bool {
+        self == other
+            || (self.is_motor_vehicle() && other.is_motor_vehicle())
+            || (self.is_cycle() && other.is_cycle())
+            || (self.is_waste() && other.is_waste())
+    }
+
+    /// Litter, or a bin that overflows.
+    #[must_use]
+    pub fn is_waste(self) -> bool {
+        matches!(self, TrackKind::Garbage | TrackKind::Overflow)
     }
 }

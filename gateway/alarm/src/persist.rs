@@ -1,6 +1,6 @@
 //! What of the engine survives a restart.
 //!
-//! Owns the keys, the form (JSON, one entry per alarm, device, spot, supervised unit, home, rhythm, side state, remembered alarm and
+//! Owns the keys, the form (JSON, one entry per alarm, device, spot, heap, supervised unit, home, rhythm, side state, remembered alarm and
 //! count of rejections, one ledger, one sign of life) and the way back. An entry that cannot be
 //! read is reported and dropped; the rest goes on. Refuses to write: it hands out changes, and the caller's store
 //! makes them durable.
@@ -17,6 +17,9 @@ use crate::book::{Alarm, Ledger};
 use crate::case::Rejected;
 use crate::device::Device;
 use crate::engine::Engine;
+use crate::heap::{Heap, HeapStage};
+use crate::output::DiscardStills;
+use crate::places::Placed;
 use crate::rules::Rules;
 use crate::sides::Entry;
 use crate::spot::{Spot, Stage};
@@ -24,6 +27,7 @@ use crate::spot::{Spot, Stage};
 const ALARM: &str = "alarm/";
 const DEVICE: &str = "device/";
 const SPOT: &str = "spot/";
+const HEAP: &str = "heap/";
 const HEARD: &str = "heard/";
 const HOME: &str = "home/";
 const RHYTHM: &str = "rhythm/";
@@ -134,6 +138,9 @@ impl Engine {
         for serial in self.spots.take_dirty() {
             changes.push(change(spot_key(serial), self.spots.get(serial)));
         }
+        for serial in self.heaps.take_dirty() {
+            changes.push(change(heap_key(serial), self.heaps.get(serial)));
+        }
         changes
     }
 
@@ -210,6 +217,12 @@ impl Engine {
                 return Err(unreadable("the spot inside has another number"));
             }
             self.spots.take_back(spot);
+        } else if key.starts_with(HEAP) {
+            let heap: Heap = read(key, value)?;
+            if heap_key(heap.serial) != key {
+                return Err(unreadable("the heap inside has another number"));
+            }
+            self.heaps.take_back(heap);
         } else {
             return Err(unreadable("no such kind of entry in this version"));
         }
@@ -231,39 +244,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends alarms and drops spots that have lost their device, zone or counterpart.
+    /// Ends alarms and drops spots and heaps that have lost their device, zone or counterpart.
     fn reconcile(&mut self, notes: &mut Vec<RestoreNote>) {
-        let homeless =
-            |spot: &Spot| self.rules.zone(&spot.camera, &spot.zone).is_none_or(|rule| rule.kind.alarm() != spot.kind);
-        // One that is cleared outlives its alarm for a moment; the next picture drops it.
-        let alarmless =
-            |spot: &Spot| matches!(&spot.stage, Stage::Raised { alarm_id } if self.book.get(alarm_id).is_none());
-        let doomed = self.spots.iter().filter_map(|spot| {
-            let key = spot_key(spot.serial);
-            if homeless(spot) {
-                Some((spot.serial, RestoreNote::NotConfigured { key }))
-            } else if alarmless(spot) {
-                Some((spot.serial, RestoreNote::Incomplete { key, missing: "its alarm" }))
-            } else {
-                None
-            }
-        });
-        let doomed: Vec<_> = doomed.collect();
+        let numbered = self.book.iter().filter_map(|alarm| alarm.subject.spot);
         let numbered =
-            self.book.iter().filter_map(|alarm| alarm.subject.spot).chain(self.spots.iter().map(|spot| spot.serial));
+            numbered.chain(self.spots.iter().map(Placed::serial)).chain(self.heaps.iter().map(Placed::serial));
         let highest = numbered.max().unwrap_or(0);
-        for (serial, note) in doomed {
-            self.spots.remove(serial);
-            notes.push(note);
-        }
+        self.drop_spots(notes);
+        self.drop_heaps(notes);
         self.book.spots_are_numbered_to(highest);
         for alarm in self.book.iter() {
             let key = format!("{ALARM}{}", alarm.data.alarm_id);
             let subject = &alarm.subject;
             let configured = match &subject.zone {
-                Some(zone) => {
-                    self.rules.zone(&subject.device, zone).is_some_and(|rule| rule.kind.alarm() == subject.kind)
-                }
+                Some(zone) => self.rules.zone(&subject.device, zone).is_some_and(|rule| rule.kind.makes(subject.kind)),
                 None if is_care(subject.kind) => self.rules.timing.care.homes.contains_key(&subject.device),
                 // The gateway's own troubles are about itself.
                 None => subject.device == self.rules.gateway || self.rules.devices.contains_key(&subject.device),
@@ -273,12 +267,11 @@ impl Engine {
                 && alarm.machine.is_active()
                 && !self.homes.homes.contains_key(&subject.device);
             // A cleared alarm only waits for a human and needs no spot; one that is active could never clear without.
-            let spotless =
-                alarm.machine.is_active() && subject.spot.is_some_and(|serial| self.spots.get(serial).is_none());
+            let spotless = alarm.machine.is_active() && subject.spot.is_some_and(|serial| !self.has_place(serial));
             if !configured {
                 notes.push(RestoreNote::NotConfigured { key });
             } else if spotless {
-                notes.push(RestoreNote::Incomplete { key, missing: "the vehicle's place" });
+                notes.push(RestoreNote::Incomplete { key, missing: "its place in the picture" });
             } else if clockless {
                 notes.push(RestoreNote::Incomplete { key, missing: "the home's clock" });
             } else {
@@ -287,6 +280,69 @@ impl Engine {
             self.orphans.push(alarm.data.alarm_id.clone());
         }
     }
+}
+
+impl Engine {
+    fn has_place(&self, serial: u64) -> bool {
+        self.spots.get(serial).is_some() || self.heaps.get(serial).is_some()
+    }
+
+    /// Why a place cannot go on: its zone is about something else now, or its alarm is lost. One that is cleared outlives its alarm for a
+    /// moment; the next picture drops it.
+    fn flaw(&self, key: String, is_of_zone: bool, needs_alarm: Option<&String>) -> Option<RestoreNote> {
+        if !is_of_zone {
+            Some(RestoreNote::NotConfigured { key })
+        } else if needs_alarm.is_some_and(|id| self.book.get(id).is_none()) {
+            Some(RestoreNote::Incomplete { key, missing: "its alarm" })
+        } else {
+            None
+        }
+    }
+
+    fn drop_spots(&mut self, notes: &mut Vec<RestoreNote>) {
+        let flaw = |spot: &Spot| {
+            let rule = self.rules.zone(&spot.camera, &spot.zone);
+            let needed = if let Stage::Raised { alarm_id } = &spot.stage { Some(alarm_id) } else { None };
+            let is_of_zone = rule.is_some_and(|rule| rule.kind.makes(spot.kind));
+            let note = self.flaw(spot_key(spot.serial), is_of_zone, needed)?;
+            let unseen = matches!(spot.stage, Stage::Waiting | Stage::Asked { .. });
+            Some((spot.serial, note, discarded(&spot.camera, spot.alarm_id.as_ref().filter(|_| unseen))))
+        };
+        let doomed: Vec<_> = self.spots.iter().filter_map(flaw).collect();
+        for (serial, note, stills) in doomed {
+            self.spots.remove(serial);
+            self.orphan_stills.extend(stills);
+            notes.push(note);
+        }
+    }
+
+    fn drop_heaps(&mut self, notes: &mut Vec<RestoreNote>) {
+        let flaw = |heap: &Heap| {
+            let rule = self.rules.zone(&heap.camera, &heap.zone);
+            let (needed, unseen) = match &heap.stage {
+                HeapStage::Raised { alarm_id } | HeapStage::Clearing { alarm_id, .. } => (Some(alarm_id), false),
+                HeapStage::Gathering | HeapStage::Asked { .. } => (None, true),
+                HeapStage::Cleared { .. } => (None, false),
+            };
+            let is_of_zone = rule.is_some_and(|rule| rule.kind.makes(heap.kind));
+            let note = self.flaw(heap_key(heap.serial), is_of_zone, needed)?;
+            Some((heap.serial, note, discarded(&heap.camera, heap.alarm_id.as_ref().filter(|_| unseen))))
+        };
+        let doomed: Vec<_> = self.heaps.iter().filter_map(flaw).collect();
+        for (serial, note, stills) in doomed {
+            self.heaps.remove(serial);
+            self.orphan_stills.extend(stills);
+            notes.push(note);
+        }
+    }
+}
+
+fn discarded(camera: &Slug, alarm_id: Option<&String>) -> Option<DiscardStills> {
+    alarm_id.map(|alarm_id| DiscardStills { camera: camera.clone(), alarm_id: alarm_id.clone() })
+}
+
+fn heap_key(serial: u64) -> String {
+    format!("{HEAP}{serial:020}")
 }
 
 /// Kinds that only a home with a care rule has.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codes::CodeTable;
 use crate::escalate::Escalation;
+use crate::hours::Hours;
 use crate::observation::TrackKind;
 use crate::policy::{Care, Supervision, SupervisionClass};
 
@@ -87,36 +88,52 @@ impl DeviceClass {
     }
 }
 
-/// One zone of a camera's picture in which vehicles must not stand.
+/// One zone of a camera's picture: what must not be there, for how long, and when.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ZoneRule {
-    /// Which alarm it makes.
+    /// What it forbids.
     pub kind: ZoneKind,
-    /// How long a vehicle may stand.
+    /// How long a vehicle may stand, or litter lie. Litter counts only time in which it could be seen and nobody was near.
     pub limit: Duration,
-    /// Which vehicles it is about. People and bicycles never make this alarm, even when listed.
+    /// How long a bin may overflow, in zones that watch both ([`ZoneKind::Waste`]). Default 10 min.
+    pub overflow_limit: Duration,
+    /// A vehicle that stands this long is warned of ([`crate::output::Warning`]); `None`: no warning.
+    pub warn_after: Option<Duration>,
+    /// When it holds. Default: always.
+    pub hours: Hours,
+    /// What it is about; what [`ZoneKind::admits`] not is ignored, even when listed.
     pub classes: Vec<TrackKind>,
     /// Where it is, when that is not where the camera is.
     pub location: Option<Location>,
     /// What people call it, as in "east gate"; the zone's name when absent.
     pub text: Option<String>,
-    /// A vehicle not seen at its place for this long, in pictures that would have shown it, has left.
+    /// What is not seen at its place for this long, in pictures that would have shown it, is gone.
     pub clear_after: Duration,
 }
 
 impl ZoneRule {
-    /// A rule for all motor vehicles with the defaults: clear after 15 s (10 s of occlusion with a margin for the
-    /// key-frame interval).
+    /// A rule for everything the kind admits, always, with the defaults: a vehicle has left after 15 s (10 s of occlusion with a
+    /// margin for the key-frame interval), litter is gone after 2 min.
     #[must_use]
     pub fn new(kind: ZoneKind, limit: Duration) -> Self {
-        use TrackKind::{Bus, Car, Motorcycle, Truck};
+        use TrackKind::{Bicycle, Bus, Car, Garbage, Motorcycle, Overflow, Truck};
+        let classes = match kind {
+            ZoneKind::IllegalParking | ZoneKind::FireLaneBlocked => vec![Car, Truck, Bus, Motorcycle],
+            ZoneKind::CycleParking => vec![Bicycle, Motorcycle],
+            ZoneKind::Litter | ZoneKind::AccumulatedWaste => vec![Garbage],
+            ZoneKind::BinOverflow => vec![Overflow],
+            ZoneKind::Waste => vec![Garbage, Overflow],
+        };
         Self {
             kind,
             limit,
-            classes: vec![Car, Truck, Bus, Motorcycle],
+            overflow_limit: Duration::from_secs(600),
+            warn_after: None,
+            hours: Hours::always(),
+            classes,
             location: None,
             text: None,
-            clear_after: Duration::from_secs(15),
+            clear_after: Duration::from_secs(if kind.is_waste() { 120 } else { 15 }),
         }
     }
 }
@@ -129,15 +146,55 @@ pub enum ZoneKind {
     IllegalParking,
     /// 占用消防通道.
     FireLaneBlocked,
+    /// 非机动车乱停放.
+    CycleParking,
+    /// 暴露垃圾.
+    Litter,
+    /// 积存垃圾渣土: what was left for hours.
+    AccumulatedWaste,
+    /// 垃圾站（箱）满溢.
+    BinOverflow,
+    /// 暴露垃圾 and 垃圾站（箱）满溢 at one place: bags beside an overflowing bin are one case, and it is the bin's.
+    Waste,
 }
 
 impl ZoneKind {
-    /// The alarm it makes.
+    /// The alarm it makes; of [`ZoneKind::Waste`] the one for litter.
     #[must_use]
     pub fn alarm(self) -> AlarmKind {
         match self {
             ZoneKind::IllegalParking => AlarmKind::IllegalParking,
             ZoneKind::FireLaneBlocked => AlarmKind::FireLaneBlocked,
+            ZoneKind::CycleParking => AlarmKind::CycleParking,
+            ZoneKind::Litter | ZoneKind::Waste => AlarmKind::Litter,
+            ZoneKind::AccumulatedWaste => AlarmKind::AccumulatedWaste,
+            ZoneKind::BinOverflow => AlarmKind::BinOverflow,
+        }
+    }
+
+    /// True when it can make this alarm.
+    #[must_use]
+    pub fn makes(self, alarm: AlarmKind) -> bool {
+        self.alarm() == alarm || (self == ZoneKind::Waste && alarm == AlarmKind::BinOverflow)
+    }
+
+    /// True when it is about litter and bins, not about vehicles.
+    #[must_use]
+    pub fn is_waste(self) -> bool {
+        use ZoneKind::{AccumulatedWaste, BinOverflow, Litter, Waste};
+        matches!(self, Litter | AccumulatedWaste | BinOverflow | Waste)
+    }
+
+    /// True when a thing of this kind can be what it forbids. A bicycle can block a fire lane; it cannot park like a car.
+    #[must_use]
+    pub fn admits(self, thing: TrackKind) -> bool {
+        match self {
+            ZoneKind::IllegalParking => thing.is_motor_vehicle(),
+            ZoneKind::FireLaneBlocked => thing.is_motor_vehicle() || thing.is_cycle(),
+            ZoneKind::CycleParking => thing.is_cycle(),
+            ZoneKind::Litter | ZoneKind::AccumulatedWaste => thing == TrackKind::Garbage,
+            ZoneKind::BinOverflow => thing == TrackKind::Overflow,
+            ZoneKind::Waste => thing.is_waste(),
         }
     }
 }
@@ -156,6 +213,9 @@ pub struct Timing {
     pub smoke_test_max: Duration,
     /// How long a scene alarm waits for its picture. Default 2 s.
     pub still_wait: Duration,
+    /// What stands or lies this long (or for half its limit, when that is sooner) is worth its first picture. Default 10 s: a stop
+    /// at a light is not.
+    pub arrival_after: Duration,
     /// A battery's trouble clears only this far above the lowest voltage seen while low, in millivolts. Default 100: a
     /// resting cell recovers by itself, a new one is well above.
     pub battery_recovery_mv: u32,
@@ -164,12 +224,17 @@ pub struct Timing {
     pub backlog_settle: Duration,
     /// Of the time between two pictures, at most this much counts as watched. Default 4 s.
     pub picture_gap_max: Duration,
-    /// A vehicle that is seen to have driven out of the zone has left after this. Default 2 s, against swapped tracks.
+    /// A vehicle that is seen to have driven out of the zone has left after this. Default 1.5 s, against swapped tracks.
     pub left_after: Duration,
     /// A vehicle of a cleared alarm that stands at its place again within this is the same case. Default 30 s.
     pub return_window: Duration,
     /// A vehicle not yet over its limit is still the same one when its camera was blind at most this long. Default 60 s.
     pub continue_window: Duration,
+    /// Of the time between two pictures, at most this much counts as watched for litter, which moves no faster than people
+    /// carry it. Default 15 s.
+    pub waste_gap_max: Duration,
+    /// Litter of a cleared alarm that lies at its place again within this is the same case. Default 10 min.
+    pub waste_return_window: Duration,
     /// How long a sensor may be silent. On by default.
     pub supervision: Supervision,
     /// The homes with care rules, and the local time they live by. Default: none.
@@ -186,12 +251,15 @@ impl Default for Timing {
             bus_settle: Duration::from_secs(10),
             smoke_test_max: Duration::from_secs(30 * 60),
             still_wait: Duration::from_secs(2),
+            arrival_after: Duration::from_secs(10),
             battery_recovery_mv: 100,
             backlog_settle: Duration::from_secs(3),
             picture_gap_max: Duration::from_secs(4),
-            left_after: Duration::from_secs(2),
+            left_after: Duration::from_millis(1500),
             return_window: Duration::from_secs(30),
             continue_window: Duration::from_secs(60),
+            waste_gap_max: Duration::from_secs(15),
+            waste_return_window: Duration::from_secs(600),
             supervision: Supervision::default(),
             care: Care::default(),
             escalation: Escalation::default(),

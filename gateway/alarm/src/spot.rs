@@ -3,10 +3,10 @@
 //! Owns what is remembered of it, what of that survives a restart, and the question "is this track that vehicle?". Refuses
 //! to decide what a spot means: `rule::parking` does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gengfu_contract::event::ClockQuality;
+use gengfu_contract::event::{ClockQuality, EvidenceRef};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::words::AlarmKind;
 use jiff::{SignedDuration, Timestamp};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::book::Subject;
 use crate::observation::{Scene, Track, TrackKind};
 use crate::place::{Bbox, is_near};
+use crate::places::{Placed, Places};
 use crate::rules::Timing;
 use crate::time::{ms, ms_between, shifted};
 
@@ -69,6 +70,15 @@ pub(crate) struct Spot {
     /// When it was last seen, as written down; may be a little old.
     pub noted_at: Timestamp,
     pub stage: Stage,
+    /// The id its pictures were taken under, and the alarm's, should there be one; `None` before the first picture.
+    #[serde(default)]
+    pub alarm_id: Option<String>,
+    /// Pictures taken before the alarm.
+    #[serde(default)]
+    pub stills: Vec<EvidenceRef>,
+    /// Its warning was given.
+    #[serde(default)]
+    pub is_warned: bool,
     /// When it was last truly seen; after a restart as far as that is known.
     #[serde(skip)]
     pub last_seen_at: Timestamp,
@@ -81,14 +91,6 @@ impl Spot {
     pub fn subject(&self) -> Subject {
         let zone = Some(self.zone.clone());
         Subject { device: self.camera.clone(), kind: self.kind, test: false, zone, spot: Some(self.serial) }
-    }
-
-    /// Until when its alarm waits for a picture.
-    pub fn deadline(&self) -> Option<Timestamp> {
-        match &self.stage {
-            Stage::Asked { deadline, .. } => Some(*deadline),
-            _ => None,
-        }
     }
 
     /// True while a vehicle is believed to stand there.
@@ -125,11 +127,6 @@ impl Spot {
         self.is_own_track(track) || swapped || (born_here && (self.is_over_limit() || !elsewhere))
     }
 
-    /// Takes what is known as what is written down.
-    pub fn note(&mut self) {
-        self.noted_at = self.last_seen_at;
-    }
-
     /// True when a waiting spot's note is old.
     pub fn wants_note(&self) -> bool {
         ms_between(self.noted_at, self.last_seen_at) >= NOTE_EVERY_MS
@@ -140,9 +137,44 @@ impl Spot {
         let window_ms = i64::try_from(ms(window)).unwrap_or(i64::MAX);
         ms_between(self.noted_at, at) > window_ms.saturating_add(NOTE_EVERY_MS)
     }
+}
 
-    /// Moves its times by a step of the clock, so that no time is won or lost.
-    pub fn shift(&mut self, by: SignedDuration) {
+impl Placed for Spot {
+    fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    fn camera(&self) -> &Slug {
+        &self.camera
+    }
+
+    fn zone(&self) -> &Slug {
+        &self.zone
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        match &self.stage {
+            Stage::Asked { deadline, .. } => Some(*deadline),
+            _ => None,
+        }
+    }
+
+    fn set_deadline(&mut self, to: Timestamp) {
+        if let Stage::Asked { deadline, .. } = &mut self.stage {
+            *deadline = to;
+        }
+    }
+
+    fn note(&mut self) {
+        self.noted_at = self.last_seen_at;
+    }
+
+    fn recall(&mut self) {
+        self.last_seen_at = self.noted_at;
+        self.absent_ms = 0;
+    }
+
+    fn shift(&mut self, by: SignedDuration) {
         self.standing_since = shifted(self.standing_since, by);
         self.noted_at = shifted(self.noted_at, by);
         self.last_seen_at = shifted(self.last_seen_at, by);
@@ -154,105 +186,7 @@ impl Spot {
 }
 
 /// All spots of all cameras.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Spots {
-    spots: BTreeMap<u64, Spot>,
-    dirty: BTreeSet<u64>,
-}
-
-impl Spots {
-    pub fn insert(&mut self, spot: Spot) {
-        self.dirty.insert(spot.serial);
-        self.spots.insert(spot.serial, spot);
-    }
-
-    /// Takes back what was written down.
-    pub fn take_back(&mut self, mut spot: Spot) {
-        spot.last_seen_at = spot.noted_at;
-        self.spots.insert(spot.serial, spot);
-    }
-
-    pub fn remove(&mut self, serial: u64) {
-        self.dirty.insert(serial);
-        self.spots.remove(&serial);
-    }
-
-    pub fn get(&self, serial: u64) -> Option<&Spot> {
-        self.spots.get(&serial)
-    }
-
-    /// For what need not survive a restart; else follow with [`Spots::write`].
-    pub fn get_mut(&mut self, serial: u64) -> Option<&mut Spot> {
-        self.spots.get_mut(&serial)
-    }
-
-    /// Changes a spot and notes that it must be written down.
-    pub fn write(&mut self, serial: u64, change: impl FnOnce(&mut Spot)) {
-        if let Some(spot) = self.spots.get_mut(&serial) {
-            change(spot);
-            spot.note();
-            self.dirty.insert(serial);
-        }
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Spot> {
-        self.spots.values()
-    }
-
-    /// Numbers of the spots of one zone.
-    pub fn of_zone(&self, camera: &Slug, zone: &Slug) -> Vec<u64> {
-        self.iter().filter(|spot| spot.camera == *camera && spot.zone == *zone).map(|spot| spot.serial).collect()
-    }
-
-    /// Moves the times of one camera's spots by a step of its clock.
-    pub fn shift(&mut self, camera: &Slug, by: SignedDuration) {
-        for spot in self.spots.values_mut().filter(|spot| spot.camera == *camera) {
-            spot.shift(by);
-            self.dirty.insert(spot.serial);
-        }
-    }
-
-    /// When the next picture's deadline is.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        self.iter().filter_map(Spot::deadline).min()
-    }
-
-    /// Brings in deadlines that a clock set back has left too far ahead.
-    pub fn rein_deadlines(&mut self, latest: Timestamp) {
-        self.move_deadlines(|deadline| deadline.min(latest));
-    }
-
-    /// Moves deadlines by the step the clock made.
-    pub fn shift_deadlines(&mut self, by: SignedDuration) {
-        self.move_deadlines(|deadline| shifted(deadline, by));
-    }
-
-    fn move_deadlines(&mut self, to: impl Fn(Timestamp) -> Timestamp) {
-        for spot in self.spots.values_mut() {
-            if let Stage::Asked { deadline, .. } = &mut spot.stage {
-                let moved = to(*deadline);
-                if moved != *deadline {
-                    *deadline = moved;
-                    self.dirty.insert(spot.serial);
-                }
-            }
-        }
-    }
-
-    /// Numbers that changed since the last call.
-    pub fn take_dirty(&mut self) -> BTreeSet<u64> {
-        std::mem::take(&mut self.dirty)
-    }
-
-    /// What a restart does to everything that is not written down.
-    #[cfg(test)]
-    pub fn forget_unwritten(&mut self) {
-        for spot in self.spots.values_mut() {
-            spot.last_seen_at = spot.noted_at;
-            spot.absent_ms = 0;
-        }
-    }
-}
+pub(crate) type Spots = Places<Spot>;
 
 /// What one camera has shown lately. Nothing of it survives a restart.
 #[derive(Debug, Clone, Default)]
@@ -269,8 +203,17 @@ pub(crate) struct View {
 pub(crate) struct Watched {
     /// How much of the time since the picture before counts as watched.
     pub credit_ms: i64,
+    /// The same for litter.
+    pub waste_credit_ms: i64,
     /// The clock was set back by this (negative).
     pub step: Option<SignedDuration>,
+}
+
+impl Watched {
+    /// As a picture that proves no absence, and no time.
+    pub fn unclear(self) -> Self {
+        Self { credit_ms: 0, waste_credit_ms: 0, ..self }
+    }
 }
 
 impl View {
@@ -292,7 +235,9 @@ impl View {
                 *born_at = shifted(*born_at, step);
             }
         }
-        Some(Watched { credit_ms: gap_ms.clamp(0, limit(timing.picture_gap_max)), step })
+        let credit = |longest| gap_ms.clamp(0, limit(longest));
+        let (credit_ms, waste_credit_ms) = (credit(timing.picture_gap_max), credit(timing.waste_gap_max));
+        Some(Watched { credit_ms, waste_credit_ms, step })
     }
 
     /// Remembers where tracks were first seen, and forgets those that are gone.

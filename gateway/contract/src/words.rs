@@ -208,6 +208,14 @@ open_words! {
         IllegalParking = "illegal_parking",
         /// A vehicle blocks a fire lane.
         FireLaneBlocked = "fire_lane_blocked",
+        /// A bicycle, e-bike or motorcycle stands where none may be left (非机动车乱停放).
+        CycleParking = "cycle_parking",
+        /// Litter lies exposed on the ground (暴露垃圾).
+        Litter = "litter",
+        /// Rubbish or rubble has been left to accumulate (积存垃圾渣土).
+        AccumulatedWaste = "accumulated_waste",
+        /// A bin overflows (垃圾站（箱）满溢).
+        BinOverflow = "bin_overflow",
         /// A door was not opened for longer than its home's limit. One alarm, whose [`CareLevel`] rises revision by revision.
         NotOpened = "not_opened",
         /// A door was opened in the night and not again within the limit; which way anybody went cannot be told.
@@ -387,7 +395,7 @@ impl AlarmKind {
             Tamper | SensorLost | LowBattery | DeviceFault | EventsLost | CameraFault | EndOfLife | Contaminated
             | BusDown | ClockTrouble | TxOverdue | NeverTriggered | DrillFailed | CertificateExpiring => Lane::Trouble,
             DoorLeftOpen | NotOpened | NightExit | NightFrequency => Lane::Care,
-            IllegalParking | FireLaneBlocked => Lane::City,
+            IllegalParking | FireLaneBlocked | CycleParking | Litter | AccumulatedWaste | BinOverflow => Lane::City,
             Other(_) => Lane::Emergency,
         }
     }
@@ -425,7 +433,10 @@ impl AlarmKind {
             NightExit => (Urgency::Expected, Severity::Moderate, Certainty::Possible, Category::Safety),
             NightFrequency => (Urgency::Future, Severity::Minor, Certainty::Possible, Category::Health),
             FireLaneBlocked => (Urgency::Expected, Severity::Moderate, Certainty::Likely, Category::Safety),
-            IllegalParking => (Urgency::Future, Severity::Minor, Certainty::Likely, Category::Transport),
+            IllegalParking | CycleParking => (Urgency::Future, Severity::Minor, Certainty::Likely, Category::Transport),
+            Litter | AccumulatedWaste | BinOverflow => {
+                (Urgency::Future, Severity::Minor, Certainty::Likely, Category::Env)
+            }
             Other(_) => (Urgency::Immediate, Severity::Severe, Certainty::Possible, Category::Safety),
         };
         Cap { status: CapStatus::Actual, urgency, severity, certainty, category }
@@ -451,6 +462,10 @@ impl AlarmKind {
             CameraFault => ("监控设施异常", "Camera fault"),
             IllegalParking => ("机动车乱停放", "Illegal parking"),
             FireLaneBlocked => ("占用消防通道", "Fire lane blocked"),
+            CycleParking => ("非机动车乱停放", "Illegally parked bicycle"),
+            Litter => ("暴露垃圾", "Exposed litter"),
+            AccumulatedWaste => ("积存垃圾渣土", "Accumulated rubbish"),
+            BinOverflow => ("垃圾箱满溢", "Overflowing bin"),
             NotOpened => ("长时间未开门", "Door not opened"),
             NightExit => ("夜间开门后未再开门", "Door opened at night and not again"),
             NightFrequency => ("夜间开门次数异常", "Door opened unusually often at night"),

@@ -151,6 +151,7 @@ pub async fn run(
         local: local_orders,
         answered,
         stills: stills_in,
+        pictures: pictures.clone(),
         replies: replies_in,
         orders: orders_in,
         errands: Some(errands_in),

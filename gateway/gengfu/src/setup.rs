@@ -10,20 +10,21 @@ use std::time::Duration;
 
 use anyhow::Context;
 use gengfu_alarm::codes::{CodeFile, CodeTable};
-use gengfu_alarm::rules::{DeviceClass as RuleClass, DeviceRule, Rules, Timing, ZoneKind, ZoneRule};
+use gengfu_alarm::observation::TrackKind;
+use gengfu_alarm::rules::{DeviceClass as RuleClass, DeviceRule, Rules, Timing, ZoneRule};
 use gengfu_alarm::{LocalOutput, LocalPolicy, OutputKind};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::topic::Topics;
-use gengfu_contract::words::AlarmKind;
 use gengfu_outbox::Options;
 use gengfu_vision::decode::{CaptureConfig, DecodeMode};
-use gengfu_vision::detect::ModelConfig;
+use gengfu_vision::detect::{Kind::Person, ModelConfig};
 use gengfu_vision::manifest::Manifest;
 use gengfu_vision::protocol::{VERSION, WorkerConfig};
 use gengfu_vision::sandbox::Limits as WorkerLimits;
 use gengfu_vision::source::Transport;
 use gengfu_vision::zone::Zone as VisionZone;
 
+use crate::cameras;
 use crate::clock::Clock;
 use crate::config::{self, Config, DeviceClass, Lack, Line};
 use crate::decide::{self, DeviceRefresh, Wiring};
@@ -53,7 +54,12 @@ pub(crate) fn outbox_options(config: &Config) -> Options {
 
 /// How long pictures stay. A candidate waits as long as a rule may take to decide, and a little more.
 pub(crate) fn picture_policy(config: &Config) -> evidence::Policy {
-    let limits = config.cameras.iter().flat_map(|camera| camera.zones.iter().map(|zone| zone.limit));
+    let longest = |rule: &ZoneRule| match rule.kind.is_waste() {
+        // Only time in which it could be seen counts for litter; twice the limit is a busy street's.
+        true => rule.limit.max(rule.overflow_limit) * 2,
+        false => rule.limit,
+    };
+    let limits = config.cameras.iter().flat_map(|camera| camera.zones.iter().map(|zone| longest(&zone.rule)));
     let candidate = limits.max().unwrap_or_default() + CANDIDATE_MORE;
     evidence::Policy { keep: config.evidence.keep, candidate, bytes_max: config.evidence.bytes_max }
 }
@@ -230,13 +236,7 @@ pub(crate) fn rules(config: &Config, sensors: &Plan) -> Rules {
         let rule = DeviceRule { class: RuleClass::Camera, location: place(&camera.location), ..DeviceRule::default() };
         devices.insert(camera.name.clone(), rule);
         for zone in &camera.zones {
-            let kind = if zone.kind == AlarmKind::FireLaneBlocked {
-                ZoneKind::FireLaneBlocked
-            } else {
-                ZoneKind::IllegalParking
-            };
-            let mut rule = ZoneRule::new(kind, zone.limit);
-            rule.classes = zone.vehicles.clone();
+            let mut rule = zone.rule.clone();
             rule.location = place(&zone.location);
             rule.text = zone.location.text.clone();
             zones.insert((camera.name.clone(), zone.name.clone()), rule);
@@ -325,11 +325,26 @@ fn rule_class(class: DeviceClass) -> RuleClass {
 
 pub(crate) fn worker_config(vision: &config::Vision, camera: &config::Camera) -> anyhow::Result<WorkerConfig> {
     let manifest = Manifest::load(&vision.manifest)?;
-    let name = camera.model.as_deref().unwrap_or(&vision.model);
-    let entry = manifest.model(name).with_context(|| {
-        let known = manifest.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
-        format!("camera {}: no model \"{name}\" in {}; it has: {known}", camera.name, vision.manifest.display())
-    })?;
+    let model = |name: &str| {
+        let entry = manifest.model(name).with_context(|| {
+            let known = manifest.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
+            format!("camera {}: no model \"{name}\" in {}; it has: {known}", camera.name, vision.manifest.display())
+        })?;
+        anyhow::Ok(ModelConfig {
+            path: vision.models_dir.join(&entry.file),
+            entry: entry.clone(),
+            runtime: vision.onnxruntime.clone(),
+            threads: usize::from(vision.threads),
+        })
+    };
+    let mut first = model(camera.model.as_deref().unwrap_or(&vision.model))?;
+    let second = camera.second_model.as_deref().or(vision.second_model.as_deref());
+    let mut second = second.map(model).transpose()?;
+    // The one that knows people goes first: it blurs them.
+    if let Some(second) = second.as_mut().filter(|second| !first.entry.knows(Person) && second.entry.knows(Person)) {
+        std::mem::swap(&mut first, second);
+    }
+    check_kinds(camera, [Some(&first), second.as_ref()].into_iter().flatten())?;
     #[expect(clippy::cast_possible_truncation, reason = "0.1 to 30 needs no more digits than f32 has")]
     let fps_max = camera.fps_max as f32;
     Ok(WorkerConfig {
@@ -345,12 +360,8 @@ pub(crate) fn worker_config(vision: &config::Vision, camera: &config::Camera) ->
         },
         paced: true,
         start_at_ms: None,
-        model: ModelConfig {
-            path: vision.models_dir.join(&entry.file),
-            entry: entry.clone(),
-            runtime: vision.onnxruntime.clone(),
-            threads: usize::from(vision.threads),
-        },
+        model: first,
+        second_model: second,
         zones: camera
             .zones
             .iter()
@@ -359,6 +370,47 @@ pub(crate) fn worker_config(vision: &config::Vision, camera: &config::Camera) ->
         masks: camera.masks.iter().map(|mask| mask.iter().map(|p| (*p).into()).collect()).collect(),
         limits: WorkerLimits::default(),
     })
+}
+
+/// Cameras whose models the manifest does not have, or that know nothing of what their zones are about. Asked only where there is a manifest.
+#[must_use]
+pub fn cameras_without_model(config: &Config) -> Vec<Lack> {
+    let cameras = config.cameras.iter().enumerate().filter(|_| config.vision.manifest.is_file());
+    let told = cameras.filter_map(|(n, camera)| {
+        let error = worker_config(&config.vision, camera).err()?;
+        Some(Lack {
+            key: format!("camera[{n}]"),
+            problem: format!("{error:#}"),
+            remedy: "correct it here, or add the model to the manifest".to_owned(),
+        })
+    });
+    told.collect()
+}
+
+/// A zone about what no model of its camera knows would never say anything.
+fn check_kinds<'a>(
+    camera: &config::Camera,
+    models: impl Iterator<Item = &'a ModelConfig> + Clone,
+) -> anyhow::Result<()> {
+    let names = || models.clone().map(|model| model.entry.name.as_str()).collect::<Vec<_>>().join(" and ");
+    if !models.clone().any(|model| model.entry.knows(Person)) {
+        anyhow::bail!(
+            "camera {}: {} do not know people, who must be blurred; name a model that does",
+            camera.name,
+            names()
+        );
+    }
+    for zone in &camera.zones {
+        let known = |class: &TrackKind| models.clone().any(|model| model.entry.knows(cameras::kind(*class)));
+        anyhow::ensure!(
+            zone.rule.classes.iter().any(known),
+            "camera {}, zone {}: {} know nothing of what it is about; name a model for it (`second_model`)",
+            camera.name,
+            zone.name,
+            names()
+        );
+    }
+    Ok(())
 }
 
 /// The box's own lamp and sounder, as far as it has them: name among all outputs, which, line.

@@ -88,6 +88,7 @@ fn config(url: &Path, model: &ModelConfig, decode: DecodeMode) -> Result<WorkerC
         paced: false,
         start_at_ms: Some(0),
         model: model.clone(),
+        second_model: None,
         zones: Vec::new(),
         masks: Vec::new(),
         limits: Limits::default(),

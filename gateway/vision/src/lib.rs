@@ -11,6 +11,7 @@
 //! Time is an argument everywhere but in [`clock::SystemClock`].
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod arrival;
 pub mod clock;
 pub mod decode;
 pub mod detect;

@@ -99,6 +99,12 @@ pub struct ModelEntry {
 }
 
 impl ModelEntry {
+    /// True when the model tells things of this kind.
+    #[must_use]
+    pub fn knows(&self, kind: Kind) -> bool {
+        self.labels.iter().any(|label| label.kind == kind)
+    }
+
     /// Number of rows of the output: one per grid cell over all strides.
     #[must_use]
     pub fn output_rows(&self) -> usize {
@@ -237,6 +243,11 @@ impl Manifest {
                 });
             }
         }
+        // One model of a camera must know people; another beside it, for litter, need not.
+        if !models.is_empty() && !models.iter().any(|model| model.knows(Kind::Person)) {
+            let text = "is missing; without it people could not be blurred: at least one model must know them";
+            faults.push(Fault { key: "model[0].labels.person".to_owned(), text: text.to_owned() });
+        }
         if faults.is_empty() { Ok(Self { runtime, models }) } else { Err(Faults(faults)) }
     }
 
@@ -285,7 +296,15 @@ fn read_model(path: String, table: &Table, faults: &mut Vec<Fault>) -> ModelEntr
     let (input_table, labels_table) = (section.table("input"), section.table("labels"));
     section.finish();
     let input = read_input(format!("{path}.input"), input_table, faults);
+    let has_labels = labels_table.is_some();
     let labels = read_labels(format!("{path}.labels"), labels_table, classes, faults);
+    if has_labels && labels.is_empty() {
+        let names = Kind::ALL.map(Kind::as_str).join(", ");
+        faults.push(Fault {
+            key: format!("{path}.labels"),
+            text: format!("names no class; give at least one of {names}"),
+        });
+    }
     ModelEntry {
         name,
         file,
@@ -332,9 +351,6 @@ fn read_labels(path: String, table: Option<&Table>, classes: usize, faults: &mut
                 labels.push(Label { kind, class });
             }
         }
-    }
-    if !labels.iter().any(|l| l.kind == Kind::Person) {
-        section.fault("person", "is missing; without it people could not be blurred, so the model is refused");
     }
     section.finish();
     labels

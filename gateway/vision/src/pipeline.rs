@@ -1,14 +1,15 @@
 //! One picture in, tracks out: detector, tracker and zones in order. Owns what a worker and a replay have in common; refuses
 //! threads, clocks and retries, so the same input gives the same output.
 
+use crate::arrival::Arrivals;
 use crate::decode::Capture;
-use crate::detect::{DetectError, Detector, Kind, Look};
+use crate::detect::{DetectError, Detector, Kind, Look, suppress};
 use crate::geometry::BBox;
-use crate::picture::{Scaler, VideoFrame};
+use crate::picture::{PictureError, Scaler, VideoFrame};
 use crate::protocol::{TrackView, TracksMessage, WorkerConfig};
 use crate::source::{SourceError, Watchdog};
 use crate::still::{self, Annotation, Still};
-use crate::track::{Track, Tracker, TrackerConfig};
+use crate::track::{Clarity, Track, Tracker, TrackerConfig};
 
 /// When a picture was taken, on two lines: one for people and other machines, one that never jumps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +35,11 @@ pub struct FrameResult {
 pub struct Pipeline {
     config: WorkerConfig,
     detector: Detector,
+    second: Option<Detector>,
     tracker: Tracker,
+    clarity: Clarity,
     scaler: Scaler,
+    arrivals: Arrivals,
     frame: u64,
 }
 
@@ -46,9 +50,20 @@ impl Pipeline {
     /// As [`Detector::new`].
     pub fn new(config: &WorkerConfig) -> Result<Self, DetectError> {
         let detector = Detector::new(&config.model)?;
+        let second = config.second_model.as_ref().map(Detector::new).transpose()?;
         let tracker =
             Tracker::new(TrackerConfig { birth_score: config.model.entry.score_threshold, ..TrackerConfig::default() });
-        Ok(Self { config: config.clone(), detector, tracker, scaler: Scaler::default(), frame: 0 })
+        let clarity = Clarity::default();
+        Ok(Self {
+            config: config.clone(),
+            detector,
+            second,
+            tracker,
+            clarity,
+            scaler: Scaler::default(),
+            arrivals: Arrivals::default(),
+            frame: 0,
+        })
     }
 
     /// Analyses one picture.
@@ -56,19 +71,63 @@ impl Pipeline {
     /// # Errors
     /// A picture that cannot be scaled, or a failure inside ONNX Runtime; the tracks are unchanged then.
     pub fn analyse(&mut self, frame: &VideoFrame, moment: Moment) -> Result<FrameResult, DetectError> {
-        let seen = self.detector.detect(frame, self.config.model.entry.keep_threshold)?;
+        let mut seen = self.detector.detect(frame, self.config.model.entry.keep_threshold)?;
+        let mut inference_us = self.detector.timing().total_us();
+        if let Some(second) = &mut self.second {
+            let keep = second.entry().keep_threshold;
+            seen.extend(second.detect(frame, keep)?);
+            suppress(&mut seen, self.config.model.entry.nms_iou);
+            inference_us += second.timing().total_us();
+        }
         let ended = self.tracker.update(moment.stream_ms, &seen);
+        let look = self.detector.look();
+        let unclear = self.clarity.is_disturbed(moment.stream_ms, look.mean, self.tracker.tracks());
         let tracks = TracksMessage {
             at_ms: moment.at_ms,
             pts_ms: frame.pts_ms,
             frame: self.frame,
             tracks: self.tracker.tracks().map(|t| self.view(t, moment)).collect(),
-            inference_us: self.detector.timing().total_us(),
+            unclear,
+            inference_us,
             decode_us: frame.decode_us,
         };
         self.frame += 1;
+        if let Err(error) = self.remember_arrivals(frame, &tracks) {
+            // The alarm will show a later picture instead; the tracks are right all the same.
+            eprintln!("camera-worker: an arrival is not remembered: {error}");
+        }
         let ended = ended.iter().map(|t| self.view(t, moment)).collect();
-        Ok(FrameResult { tracks, ended, look: self.detector.look() })
+        Ok(FrameResult { tracks, ended, look })
+    }
+
+    /// Keeps a picture of what has just come to stand in a zone.
+    fn remember_arrivals(&mut self, frame: &VideoFrame, message: &TracksMessage) -> Result<(), PictureError> {
+        let matters = |track: &&TrackView| track.stationary_since_ms.is_some() && !track.zones.is_empty();
+        let standing: Vec<_> = message.tracks.iter().filter(matters).map(|track| (track.id, track.bbox)).collect();
+        let people = self.people();
+        self.arrivals.look(&mut self.scaler, frame, message.at_ms, &standing, &people)
+    }
+
+    fn people(&self) -> Vec<BBox> {
+        self.tracker.all_tracks().filter(|t| t.kind() == Kind::Person).map(Track::bbox).collect()
+    }
+
+    /// A still of the moment at which a track came to stand, and that moment's wall time; `None` when it is not remembered.
+    ///
+    /// # Errors
+    /// As [`still::finish`].
+    pub fn arrival(&mut self, track: u64) -> Result<Option<(Still, i64)>, DetectError> {
+        let Some(kept) = self.arrivals.of(track) else { return Ok(None) };
+        let annotation = Annotation {
+            highlight: Some(kept.bbox),
+            zones: &self.config.zones,
+            masks: &self.config.masks,
+            people: &kept.people,
+            camera: &self.config.camera,
+            taken_at_ms: kept.at_ms,
+        };
+        let still = still::finish(&mut self.detector, kept.picture()?, &annotation)?;
+        Ok(Some((still, kept.at_ms)))
     }
 
     /// Makes a still of a picture that was analysed, people in it unrecognisable, and says whether the wanted track is known.
@@ -77,8 +136,7 @@ impl Pipeline {
     /// As [`still::make`].
     pub fn still(&mut self, frame: &VideoFrame, at_ms: i64, track: Option<u64>) -> Result<(Still, bool), DetectError> {
         let highlight = self.tracker.tracks().find(|t| Some(t.id()) == track).map(Track::bbox);
-        let people: Vec<BBox> =
-            self.tracker.all_tracks().filter(|t| t.kind() == Kind::Person).map(Track::bbox).collect();
+        let people = self.people();
         let annotation = Annotation {
             highlight,
             zones: &self.config.zones,

@@ -43,8 +43,11 @@ pub struct WorkerConfig {
     /// Wall time of stream time zero when not paced, ms since the Unix epoch; the current time if absent.
     #[serde(default)]
     pub start_at_ms: Option<i64>,
-    /// The detector.
+    /// The detector; it must know people, because stills are blurred by it.
     pub model: ModelConfig,
+    /// A second detector on the same pictures, as for litter beside one for the street.
+    #[serde(default)]
+    pub second_model: Option<ModelConfig>,
     /// Zones that tracks are tested against.
     #[serde(default)]
     pub zones: Vec<Zone>,
@@ -86,6 +89,11 @@ impl WorkerConfig {
         if !(1..=64).contains(&self.model.threads) {
             faults.push("model.threads: must be from 1 to 64".to_owned());
         }
+        if !self.model.entry.knows(Kind::Person) {
+            let name = &self.model.entry.name;
+            faults
+                .push(format!("model: \"{name}\" does not know people, who must be blurred; name one that does first"));
+        }
         for (i, zone) in self.zones.iter().enumerate() {
             faults.extend(polygon_fault(&zone.polygon).map(|f| format!("zones[{i}].polygon: {f}")));
             if zone.id.is_empty() || self.zones.iter().take(i).any(|z| z.id == zone.id) {
@@ -126,7 +134,8 @@ pub struct StillRequest {
     /// The track to highlight, if any.
     #[serde(default)]
     pub track: Option<u64>,
-    /// What it is for, repeated in the answer: `arrival`, `past_limit`, `overview`, `snapshot`…
+    /// What it is for, repeated in the answer: `arrival`, `past_limit`, `overview`, `cleared`, `snapshot`… With `arrival` the picture
+    /// is of the moment at which the track came to stand, as far as that is remembered; else it is the newest.
     pub reason: String,
 }
 
@@ -237,6 +246,9 @@ pub struct TracksMessage {
     pub frame: u64,
     /// Every confirmed track.
     pub tracks: Vec<TrackView>,
+    /// True while the view is disturbed (headlights, a shaken camera): what is not seen in such a picture may be there.
+    #[serde(default)]
+    pub unclear: bool,
     /// The whole detector call, microseconds.
     pub inference_us: u64,
     /// Reading and decoding since the picture before, microseconds.

@@ -67,7 +67,15 @@ pub fn make(
     frame: &VideoFrame,
     annotation: &Annotation<'_>,
 ) -> Result<Still, DetectError> {
-    let mut rgb = scaler.to_rgb(frame, WIDTH_MAX)?;
+    let rgb = scaler.to_rgb(frame, WIDTH_MAX)?;
+    finish(detector, rgb, annotation)
+}
+
+/// Makes a still of a picture that is scaled already.
+///
+/// # Errors
+/// As [`make`].
+pub fn finish(detector: &mut Detector, mut rgb: RgbPicture, annotation: &Annotation<'_>) -> Result<Still, DetectError> {
     let mut people = privacy::find_people(detector, &rgb)?;
     people.extend_from_slice(annotation.people);
     let people_blurred = privacy::blur_people(&mut rgb, &people);

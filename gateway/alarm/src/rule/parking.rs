@@ -1,104 +1,123 @@
-//! Vehicles that stand where they must not: illegal parking and blocked fire lanes.
+//! Vehicles that stand where they must not: illegal parking of motor vehicles and of bicycles, and blocked fire lanes.
 //!
-//! Owns the life of a spot: a motor vehicle of the zone's classes that stands in the zone waits for the limit; past it a
-//! picture is asked for and the alarm raised, with or without; the alarm stays open until the vehicle has left. One
-//! alarm per vehicle
-//! and place, through occlusion, flicker, new track numbers and restarts. Absence is judged on pictures only: time
-//! that nobody watched
-//! is neither standing nor absence. A vehicle that stands at its place again soon after clearing, and did not drive
-//! there, was only
-//! hidden: the same case. Refuses people, bicycles, and what drives through.
+//! Owns the life of a spot: a vehicle of the zone's classes that stands in the zone waits for the limit, counted within the zone's hours;
+//! on the way there its first picture is taken, and it may be warned of; past the limit a picture is asked for and the alarm raised, with or
+//! without; the alarm stays open until the vehicle has left, or the hours are over. One alarm per vehicle and place, through
+//! occlusion, flicker, new track numbers, restarts and zones that overlap: there the graver kind tells it. Absence is judged on
+//! pictures only: time that nobody watched, and pictures that are disturbed, are neither standing nor absence. A vehicle that stands at its place again soon
+//! after clearing, and did not drive there, was only hidden: the same case. Refuses people, and what drives through.
 
 use gengfu_contract::event::EvidenceRef;
-use gengfu_contract::slug::Slug;
 use gengfu_contract::words::{AlarmKind, Certainty};
 use jiff::{SignedDuration, Timestamp};
 
+use super::scene::{Look, ask, discard};
 use super::{Decision, news};
 use crate::book::News;
 use crate::explain::Why;
-use crate::observation::{Observation, Scene, Track, TrackKind};
-use crate::output::{NeedStill, Output};
+use crate::observation::{Track, TrackKind};
+use crate::output::{Output, StillRole, Warning};
 use crate::place::{is_near, is_same, is_usable, overlap};
-use crate::rules::ZoneRule;
-use crate::spot::{Spot, Spots, Stage, View, Watched};
-use crate::time::{after, has_lasted, ms, ms_between, shifted, spoken};
+use crate::places::Placed;
+use crate::spot::{Spot, Spots, Stage};
+use crate::time::{has_lasted, ms, ms_between, shifted, spoken};
 
 const RULE: &str = "parking.dwell";
 
-/// One zone in one picture.
-struct Look<'a> {
-    seen: &'a Observation,
-    view: &'a View,
-    zone: &'a Slug,
-    rule: &'a ZoneRule,
+/// One zone in one picture, and the vehicles in it.
+struct Sight<'a> {
+    look: &'a Look<'a>,
     tracks: Vec<&'a Track>,
-    watched: Watched,
+    /// Since when the rule holds.
+    held_since: Timestamp,
 }
 
-impl Look<'_> {
-    /// True when the picture truly shows the track; false when it is kept while hidden.
-    fn shows(&self, track: &Track) -> bool {
-        track.last_seen_at >= self.seen.sensed_at
+impl Sight<'_> {
+    fn at(&self) -> Timestamp {
+        self.look.seen.sensed_at
     }
 }
 
-/// Judges one picture of a camera.
-pub(crate) fn observe(decision: &mut Decision, view: &mut View, spots: &mut Spots, seen: &Observation, scene: &Scene) {
-    let Some(watched) = view.advance(seen.sensed_at, &decision.rules.timing) else { return };
-    view.remember_births(scene);
-    if let Some(step) = watched.step {
-        spots.shift(&seen.device, step);
+/// Judges one zone in one picture.
+pub(super) fn judge(decision: &mut Decision, spots: &mut Spots, look: &Look) {
+    let Some(held_since) = look.held_since else {
+        let all = spots.of_zone(&look.seen.device, look.zone);
+        all.into_iter().for_each(|serial| end_of_hours(decision, spots, look, serial));
+        return;
+    };
+    let admitted = |track: &&Track| look.rule.kind.admits(track.kind) && is_usable(track.bbox);
+    let sight = Sight { look, tracks: look.scene.tracks.iter().filter(admitted).collect(), held_since };
+    forget(decision, spots, &sight);
+    let matched = assign(spots, &sight);
+    for (serial, track) in &matched {
+        match track {
+            Some(track) => present(decision, spots, &sight, *serial, track),
+            None => absent(decision, spots, &sight, *serial),
+        }
     }
-    let rules = decision.rules;
-    for ((camera, zone), rule) in &rules.zones {
-        if *camera != seen.device {
+    let taken: Vec<u64> = matched.iter().filter_map(|(_, track)| track.map(|track| track.id)).collect();
+    begin(decision, spots, &sight, &taken);
+}
+
+/// What stands there is allowed from now on. Whoever stands there when the hours begin again is another case.
+fn end_of_hours(decision: &mut Decision, spots: &mut Spots, look: &Look, serial: u64) {
+    let Some(spot) = spots.get(serial) else { return };
+    match &spot.stage {
+        // It was over its limit while the rule held: the alarm is raised first.
+        Stage::Asked { .. } => return,
+        Stage::Raised { .. } => {
+            let why = Why::new("zone.hours", "禁停时段已结束", "The hours in which it is forbidden are over");
+            let subject = spot.subject();
+            decision.clear(&subject, news(look.seen, why));
+        }
+        Stage::Waiting | Stage::Cleared { .. } => {}
+    }
+    drop_spot(decision, spots, serial);
+}
+
+/// Forgets a spot, and the pictures of one that never became an alarm.
+fn drop_spot(decision: &mut Decision, spots: &mut Spots, serial: u64) {
+    if let Some(spot) = spots.get(serial).filter(|spot| spot.stage == Stage::Waiting) {
+        discard(decision, &spot.camera, spot.alarm_id.as_ref());
+    }
+    spots.remove(serial);
+}
+
+/// Drops spots that have become meaningless: the alarm is over, the time to come back has passed, the camera was blind too long, or the hours
+/// ended and began again unseen.
+fn forget(decision: &mut Decision, spots: &mut Spots, sight: &Sight) {
+    let (at, timing) = (sight.at(), &decision.rules.timing);
+    for serial in spots.of_zone(&sight.look.seen.device, sight.look.zone) {
+        let Some(spot) = spots.get(serial) else { continue };
+        if spot.standing_since < sight.held_since {
+            end_of_hours(decision, spots, sight.look, serial);
             continue;
         }
-        let tracks =
-            scene.tracks.iter().filter(|track| track.kind.is_motor_vehicle() && is_usable(track.bbox)).collect();
-        let look = Look { seen, view, zone, rule, tracks, watched };
-        forget(decision, spots, &look);
-        let matched = assign(spots, &look);
-        for (serial, track) in &matched {
-            match track {
-                Some(track) => present(decision, spots, &look, *serial, track),
-                None => absent(decision, spots, &look, *serial),
-            }
-        }
-        let taken: Vec<u64> = matched.iter().filter_map(|(_, track)| track.map(|track| track.id)).collect();
-        begin(decision, spots, &look, &taken);
-    }
-}
-
-/// Drops spots that have become meaningless: the alarm is over, the time to come back has passed, the camera was blind too long.
-fn forget(decision: &Decision, spots: &mut Spots, look: &Look) {
-    let (at, timing) = (look.seen.sensed_at, &decision.rules.timing);
-    for serial in spots.of_zone(&look.seen.device, look.zone) {
-        let gone = spots.get(serial).is_some_and(|spot| match &spot.stage {
+        let gone = match &spot.stage {
             Stage::Waiting => spot.is_forgotten(at, timing.continue_window),
             Stage::Asked { .. } => false,
             Stage::Raised { alarm_id } => decision.book.get(alarm_id).is_none(),
             Stage::Cleared { alarm_id, cleared_at } => {
                 decision.book.get(alarm_id).is_none() || has_lasted(*cleared_at, at, timing.return_window)
             }
-        });
+        };
         if gone {
-            spots.remove(serial);
+            drop_spot(decision, spots, serial);
         }
     }
 }
 
 /// Which track is which spot's vehicle: each at most once; seen now before hidden, its own number before another,
 /// then by overlap.
-fn assign<'a>(spots: &Spots, look: &Look<'a>) -> Vec<(u64, Option<&'a Track>)> {
-    let at = look.seen.sensed_at;
+fn assign<'a>(spots: &Spots, sight: &Sight<'a>) -> Vec<(u64, Option<&'a Track>)> {
+    let (at, look) = (sight.at(), sight.look);
     let serials = spots.of_zone(&look.seen.device, look.zone);
     let mut pairs = Vec::new();
     for spot in serials.iter().filter_map(|serial| spots.get(*serial)) {
-        let elsewhere = look.tracks.iter().any(|track| spot.is_own_track(track) && !is_near(spot.bbox, track.bbox));
-        for track in &look.tracks {
-            if is_near(spot.bbox, track.bbox) && spot.can_be(track, look.view.birth(track), at, elsewhere) {
+        let elsewhere = sight.tracks.iter().any(|track| spot.is_own_track(track) && !is_near(spot.bbox, track.bbox));
+        for track in &sight.tracks {
+            let is_like = spot.vehicle.may_be(track.kind) && is_near(spot.bbox, track.bbox);
+            if is_like && spot.can_be(track, look.view.birth(track), at, elsewhere) {
                 let hidden = !look.shows(track);
                 // What stands comes before what may come back: a cleared spot never takes a live one's vehicle.
                 let rank = (!spot.is_live(), hidden, !spot.is_own_track(track));
@@ -122,7 +141,7 @@ fn assign<'a>(spots: &Spots, look: &Look<'a>) -> Vec<(u64, Option<&'a Track>)> {
     }
     // A vehicle over its limit that only moves within the zone has not left it.
     for spot in serials.iter().filter_map(|serial| spots.get(*serial)).filter(|spot| spot.is_over_limit()) {
-        let own = look.tracks.iter().find(|track| spot.is_own_track(track) && track.zones.contains(look.zone));
+        let own = sight.tracks.iter().find(|track| spot.is_own_track(track) && track.zones.contains(look.zone));
         if let Some(own) = own {
             take(spot.serial, own);
         }
@@ -131,11 +150,11 @@ fn assign<'a>(spots: &Spots, look: &Look<'a>) -> Vec<(u64, Option<&'a Track>)> {
 }
 
 /// The vehicle of a spot is in the picture, or hidden where its track is kept.
-fn present(decision: &mut Decision, spots: &mut Spots, look: &Look, serial: u64, track: &Track) {
-    let at = look.seen.sensed_at;
+fn present(decision: &mut Decision, spots: &mut Spots, sight: &Sight, serial: u64, track: &Track) {
+    let (at, look) = (sight.at(), sight.look);
     let Some(spot) = spots.get_mut(serial) else { return };
     if !look.shows(track) {
-        absent(decision, spots, look, serial);
+        absent(decision, spots, sight, serial);
         return;
     }
     spot.absent_ms = 0;
@@ -143,7 +162,7 @@ fn present(decision: &mut Decision, spots: &mut Spots, look: &Look, serial: u64,
     let moved = track.stationary_since.is_some() && !is_near(spot.bbox, track.bbox);
     let clock_ran_back = spot.standing_since > at;
     if spot.track != track.id || spot.wants_birth(track) || moved || clock_ran_back {
-        let since = look.view.believed(track.stationary_since.unwrap_or(at), at);
+        let since = look.view.believed(track.stationary_since.unwrap_or(at), at).max(sight.held_since);
         spots.write(serial, |spot| {
             (spot.track, spot.track_born_at) = (track.id, track.first_seen_at);
             spot.bbox = if moved { track.bbox } else { spot.bbox };
@@ -171,40 +190,75 @@ fn present(decision: &mut Decision, spots: &mut Spots, look: &Look, serial: u64,
     }
 }
 
-/// A vehicle under its limit is seen at its place: past the limit, asks for the picture.
+/// A vehicle under its limit is seen at its place: takes its first picture, warns; past the limit, asks for the picture.
 fn wait(decision: &mut Decision, spots: &mut Spots, look: &Look, serial: u64, track: &Track) {
     let at = look.seen.sensed_at;
     let Some(spot) = spots.get(serial) else { return };
-    if track.stationary_since.is_none() || !has_lasted(spot.standing_since, at, look.rule.limit) {
+    let stood = |span| track.stationary_since.is_some() && has_lasted(spot.standing_since, at, span);
+    let is_over = stood(look.rule.limit) && !is_told_elsewhere(spots, spot);
+    let arrival_after = decision.rules.timing.arrival_after.min(look.rule.limit / 2);
+    let is_due = spot.alarm_id.is_none() && (is_over || stood(arrival_after));
+    let warns = !spot.is_warned && look.rule.warn_after.is_some_and(stood);
+    let camera = &look.seen.device;
+    if !(is_over || is_due || warns) {
         if spot.wants_note() {
             spots.write(serial, |_| {});
         }
         return;
     }
-    let alarm_id = decision.book.next_id(decision.rules, decision.now, &spot.subject());
-    let deadline = after(decision.now, decision.rules.timing.still_wait);
-    decision.out.push(Output::NeedStill(NeedStill {
-        alarm_id: alarm_id.clone(),
-        n: 1,
-        camera: look.seen.device.clone(),
-        track: track.id,
-        caption: "超过限时 past the limit".to_owned(),
-        deadline,
-    }));
-    let clock = look.seen.clock;
+    let alarm_id = spot
+        .alarm_id
+        .clone()
+        .or_else(|| is_due.then(|| decision.book.next_id(decision.rules, decision.now, &spot.subject())));
+    if warns {
+        let standing_ms = ms_between(spot.standing_since, at).max(0);
+        let (camera, zone, clock) = (camera.clone(), look.zone.clone(), look.seen.clock);
+        let warning = Warning { camera, zone, track: track.id, standing_ms, sensed_at: at, clock };
+        decision.out.push(Output::Warning(warning));
+    }
+    let mut stage = Stage::Waiting;
+    if let Some(alarm_id) = alarm_id.as_ref().filter(|_| is_over) {
+        let role = StillRole::PastLimit;
+        let deadline = ask(decision, camera, alarm_id, role, role.n(), track.id);
+        stage = Stage::Asked { alarm_id: alarm_id.clone(), over_at: at, clock: look.seen.clock, deadline };
+    } else if let Some(alarm_id) = alarm_id.as_ref().filter(|_| is_due) {
+        ask(decision, camera, alarm_id, StillRole::Arrival, StillRole::Arrival.n(), track.id);
+    }
     let score = if track.score.is_finite() { track.score.clamp(0.0, 1.0) } else { 0.0 };
     spots.write(serial, |spot| {
-        spot.score = score;
-        spot.stage = Stage::Asked { alarm_id, over_at: at, clock, deadline };
+        (spot.score, spot.stage, spot.alarm_id) = (score, stage, alarm_id);
+        spot.is_warned |= warns;
     });
 }
 
+/// Of zones that overlap only one tells a vehicle, the one of the graver kind: a blocked fire lane before parking.
+fn is_told_elsewhere(spots: &Spots, spot: &Spot) -> bool {
+    let tells = |other: &Spot| other.is_over_limit() && gravity(other.kind) >= gravity(spot.kind);
+    rivals(spots, spot).any(tells)
+}
+
+/// Spots of other zones of the camera with the same vehicle.
+fn rivals<'a>(spots: &'a Spots, spot: &'a Spot) -> impl Iterator<Item = &'a Spot> {
+    spots
+        .iter()
+        .filter(|other| other.camera == spot.camera && other.zone != spot.zone && is_same(other.bbox, spot.bbox))
+}
+
+fn gravity(kind: AlarmKind) -> u8 {
+    match kind {
+        AlarmKind::FireLaneBlocked => 2,
+        AlarmKind::IllegalParking => 1,
+        _ => 0,
+    }
+}
+
 /// The vehicle of a spot is not seen in a picture that would have shown it.
-fn absent(decision: &mut Decision, spots: &mut Spots, look: &Look, serial: u64) {
+fn absent(decision: &mut Decision, spots: &mut Spots, sight: &Sight, serial: u64) {
+    let look = sight.look;
     let timing = &decision.rules.timing;
     let Some(spot) = spots.get_mut(serial) else { return };
     spot.absent_ms = spot.absent_ms.saturating_add(look.watched.credit_ms);
-    let own = look.tracks.iter().find(|track| spot.is_own_track(track));
+    let own = sight.tracks.iter().find(|track| spot.is_own_track(track));
     let drove_out = own
         .is_some_and(|track| look.shows(track) && !track.zones.contains(look.zone) && !is_near(spot.bbox, track.bbox));
     let enough = if drove_out { timing.left_after.min(look.rule.clear_after) } else { look.rule.clear_after };
@@ -212,7 +266,7 @@ fn absent(decision: &mut Decision, spots: &mut Spots, look: &Look, serial: u64) 
     let gone = spot.absent_ms >= i64::try_from(ms(enough)).unwrap_or(i64::MAX);
     match &spot.stage {
         // Under the limit, driving on ends it at once: wherever it stops next, its time begins at nought.
-        Stage::Waiting if gone || moved_on => spots.remove(serial),
+        Stage::Waiting if gone || moved_on => drop_spot(decision, spots, serial),
         Stage::Raised { alarm_id } if gone => {
             let (alarm_id, subject) = (alarm_id.clone(), spot.subject());
             let left_at = shifted(look.seen.sensed_at, SignedDuration::from_millis(-spot.absent_ms));
@@ -236,9 +290,9 @@ fn left(spot: &Spot, left_at: Timestamp, drove_out: bool) -> Why {
 }
 
 /// New spots for vehicles that stand in the zone and are nobody's yet.
-fn begin(decision: &mut Decision, spots: &mut Spots, look: &Look, taken: &[u64]) {
-    let at = look.seen.sensed_at;
-    for track in &look.tracks {
+fn begin(decision: &mut Decision, spots: &mut Spots, sight: &Sight, taken: &[u64]) {
+    let (at, look) = (sight.at(), sight.look);
+    for track in &sight.tracks {
         let Some(stationary_since) = track.stationary_since else { continue };
         let watched = look.shows(track) && track.zones.contains(look.zone) && look.rule.classes.contains(&track.kind);
         if !watched || taken.contains(&track.id) {
@@ -262,9 +316,12 @@ fn begin(decision: &mut Decision, spots: &mut Spots, look: &Look, taken: &[u64])
             track: track.id,
             track_born_at: track.first_seen_at,
             score: 0.0,
-            standing_since: look.view.believed(stationary_since, at),
+            standing_since: look.view.believed(stationary_since, at).max(sight.held_since),
             noted_at: at,
             stage: Stage::Waiting,
+            alarm_id: None,
+            stills: Vec::new(),
+            is_warned: false,
             last_seen_at: at,
             absent_ms: 0,
         });
@@ -272,26 +329,28 @@ fn begin(decision: &mut Decision, spots: &mut Spots, look: &Look, taken: &[u64])
     }
 }
 
-/// A picture that was asked for is there, or will not come.
-pub(crate) fn still(
+/// A picture came, or will not come; false when it is none of a vehicle that waits for it.
+pub(super) fn still(
     decision: &mut Decision,
     spots: &mut Spots,
-    seen: &Observation,
     alarm_id: &str,
     result: &Result<EvidenceRef, String>,
-) {
-    let asked = spots.iter().find(|spot| matches!(&spot.stage, Stage::Asked { alarm_id: id, .. } if id == alarm_id));
-    if let Some(serial) = asked.map(|spot| spot.serial) {
-        raise(decision, spots, serial, result.clone());
-        return;
+) -> bool {
+    let waits = |spot: &&Spot| {
+        matches!(spot.stage, Stage::Waiting | Stage::Asked { .. }) && spot.alarm_id.as_deref() == Some(alarm_id)
+    };
+    let Some(spot) = spots.iter().find(waits) else { return false };
+    let (serial, is_asked) = (spot.serial, spot.stage != Stage::Waiting);
+    match result {
+        Ok(early) if early.n != StillRole::PastLimit.n() => spots.write(serial, |spot| {
+            if spot.stills.iter().all(|have| have.n != early.n) {
+                spot.stills.push(early.clone());
+            }
+        }),
+        _ if is_asked => raise(decision, spots, serial, result.clone()),
+        _ => {}
     }
-    let (Some(alarm), Ok(evidence)) = (decision.book.get(alarm_id), result) else { return };
-    if alarm.data.evidence.iter().any(|have| have.n == evidence.n) {
-        return;
-    }
-    let subject = alarm.subject.clone();
-    let why = Why::new(RULE, "补充取证画面", "The picture came after the alarm").with("still", "attached late");
-    decision.update(&subject, News { evidence: Some(evidence.clone()), ..news(seen, why) });
+    true
 }
 
 /// Raises without their pictures the alarms that have waited long enough.
@@ -309,18 +368,38 @@ fn raise(decision: &mut Decision, spots: &mut Spots, serial: u64, still: Result<
     let Stage::Asked { alarm_id, over_at, clock, .. } = &spot.stage else { return };
     let (alarm_id, over_at, clock) = (alarm_id.clone(), *over_at, *clock);
     let sure = spot.kind == AlarmKind::FireLaneBlocked || spot.score >= 0.8;
+    let why = stands(decision, spot, over_at, still.as_ref().err());
     let news = News {
         certainty: Some(if sure { Certainty::Likely } else { Certainty::Possible }),
         confidence: Some(spot.score),
-        evidence: still.as_ref().ok().cloned(),
-        ..News::at(over_at, clock, None, stands(decision, spot, over_at, still.err()))
+        evidence: spot.stills.iter().cloned().chain(still.ok()).collect(),
+        ..News::at(over_at, clock, None, why)
     };
-    let (subject, since) = (spot.subject(), spot.standing_since);
+    let (subject, since, camera) = (spot.subject(), spot.standing_since, spot.camera.clone());
     decision.raise_as(&alarm_id, &subject, since, news);
-    spots.write(serial, |spot| spot.stage = Stage::Raised { alarm_id });
+    let lesser = rivals(spots, spot).filter(|other| gravity(other.kind) < gravity(spot.kind));
+    let lesser: Vec<u64> = lesser.map(Placed::serial).collect();
+    ask(decision, &camera, &alarm_id, StillRole::Overview, StillRole::Overview.n(), 0);
+    spots.write(serial, |spot| {
+        spot.stage = Stage::Raised { alarm_id };
+        spot.stills.clear();
+    });
+    for serial in lesser {
+        hand_over(decision, spots, serial, over_at);
+    }
 }
 
-fn stands(decision: &Decision, spot: &Spot, over_at: Timestamp, missing: Option<String>) -> Why {
+/// The vehicle of this spot is told as something graver from now on.
+fn hand_over(decision: &mut Decision, spots: &mut Spots, serial: u64, at: Timestamp) {
+    let Some(spot) = spots.get(serial).filter(|spot| matches!(spot.stage, Stage::Raised { .. })) else { return };
+    let subject = spot.subject();
+    let Some(clock) = decision.book.find(&subject).map(|alarm| alarm.data.clock) else { return };
+    let why = Why::new(RULE, "同一车辆已按更严重的事件上报", "The same vehicle is now told as something graver");
+    decision.clear(&subject, News::at(at, clock, None, why));
+    spots.remove(serial);
+}
+
+fn stands(decision: &Decision, spot: &Spot, over_at: Timestamp, missing: Option<&String>) -> Why {
     let rule = decision.rules.zone(&spot.camera, &spot.zone);
     let place = rule.and_then(|rule| rule.text.as_deref()).unwrap_or(spot.zone.as_str());
     let limit_ms = rule.map_or(0, |rule| ms(rule.limit));
@@ -329,6 +408,8 @@ fn stands(decision: &Decision, spot: &Spot, over_at: Timestamp, missing: Option<
     let (zh, en) = match spot.vehicle {
         TrackKind::Truck => ("货车", "truck"),
         TrackKind::Bus => ("客车", "bus"),
+        TrackKind::Bicycle => ("自行车", "bicycle"),
+        TrackKind::Motorcycle if spot.kind == AlarmKind::CycleParking => ("电动车或摩托车", "e-bike or motorcycle"),
         TrackKind::Motorcycle => ("摩托车", "motorcycle"),
         _ => ("小汽车", "car"),
     };

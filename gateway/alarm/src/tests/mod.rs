@@ -16,7 +16,7 @@ use gengfu_contract::words::{AlarmKind, CapStatus, Condition};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::observation::{Camera, Link, Scene, Smoke, Track, TrackKind, What};
-use crate::output::{NeedStill, Transition};
+use crate::output::{NeedStill, StillRole, Transition};
 use crate::{
     CodeTable, DeviceClass, DeviceRule, Engine, Observation, Output, RestoreNote, Rules, Service, Shelf, Supervision,
     Terms, Timing, ZoneKind, ZoneRule,
@@ -24,12 +24,15 @@ use crate::{
 
 mod annunciate;
 mod care;
+mod hours;
+mod litter;
 mod people;
 mod random;
 mod restore;
 mod scenes;
 mod sensors;
 mod silence;
+mod stills;
 
 pub(super) fn slug(name: &str) -> Slug {
     Slug::new(name).unwrap()
@@ -157,7 +160,9 @@ pub(super) struct Player {
     law: Law,
     /// Every event so far.
     pub events: Vec<Transition>,
+    /// Pictures past the limit and after clearing that were asked for; first ones and overviews are in `quiet_stills`.
     pub stills: Vec<NeedStill>,
+    pub quiet_stills: Vec<NeedStill>,
     births: BTreeMap<u64, f64>,
     /// Time of the last line.
     clock: f64,
@@ -184,6 +189,16 @@ fn place(name: &str) -> ([f32; 4], Vec<Slug>) {
         "c" => ([0.54, 0.4, 0.2, 0.1], "east"),
         "l" => ([0.10, 0.8, 0.2, 0.1], "lane"),
         "out" => ([0.80, 0.1, 0.1, 0.05], ""),
+        // Litter: a heap, the same wavering, a bag beside it, the heap grown, a heap elsewhere, one that lies between.
+        "p" => ([0.50, 0.70, 0.06, 0.05], "corner"),
+        "p'" => ([0.505, 0.705, 0.055, 0.045], "corner"),
+        "p+" => ([0.565, 0.71, 0.04, 0.04], "corner"),
+        "P" => ([0.48, 0.69, 0.10, 0.07], "corner"),
+        "q" => ([0.70, 0.70, 0.06, 0.05], "corner"),
+        // A person beside `p`, one far off, a bus that stands before `p`.
+        "p-by" => ([0.44, 0.58, 0.05, 0.18], ""),
+        "far" => ([0.10, 0.58, 0.05, 0.18], ""),
+        "before-p" => ([0.35, 0.45, 0.40, 0.40], ""),
         other => panic!("no place {other}"),
     };
     (bbox, if zone.is_empty() { Vec::new() } else { vec![slug(zone)] })
@@ -199,6 +214,7 @@ impl Player {
             law: Law::default(),
             events: Vec::new(),
             stills: Vec::new(),
+            quiet_stills: Vec::new(),
             births: BTreeMap::new(),
             clock: 0.0,
         }
@@ -363,13 +379,34 @@ impl Player {
                     told.push(describe(&transition));
                     self.events.push(transition);
                 }
-                Output::NeedStill(still) => {
-                    told.push(format!("still of track {}", still.track));
-                    self.stills.push(still);
+                Output::NeedStill(still) => match still.role {
+                    StillRole::Arrival | StillRole::Overview => self.quiet_stills.push(still),
+                    StillRole::PastLimit => {
+                        told.push(format!("still of track {}", still.track));
+                        self.stills.push(still);
+                    }
+                    StillRole::Cleared => {
+                        told.push(format!("still {} of the clean place", still.n));
+                        self.stills.push(still);
+                    }
+                },
+                Output::DiscardStills(discard) => {
+                    assert!(
+                        self.engine.book.get(&discard.alarm_id).is_none(),
+                        "evidence of an open alarm: {discard:?}"
+                    );
+                    told.push(format!("discard {}", self.name_of(&discard.alarm_id)));
                 }
+                Output::Warning(warning) => told.push(format!("warn {}@{}", warning.zone, warning.camera)),
             }
         }
         told
+    }
+
+    /// The track whose first picture was taken under this id.
+    fn name_of(&self, alarm_id: &str) -> String {
+        let asked = self.quiet_stills.iter().chain(&self.stills).find(|still| still.alarm_id == alarm_id);
+        asked.map_or("a stranger".to_owned(), |still| format!("track {}", still.track))
     }
 
     /// `DEVICE WHAT… [sensed=S] [seq=N]`; a camera's picture is `see TRACK…` with TRACK = `car1:PLACE:SINCE`, SINCE a
@@ -404,11 +441,13 @@ impl Player {
             ["blind", reason] => {
                 What::Camera(Camera::Fault { reason: (*reason).into(), detail: "check its power".into() })
             }
-            ["see", tracks @ ..] => {
-                What::Scene(Scene { tracks: tracks.iter().map(|track| self.track(sensed, track)).collect() })
-            }
-            ["still", state] => {
-                let still = self.stills.last().expect("a picture was asked for");
+            [verb @ ("see" | "dazzled"), tracks @ ..] => What::Scene(Scene {
+                tracks: tracks.iter().map(|track| self.track(sensed, track)).collect(),
+                is_unclear: *verb == "dazzled",
+            }),
+            [which @ ("still" | "quiet"), state] => {
+                let asked = if *which == "still" { &self.stills } else { &self.quiet_stills };
+                let still = asked.last().expect("a picture was asked for");
                 let result =
                     if *state == "taken" { Ok(picture(still.n, sensed)) } else { Err("the disk is full".into()) };
                 What::Still { alarm_id: still.alarm_id.clone(), result }
@@ -426,6 +465,11 @@ impl Player {
             "truck" => TrackKind::Truck,
             "bicycle" => TrackKind::Bicycle,
             "person" => TrackKind::Person,
+            "motorcycle" => TrackKind::Motorcycle,
+            "bus" => TrackKind::Bus,
+            "garbage" => TrackKind::Garbage,
+            "bin" => TrackKind::GarbageBin,
+            "overflow" => TrackKind::Overflow,
             other => panic!("no kind {other}"),
         };
         let id = number.parse().unwrap();

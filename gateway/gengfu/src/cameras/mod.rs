@@ -27,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::evidence::Pictures;
+pub(crate) use translate::kind;
+pub use translate::scene;
 use worker::{Ended, Session};
 
 /// First pause before a worker is started again; doubled each time up to [`RESTART_MAX`], forgotten after [`STEADY`].

@@ -16,21 +16,46 @@ pub(super) fn time(ms: i64, now: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap_or(now)
 }
 
-pub(super) fn scene(message: &TracksMessage, now: Timestamp) -> Scene {
-    Scene { tracks: message.tracks.iter().map(|track| view(track, now)).collect() }
+/// What the rules are told of one analysed picture; times outside the calendar read as `now`.
+#[must_use]
+pub fn scene(message: &TracksMessage, now: Timestamp) -> Scene {
+    Scene { tracks: message.tracks.iter().map(|track| view(track, now)).collect(), is_unclear: message.unclear }
+}
+
+/// Every kind by both of its names.
+const KINDS: [(Kind, TrackKind); Kind::ALL.len()] = [
+    (Kind::Car, TrackKind::Car),
+    (Kind::Truck, TrackKind::Truck),
+    (Kind::Bus, TrackKind::Bus),
+    (Kind::Motorcycle, TrackKind::Motorcycle),
+    (Kind::Bicycle, TrackKind::Bicycle),
+    (Kind::Person, TrackKind::Person),
+    (Kind::Garbage, TrackKind::Garbage),
+    (Kind::GarbageBin, TrackKind::GarbageBin),
+    (Kind::Overflow, TrackKind::Overflow),
+];
+
+fn track_kind(kind: Kind) -> TrackKind {
+    KINDS
+        .iter()
+        .find(|(theirs, _)| *theirs == kind)
+        .map(|(_, ours)| *ours)
+        .expect("a test holds that every kind is listed")
+}
+
+/// What a detector calls it.
+pub(crate) fn kind(kind: TrackKind) -> Kind {
+    KINDS
+        .iter()
+        .find(|(_, ours)| *ours == kind)
+        .map(|(theirs, _)| *theirs)
+        .expect("as many kinds on both sides, each once")
 }
 
 fn view(track: &TrackView, now: Timestamp) -> Track {
     Track {
         id: track.id,
-        kind: match track.kind {
-            Kind::Car => TrackKind::Car,
-            Kind::Truck => TrackKind::Truck,
-            Kind::Bus => TrackKind::Bus,
-            Kind::Motorcycle => TrackKind::Motorcycle,
-            Kind::Bicycle => TrackKind::Bicycle,
-            Kind::Person => TrackKind::Person,
-        },
+        kind: track_kind(track.kind),
         score: track.score,
         bbox: track.bbox.into(),
         // A zone of another name than we gave cannot be ours.
@@ -73,6 +98,24 @@ pub(super) fn state(state: &CameraState) -> (String, &'static str, Option<Camera
         CameraState::Dark => {
             let text = "too dark to see anything".to_owned();
             (text.clone(), "check for a cover on the lens and for lighting", fault("dark", text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_one_name_on_each_side_and_the_same_word() {
+        for theirs in Kind::ALL {
+            assert_eq!(kind(track_kind(theirs)), theirs);
+            let word = |value: serde_json::Value| value.as_str().unwrap().to_owned();
+            let ours = word(serde_json::to_value(track_kind(theirs)).unwrap());
+            assert_eq!(
+                (ours.as_str(), word(serde_json::to_value(theirs).unwrap()).as_str()),
+                (theirs.as_str(), theirs.as_str())
+            );
         }
     }
 }

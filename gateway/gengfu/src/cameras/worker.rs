@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
 
     async fn ask(&mut self, wanted: Wanted) -> std::io::Result<()> {
         let (track, reason) = match &wanted {
-            Wanted::Alarm(need) => (Some(need.track), need.caption.clone()),
+            Wanted::Alarm(need) => (Some(need.track), need.role.as_str().to_owned()),
             // It waited for a worker longer than its asker does.
             Wanted::Shot(shot) if shot.answer.is_closed() => return Ok(()),
             Wanted::Shot(_) => (None, snapshots::CAPTION.to_owned()),

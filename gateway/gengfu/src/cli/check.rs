@@ -36,6 +36,7 @@ pub(super) fn check(args: &Args) -> anyhow::Result<ExitCode> {
             if let Err(error) = crate::setup::codes(&config) {
                 lacks.push(error);
             }
+            lacks.extend(crate::setup::cameras_without_model(&config));
             Findings { valid: true, faults: Vec::new(), lacks }
         }
         Err(ConfigError::Faulty { faults, .. }) => Findings { valid: false, faults, lacks: Vec::new() },

@@ -1,15 +1,14 @@
-//! Cameras and their zones, from text to checked values.
+//! Cameras, from text to checked values.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use gengfu_alarm::observation::TrackKind;
 use gengfu_contract::event::Location;
-use gengfu_contract::words::AlarmKind;
 use gengfu_vision::source::SourceUrl;
 
 use super::read::{DAY, SECOND, location, resolve};
 use super::reader::{Faults, Section};
+use super::zones::zone;
 use super::{Camera, Zone};
 
 pub(super) fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Location) -> Option<Camera> {
@@ -22,6 +21,7 @@ pub(super) fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Locati
     let url = url
         .map(|u| SourceUrl::new(if u.contains("://") { u } else { resolve(base, &u).to_string_lossy().into_owned() }));
     let model = s.text(f, "model");
+    let second_model = s.text(f, "second_model");
     let all_frames = s.one_of(f, "decode", &[("key_frames", false), ("all_frames", true)]).unwrap_or(false);
     let fps_max = s.number(f, "fps_max", 0.1..=30.0).unwrap_or(2.0);
     let repeat = s.flag(f, "repeat", false);
@@ -50,6 +50,7 @@ pub(super) fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Locati
         name: name?,
         url: url?,
         model,
+        second_model,
         all_frames,
         fps_max,
         repeat,
@@ -58,35 +59,5 @@ pub(super) fn camera(f: &mut Faults, mut s: Section, base: &Path, place: &Locati
         location,
         zones,
         masks,
-    })
-}
-
-fn zone(f: &mut Faults, mut s: Section, place: &Location) -> Option<Zone> {
-    let name = s.slug(f, "name");
-    let name = s.required(f, "name", name, "\"no-parking-east\"");
-    let kinds = [("illegal_parking", AlarmKind::IllegalParking), ("fire_lane_blocked", AlarmKind::FireLaneBlocked)];
-    let kind = s.one_of(f, "kind", &kinds);
-    let kind = s.required(f, "kind", kind, "\"illegal_parking\"");
-    let limit = s.duration(f, "limit", SECOND..=DAY);
-    let limit = s.required(f, "limit", limit, "\"180s\"");
-    let polygon = s.polygon(f, "polygon");
-    let polygon = s.required(f, "polygon", polygon, "[[0.1, 0.5], [0.9, 0.5], [0.9, 1.0]]");
-    let vehicles = s.list(f, "vehicles", "\"car\", \"truck\", \"bus\" or \"motorcycle\"", |v| match v.as_str()? {
-        "car" => Some(TrackKind::Car),
-        "truck" => Some(TrackKind::Truck),
-        "bus" => Some(TrackKind::Bus),
-        "motorcycle" => Some(TrackKind::Motorcycle),
-        _ => None,
-    });
-    let all = vec![TrackKind::Car, TrackKind::Truck, TrackKind::Bus];
-    let location = location(f, &mut s, place);
-    s.finish(f);
-    Some(Zone {
-        name: name?,
-        kind: kind?,
-        limit: limit?,
-        polygon: polygon?,
-        vehicles: vehicles.unwrap_or(all),
-        location,
     })
 }

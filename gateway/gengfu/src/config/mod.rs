@@ -13,18 +13,18 @@ mod outputs;
 mod people;
 pub(crate) mod read;
 pub(crate) mod reader;
+mod zones;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gengfu_alarm::Escalation;
-use gengfu_alarm::observation::TrackKind;
 use gengfu_alarm::policy::{CareRule, SupervisionClass};
+use gengfu_alarm::{Escalation, ZoneRule};
 use gengfu_contract::event::Location;
 use gengfu_contract::slug::Slug;
-use gengfu_contract::words::{AlarmKind, Lane};
+use gengfu_contract::words::Lane;
 use gengfu_vision::source::SourceUrl;
 use jiff::civil::Date;
 
@@ -199,6 +199,8 @@ pub struct Vision {
     pub onnxruntime: PathBuf,
     /// Model used unless a camera names another.
     pub model: String,
+    /// A second model on the same pictures, unless a camera names another.
+    pub second_model: Option<String>,
     /// Threads of one detector.
     pub threads: u16,
     /// Most memory a camera worker may take.
@@ -334,6 +336,8 @@ pub struct Camera {
     pub url: SourceUrl,
     /// Model, when not the default.
     pub model: Option<String>,
+    /// A second model on the same pictures, when not the default.
+    pub second_model: Option<String>,
     /// Decode every picture instead of key frames only.
     pub all_frames: bool,
     /// Pictures analysed per second at most.
@@ -357,14 +361,10 @@ pub struct Camera {
 pub struct Zone {
     /// The zone's name.
     pub name: Slug,
-    /// `illegal_parking` or `fire_lane_blocked`.
-    pub kind: AlarmKind,
-    /// Standing for longer is an alarm.
-    pub limit: Duration,
     /// Outline.
     pub polygon: Vec<[f32; 2]>,
-    /// Which vehicles.
-    pub vehicles: Vec<TrackKind>,
+    /// What it forbids, for how long and when; its place is `location`.
+    pub rule: ZoneRule,
     /// Where, when not the camera's place.
     pub location: Location,
 }

@@ -306,6 +306,7 @@ fn vision(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path
         models_dir: data_dir.join("models"),
         onnxruntime: data_dir.join("lib/libonnxruntime.so"),
         model: "yolox_nano".to_owned(),
+        second_model: None,
         threads: 1,
         worker_memory_bytes: 1 << 30,
         fault_hold: 10 * SECOND,
@@ -315,6 +316,7 @@ fn vision(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path
         vision.models_dir = path(f, &mut s, "models_dir", base).unwrap_or(vision.models_dir);
         vision.onnxruntime = path(f, &mut s, "onnxruntime", base).unwrap_or(vision.onnxruntime);
         vision.model = s.text(f, "model").unwrap_or(vision.model);
+        vision.second_model = s.text(f, "second_model");
         vision.threads = s.integer(f, "threads", 1..=64).and_then(|n| u16::try_from(n).ok()).unwrap_or(vision.threads);
         if let Some(mib) = s.integer(f, "worker_memory_mib", 64..=16_384) {
             vision.worker_memory_bytes = mib.unsigned_abs() << 20;

@@ -39,7 +39,7 @@ fn a_small_file_is_enough_and_paths_start_at_its_folder() {
     assert_eq!(detour.gateway.data_dir, Path::new("/other/data"));
     assert_eq!(config.uplink.protocol, Protocol::Mqtt5);
     assert_eq!(config.nodes[0].channels[&1].left_open_after, Some(Duration::from_secs(900)));
-    assert_eq!(config.cameras[0].zones[0].limit, Duration::from_secs(180));
+    assert_eq!(config.cameras[0].zones[0].rule.limit, Duration::from_secs(180));
     assert_eq!(config.uplink.client_id, "gengfu-jinding-gw-1");
 }
 
@@ -260,5 +260,50 @@ fn a_managed_identity_excludes_given_files_and_is_what_an_enrolment_server_is_fo
     ] {
         let found = tls(keys).unwrap_err();
         assert!(found.iter().any(|f| f.to_string().contains(part)), "{keys}: {found:?}");
+    }
+}
+
+#[test]
+fn zones_have_the_limits_of_the_trade_and_may_say_their_own() {
+    let zone = |keys: &str| {
+        let text = GOOD.replace("kind = \"illegal_parking\"\nlimit = \"180s\"", keys);
+        Config::parse(&text, Path::new("/base")).map(|config| config.cameras[0].zones[0].rule.clone())
+    };
+    let rule = |keys: &str| zone(keys).unwrap_or_else(|faults| panic!("{keys}: {faults:?}"));
+    let s = Duration::from_secs;
+    for (kind, limit, warn) in [
+        ("fire_lane_blocked", 60, None),
+        ("no_stopping", 180, Some(60)),
+        ("temporary_stop", 300, None),
+        ("pavement", 60, None),
+        ("cycle_parking", 600, None),
+        ("litter", 300, None),
+        ("accumulated_waste", 7200, None),
+        ("bin_overflow", 600, None),
+        ("waste", 300, None),
+    ] {
+        let rule = rule(&format!("kind = \"{kind}\""));
+        assert_eq!((rule.limit, rule.warn_after), (s(limit), warn.map(s)), "{kind}");
+        assert!(rule.classes.iter().all(|class| rule.kind.admits(*class)), "{kind}");
+    }
+    let own = rule(
+        "kind = \"waste\"\nlimit = \"7m\"\noverflow_limit = \"20m\"\nclear_after = \"1m\"\nhours = [\"Mon-Fri 07:00-20:00\"]",
+    );
+    assert_eq!((own.limit, own.overflow_limit, own.clear_after), (s(420), s(1200), s(60)));
+    assert_ne!(own.hours, gengfu_alarm::Hours::always());
+    for (keys, key, part) in [
+        ("kind = \"illegal_parking\"", "limit", "is missing"),
+        ("kind = \"parking\"\nlimit = \"1m\"", "kind", "\"waste\""),
+        ("kind = \"no_stopping\"\nwarn = \"3m\"", "warn", "warn < limit"),
+        ("kind = \"litter\"\nvehicles = [\"car\"]", "vehicles", "remove it"),
+        ("kind = \"litter\"\noverflow_limit = \"1m\"", "overflow_limit", "\"waste\""),
+        ("kind = \"cycle_parking\"\nvehicles = [\"car\"]", "vehicles", "motorcycle, bicycle"),
+        ("kind = \"no_stopping\"\nhours = [\"Mon-Fri\"]", "hours[0]", "Mon-Fri 07:00-20:00"),
+        ("kind = \"no_stopping\"\nhours = []", "hours", "leave it out"),
+        ("kind = \"no_stopping\"\nhuors = []", "huors", "did you mean `hours`"),
+    ] {
+        let found = zone(keys).unwrap_err();
+        let told = found.iter().any(|f| f.key == format!("camera[0].zone[0].{key}") && f.to_string().contains(part));
+        assert!(told, "{keys}: {found:?}");
     }
 }

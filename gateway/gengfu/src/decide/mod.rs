@@ -22,7 +22,7 @@ use std::time::Duration;
 use gengfu_alarm::Want;
 use gengfu_alarm::engine::Engine;
 use gengfu_alarm::observation::{Observation, What};
-use gengfu_alarm::output::{NeedStill, Output, Transition};
+use gengfu_alarm::output::{DiscardStills, NeedStill, Output, Transition};
 use gengfu_alarm::persist::StateChange;
 use gengfu_alarm::rules::Rules;
 use gengfu_contract::CONTRACT_VERSION;
@@ -109,6 +109,8 @@ impl DeviceRefresh {
 pub struct Effects {
     /// Pictures that rules asked for.
     pub stills: Vec<NeedStill>,
+    /// Pictures that are nobody's evidence.
+    pub discards: Vec<DiscardStills>,
     /// Answers to commands.
     pub replies: Vec<Reply>,
     /// What nodes shall do, by the command that asked for it.
@@ -160,6 +162,7 @@ type LocalAnswer = Result<(), Text>;
 struct Judged {
     dones: Vec<oneshot::Sender<Result<(), String>>>,
     stills: Vec<NeedStill>,
+    discards: Vec<DiscardStills>,
     replies: Vec<Reply>,
     /// Answers that hold whatever becomes of this batch.
     standing: Vec<Reply>,
@@ -438,6 +441,14 @@ impl Decider {
         for output in outputs {
             match output {
                 Output::NeedStill(need) => judged.stills.push(need),
+                Output::DiscardStills(discard) => judged.discards.push(discard),
+                Output::Warning(warned) => {
+                    let (place, standing_ms) = (batch.position(), Some(warned.standing_ms));
+                    let draft =
+                        self.author.served(now, &place, &warned.camera, "parking.warned", standing_ms, warned.clock);
+                    tracing::info!(hop = "decided", id = %draft.id, camera = %warned.camera, zone = %warned.zone, "warned");
+                    self.journal(now, batch, draft)?;
+                }
                 Output::Alarm(transition) => {
                     self.attach_evidence(now, batch, &transition)?;
                     let draft = self.author.transition(now, &batch.position(), &transition);
@@ -534,8 +545,8 @@ impl Decider {
         self.drill.committed();
         self.show_devices();
         let wanted = self.on_site.wanted().to_vec();
-        let Judged { stills, replies, standing, orders, errands, .. } = judged;
-        Effects { stills, replies: standing.into_iter().chain(replies).collect(), orders, errands, wanted }
+        let Judged { stills, discards, replies, standing, orders, errands, .. } = judged;
+        Effects { stills, discards, replies: standing.into_iter().chain(replies).collect(), orders, errands, wanted }
     }
 
     /// The disk refused: what the engine decided never happened.

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Decider, DrillStatus, Errand, Input, LocalRequest, Order};
 use crate::clock::Clock;
+use crate::evidence::Pictures;
 use crate::link::LinkBatch;
 use crate::uplink::{CommandRequest, UplinkStatus};
 
@@ -46,6 +47,8 @@ pub struct Channels {
     pub answered: mpsc::Receiver<Reply>,
     /// To the cameras.
     pub stills: mpsc::Sender<NeedStill>,
+    /// Where pictures are kept, and ended when they are nobody's evidence.
+    pub pictures: Pictures,
     /// To the uplink.
     pub replies: mpsc::Sender<Reply>,
     /// To the nodes, with the command that asks for it.
@@ -127,6 +130,9 @@ pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Cl
             if channels.stills.try_send(still).is_err() {
                 metrics::counter!("gengfu_stills_shed_total").increment(1);
             }
+        }
+        for discard in &effects.discards {
+            channels.pictures.discard(&discard.alarm_id);
         }
         status.wanted.clone_from(&effects.wanted);
         channels.wanted.send_if_modified(|shown| {

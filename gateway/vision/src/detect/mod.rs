@@ -25,7 +25,7 @@ use prepare::{PADDING, letterbox, look_of, to_planes};
 
 /// What a detected thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A passenger car.
     Car,
@@ -39,6 +39,12 @@ pub enum Kind {
     Bicycle,
     /// A human being.
     Person,
+    /// Litter on the ground: bags, piles.
+    Garbage,
+    /// A bin that is as it should be.
+    GarbageBin,
+    /// A bin that overflows.
+    Overflow,
 }
 
 /// Kinds that a detector may confuse for one another while it is the same thing.
@@ -50,11 +56,25 @@ pub enum Group {
     TwoWheeler,
     /// Person.
     Person,
+    /// Garbage.
+    Litter,
+    /// Bins, overflowing or not.
+    Bin,
 }
 
 impl Kind {
     /// Every kind, in the order of [`Kind::index`].
-    pub const ALL: [Self; 6] = [Self::Car, Self::Truck, Self::Bus, Self::Motorcycle, Self::Bicycle, Self::Person];
+    pub const ALL: [Self; 9] = [
+        Self::Car,
+        Self::Truck,
+        Self::Bus,
+        Self::Motorcycle,
+        Self::Bicycle,
+        Self::Person,
+        Self::Garbage,
+        Self::GarbageBin,
+        Self::Overflow,
+    ];
 
     /// Position in [`Kind::ALL`].
     #[must_use]
@@ -72,6 +92,9 @@ impl Kind {
             Self::Motorcycle => "motorcycle",
             Self::Bicycle => "bicycle",
             Self::Person => "person",
+            Self::Garbage => "garbage",
+            Self::GarbageBin => "garbage_bin",
+            Self::Overflow => "overflow",
         }
     }
 
@@ -82,6 +105,8 @@ impl Kind {
             Self::Car | Self::Truck | Self::Bus => Group::Vehicle,
             Self::Motorcycle | Self::Bicycle => Group::TwoWheeler,
             Self::Person => Group::Person,
+            Self::Garbage => Group::Litter,
+            Self::GarbageBin | Self::Overflow => Group::Bin,
         }
     }
 }

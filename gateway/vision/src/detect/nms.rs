@@ -1,5 +1,6 @@
 //! Suppression of doubles. Owns the rule by which two boxes are one thing; refuses to mix groups: a person at the open boot
-//! of a car, or on a bicycle, is not a double of it.
+//! of a car, or on a bicycle, is not a double of it. Only litter and bins are one where their boxes are practically the same: a
+//! heap of bags on a bin is called by either name.
 
 use super::{Detection, Group};
 use crate::geometry::BBox;
@@ -11,6 +12,9 @@ const NESTED_SHARE: f32 = 0.7;
 const SAME_GROUND: f32 = 0.2;
 /// The inner, tighter box wins a nesting if its score is at least this share of the outer one's.
 const INNER_WORTH: f32 = 0.5;
+
+/// Overlap above which a box called litter and one called a bin are the same heap.
+const SAME_HEAP: f32 = 0.7;
 
 /// Removes doubles and sorts by score, highest first.
 ///
@@ -24,7 +28,7 @@ pub fn suppress(detections: &mut Vec<Detection>, iou_max: f32) {
     for candidate in detections.drain(..) {
         let group = candidate.kind.group();
         let same = |k: &&mut Detection| k.kind.group() == group;
-        if kept.iter_mut().filter(same).any(|k| k.bbox.iou(&candidate.bbox) > iou_max) {
+        if kept.iter().any(|k| is_double(k, &candidate, iou_max)) {
             continue;
         }
         let nested = kept.iter_mut().filter(same).find(|k| group == Group::Vehicle && nested(&k.bbox, &candidate.bbox));
@@ -38,6 +42,17 @@ pub fn suppress(detections: &mut Vec<Detection>, iou_max: f32) {
     }
     kept.sort_by(|a, b| b.score.total_cmp(&a.score));
     *detections = kept;
+}
+
+fn is_double(kept: &Detection, candidate: &Detection, iou_max: f32) -> bool {
+    let (a, b) = (kept.kind.group(), candidate.kind.group());
+    let is_heap = |group| matches!(group, Group::Litter | Group::Bin);
+    let limit = match (a == b, is_heap(a) && is_heap(b)) {
+        (true, _) => iou_max,
+        (false, true) => iou_max.max(SAME_HEAP),
+        (false, false) => return false,
+    };
+    kept.bbox.iou(&candidate.bbox) > limit
 }
 
 /// Are the boxes one inside the other with a common lower edge, so that as vehicles they can only be one?
@@ -72,6 +87,20 @@ mod tests {
     }
 
     #[test]
+    fn a_heap_called_litter_and_overflow_is_one_and_a_bag_before_a_bin_is_not_the_bin() {
+        let heap = [0.4, 0.4, 0.1, 0.1];
+        let mut list = vec![seen(Kind::Garbage, 0.5, heap), seen(Kind::Overflow, 0.7, [0.4, 0.405, 0.1, 0.1])];
+        suppress(&mut list, 0.45);
+        assert_eq!(list, [seen(Kind::Overflow, 0.7, [0.4, 0.405, 0.1, 0.1])]);
+        let mut list = vec![seen(Kind::GarbageBin, 0.8, heap), seen(Kind::Overflow, 0.5, [0.41, 0.4, 0.1, 0.1])];
+        suppress(&mut list, 0.45);
+        assert_eq!(list.len(), 1, "a bin is full or it is not");
+        let mut list = vec![seen(Kind::GarbageBin, 0.8, heap), seen(Kind::Garbage, 0.5, [0.42, 0.43, 0.08, 0.07])];
+        suppress(&mut list, 0.45);
+        assert_eq!(list.len(), 2);
+    }
+
+    #[test]
     fn of_nested_boxes_on_the_same_ground_the_tight_one_stays() {
         let (kiosk, car) = ([0.42, 0.22, 0.16, 0.37], [0.425, 0.42, 0.10, 0.16]);
         let mut list = vec![seen(Kind::Bus, 0.55, kiosk), seen(Kind::Car, 0.5, car)];
@@ -91,7 +120,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn suppression_never_invents_and_never_loses_the_last_box(raw in prop::collection::vec((0..6_usize, 0.0..1.0_f32, 0.0..0.8_f32, 0.0..0.8_f32, 0.01..0.4_f32, 0.01..0.4_f32), 0..40)) {
+        fn suppression_never_invents_and_never_loses_the_last_box(raw in prop::collection::vec((0..Kind::ALL.len(), 0.0..1.0_f32, 0.0..0.8_f32, 0.0..0.8_f32, 0.01..0.4_f32, 0.01..0.4_f32), 0..40)) {
             let all: Vec<_> = raw.iter().map(|&(k, s, x, y, w, h)| seen(Kind::ALL[k], s, [x, y, w, h])).collect();
             let mut list = all.clone();
             suppress(&mut list, 0.45);

@@ -2,7 +2,23 @@
 
 use super::*;
 
-const COMMITTED: &str = include_str!("../../../../models/manifest.toml");
+const WHOLE: &str = include_str!("../../../../models/manifest.toml");
+/// The committed manifest up to its first model, so that a fault put into it is one fault however many models follow.
+const COMMITTED: &str = first_model(WHOLE);
+
+const fn first_model(text: &str) -> &str {
+    let (bytes, mut at, mut seen) = (text.as_bytes(), 0, 0);
+    while at + 1 < bytes.len() {
+        if bytes[at] == b'[' && bytes[at + 1] == b'[' {
+            seen += 1;
+            if seen == 2 {
+                return text.split_at(at).0;
+            }
+        }
+        at += 1;
+    }
+    text
+}
 
 fn faults_of(text: &str) -> Vec<String> {
     match Manifest::parse(text) {
@@ -13,13 +29,26 @@ fn faults_of(text: &str) -> Vec<String> {
 
 #[test]
 fn the_committed_manifest_is_valid_and_its_shapes_follow() {
-    let manifest = Manifest::parse(COMMITTED).unwrap();
+    let manifest = Manifest::parse(WHOLE).unwrap();
     let yolox = manifest.model("yolox_nano").unwrap();
     assert_eq!((yolox.output_rows(), yolox.output_columns()), (3549, 85));
+    let street = manifest.model("nanodet_street").unwrap();
+    assert_eq!((street.output_rows(), street.output_columns()), (3598, 38));
     let nanodet = ModelEntry { decoder: Decoder::NanodetPlus, ..yolox.clone() };
     assert_eq!((nanodet.output_rows(), nanodet.output_columns()), (3598, 112));
     let wide = Input { width: 640, height: 384, ..yolox.input.clone() };
     assert_eq!(ModelEntry { input: wide, ..nanodet }.output_rows(), 5100);
+}
+
+#[test]
+fn committed_model_files_are_the_ones_the_manifest_names() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    let manifest = Manifest::parse(WHOLE).unwrap();
+    let own: Vec<_> = manifest.models.iter().filter(|model| model.name.starts_with("nanodet_")).collect();
+    assert!(!own.is_empty());
+    for entry in own {
+        entry.read(&folder.join(&entry.file)).unwrap();
+    }
 }
 
 #[test]
@@ -77,4 +106,46 @@ fn a_file_with_another_hash_is_refused() {
     assert!(matches!(error, ModelFileError::WrongHash { .. }), "{error}");
     let error = entry.read(&folder.path().join("absent.onnx")).unwrap_err();
     assert!(error.to_string().contains("fetch-models.sh"), "{error}");
+}
+
+/// A litter model beside the committed one.
+const LITTER: &str = r#"
+[[model]]
+name = "litter"
+file = "litter.onnx"
+sha256 = "9d77f7d41c8cdaa0c309cb12e218866e44a7a0366d50bce4db06b19b30771bbb"
+licence = "Apache-2.0"
+source = "a test"
+decoder = "nanodet-plus"
+output = "output"
+classes = 3
+score_threshold = 0.40
+keep_threshold = 0.20
+privacy_threshold = 0.10
+nms_iou = 0.50
+[model.input]
+name = "data"
+layout = "nchw-bgr-f32"
+width = 416
+height = 416
+[model.labels]
+garbage = [0]
+garbage_bin = [1]
+overflow = [2]
+"#;
+
+#[test]
+fn a_model_for_litter_need_not_know_people_when_another_does_and_one_model_may_know_all() {
+    let manifest = Manifest::parse(&format!("{COMMITTED}{LITTER}")).unwrap();
+    let litter = manifest.model("litter").unwrap();
+    assert!(litter.knows(Kind::GarbageBin) && !litter.knows(Kind::Person));
+    assert_eq!((litter.output_rows(), litter.output_columns()), (3598, 35));
+    let head = COMMITTED.split("[[model]]").next().unwrap();
+    let faults = faults_of(&format!("{head}{LITTER}"));
+    assert!(faults.iter().any(|f| f.contains("at least one model must know them")), "{faults:#?}");
+    let nine = LITTER.replace("classes = 3", "classes = 9").replace("garbage = [0]", "person = [3]\ngarbage = [0]");
+    assert!(Manifest::parse(&format!("{head}{nine}")).unwrap().models[0].knows(Kind::Overflow));
+    let none = LITTER.split("garbage = [0]").next().unwrap().to_owned();
+    let faults = faults_of(&format!("{COMMITTED}{none}"));
+    assert!(faults.iter().any(|f| f.starts_with("model[1].labels: names no class")), "{faults:#?}");
 }

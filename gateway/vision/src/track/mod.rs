@@ -6,11 +6,13 @@
 //! [`TrackerConfig::coast_still_ms`] of *watched* time while nothing is seen of it, so a bus that passes in front does not
 //! end it; time during which the camera gave no pictures does not count, because nothing was watched.
 
+mod clarity;
 mod matching;
 mod still;
 
 use crate::detect::{Detection, Group, Kind, nested};
 use crate::geometry::BBox;
+pub use clarity::Clarity;
 use matching::best_pairs;
 use still::{History, Sample};
 

@@ -20,6 +20,8 @@ pub(super) struct History {
 
 /// However slow the camera, this many samples are kept and needed.
 const SAMPLES_MIN: usize = 3;
+/// Share of the tolerance for standing within which a thing is no longer rolling.
+const ROLL: f32 = 0.3;
 /// However fast the camera, no more are kept.
 const SAMPLES_MAX: usize = 256;
 
@@ -39,7 +41,8 @@ impl History {
     }
 
     /// The median place and since when, if the thing stood through the whole window: nine in ten centres lie within
-    /// `tolerance` × size of the median, and the first and the last half of the window agree to half of that.
+    /// `tolerance` × size of the median, and the first and the last half of the window agree to half of that. "Since" is when it
+    /// came to rest inside the window, see [`came_to_rest`].
     pub fn standing(&self, window_ms: i64, tolerance: f32) -> Option<(BBox, i64)> {
         let (first, last) = (self.samples.front()?, self.samples.back()?);
         if self.samples.len() < SAMPLES_MIN || last.at_ms - first.at_ms < window_ms {
@@ -51,9 +54,25 @@ impl History {
         let mut strays: Vec<f32> = all.iter().map(|b| distance(b.centre(), place.centre())).collect();
         strays.sort_by(f32::total_cmp);
         let (early, late) = all.split_at(all.len() / 2);
-        let drift = distance(median(early)?.centre(), median(late)?.centre());
-        let ninth = strays[(strays.len() - 1) * 9 / 10];
-        (ninth <= allowed && drift <= allowed / 2.0).then_some((place, first.at_ms))
+        let rest = median(late)?.centre();
+        let drift = distance(median(early)?.centre(), rest);
+        let stands = ninth_tenth(&strays) <= allowed && drift <= allowed / 2.0;
+        stands.then(|| (place, self.came_to_rest(rest, late, allowed).unwrap_or(first.at_ms)))
+    }
+
+    /// When it came to rest, inside a window in which it stands. A vehicle that rolls its last half metre lies within the tolerance
+    /// before it stops: what counts is the first sample from which on nine in ten lie as near to the place of the last half as
+    /// those waver there themselves, or within [`ROLL`] of what is allowed.
+    fn came_to_rest(&self, rest: Point, late: &[BBox], allowed: f32) -> Option<i64> {
+        let mut wavering: Vec<f32> = late.iter().map(|b| distance(b.centre(), rest)).collect();
+        wavering.sort_by(f32::total_cmp);
+        let near = ninth_tenth(&wavering).clamp(ROLL * allowed, allowed);
+        let is_near: Vec<bool> = self.samples.iter().map(|s| distance(s.bbox.centre(), rest) <= near).collect();
+        let at_rest = |from: usize| {
+            let after = &is_near[from..];
+            is_near[from] && after.iter().filter(|near| **near).count() * 10 >= after.len() * 9
+        };
+        (0..is_near.len()).find(|from| at_rest(*from)).map(|from| self.samples[from].at_ms)
     }
 
     /// Has the thing left its place? Judged by the median of the newest samples (a second's worth, three at least), so that
@@ -70,6 +89,11 @@ impl History {
             .collect();
         median(&recent).is_some_and(|now| distance(now.centre(), place.centre()) > tolerance * place.size())
     }
+}
+
+/// What nine in ten of some sorted values do not exceed.
+fn ninth_tenth(sorted: &[f32]) -> f32 {
+    sorted.get(sorted.len().saturating_sub(1) * 9 / 10).copied().unwrap_or(0.0)
 }
 
 /// Median of centres and sides, each on its own.

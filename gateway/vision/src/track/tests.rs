@@ -60,6 +60,21 @@ fn a_car_that_stops_is_standing_since_it_stopped_at_any_frame_rate() {
 }
 
 #[test]
+fn a_car_that_rolls_to_a_stop_stands_since_it_stopped_and_not_since_it_was_nearly_there() {
+    for interval_ms in [100, 200] {
+        let mut tracker = Tracker::new(TrackerConfig::default());
+        for now_ms in (0..30_000_i64).step_by(interval_ms) {
+            // Braking evenly over five seconds: the last tenth of its length takes the last second.
+            let left_s = (10_000 - now_ms).max(0) as f32 / 1000.0;
+            let x = 0.5 - 0.01 * left_s * left_s;
+            tracker.update(now_ms, &[at(Kind::Car, 0.7, x + waver(now_ms, 0.001), 0.5 + waver(now_ms + 1, 0.001))]);
+        }
+        let since = tracker.tracks().next().unwrap().stationary_since_ms().unwrap();
+        assert!((9_300..=10_400).contains(&since), "{since} at {interval_ms} ms");
+    }
+}
+
+#[test]
 fn a_crawling_car_is_not_standing() {
     let mut tracker = Tracker::new(TrackerConfig::default());
     for now_ms in (0..40_000).step_by(200) {
@@ -204,7 +219,7 @@ fn a_flash_of_one_picture_is_not_reported() {
 proptest! {
     #[test]
     fn whatever_is_seen_numbers_are_unique_and_times_in_order(
-        pictures in prop::collection::vec((0..4000_i64, prop::collection::vec((0..6_usize, 0.0..1.0_f32, 0.0..1.0_f32, 0.0..1.0_f32), 0..6)), 1..60)
+        pictures in prop::collection::vec((0..4000_i64, prop::collection::vec((0..Kind::ALL.len(), 0.0..1.0_f32, 0.0..1.0_f32, 0.0..1.0_f32), 0..6)), 1..60)
     ) {
         let mut tracker = Tracker::new(TrackerConfig::default());
         let mut now_ms = 0;

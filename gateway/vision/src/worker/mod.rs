@@ -24,6 +24,8 @@ use mailbox::{Arrived, Mailbox, SourceEvent};
 const LINE_MAX: u64 = 1024 * 1024;
 /// Time between heartbeats, ms.
 const HEARTBEAT_MS: i64 = 1000;
+/// The reason of a still that shows how a track came.
+const ARRIVAL: &str = "arrival";
 /// Pictures in a row the detector may fail on before the worker gives up.
 const DETECTOR_FAILURES_MAX: u32 = 3;
 
@@ -331,9 +333,16 @@ impl<'a, W: Write> Analysis<'a, W> {
 
     fn take_still(&mut self, request: &StillRequest) -> Result<StillOutcome, String> {
         let newest = self.newest.as_ref().ok_or("there is no picture yet; ask again when the camera streams")?;
-        let taken_at_ms = newest.moment.at_ms;
-        let (still, track_found) =
-            self.pipeline.still(&newest.frame, taken_at_ms, request.track).map_err(|e| e.to_string())?;
+        let track = request.track.filter(|_| request.reason == ARRIVAL);
+        let remembered = track.map(|track| self.pipeline.arrival(track)).transpose().map_err(|e| e.to_string())?;
+        let (still, taken_at_ms, track_found) = match remembered.flatten() {
+            Some((still, taken_at_ms)) => (still, taken_at_ms, true),
+            None => {
+                let at_ms = newest.moment.at_ms;
+                let made = self.pipeline.still(&newest.frame, at_ms, request.track).map_err(|e| e.to_string())?;
+                (made.0, at_ms, made.1)
+            }
+        };
         Ok(StillOutcome::Taken {
             jpeg: Jpeg(still.jpeg),
             sha256: still.sha256,

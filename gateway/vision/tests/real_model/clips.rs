@@ -101,6 +101,41 @@ pub fn nanodet_vtest() -> Result<(), Skip> {
     Ok(())
 }
 
+pub fn two_models() -> Result<(), Skip> {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = support::vtest(folder.path())?;
+    let mut config = support::config(clip.to_str().unwrap(), support::yolox()?);
+    config.second_model = Some(support::nanodet(416, 416)?);
+    config.capture.fps_max = 2.0;
+    assert_van_and_car(&stories(&config), 79_000);
+    // Only the first one blurs, so it must know people.
+    let mut blind = config.clone();
+    blind.model.entry.labels.retain(|label| label.kind != Kind::Person);
+    assert!(blind.faults().iter().any(|fault| fault.starts_with("model: ") && fault.contains("people")));
+    Ok(())
+}
+
+pub fn arrival() -> Result<(), Skip> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = support::config(support::vtest(folder.path())?.to_str().unwrap(), support::yolox()?);
+    config.capture.fps_max = 2.0;
+    let start_ms = config.start_at_ms.unwrap();
+    let mut seen = None;
+    analyse_clip(&config, |result, _, pipeline| {
+        let standing = result.tracks.tracks.iter().find(|t| t.stationary_since_ms.is_some() && !t.zones.is_empty());
+        if let Some(track) = standing.filter(|_| result.tracks.pts_ms >= 60_000 && seen.is_none()) {
+            seen = Some((pipeline.arrival(track.id).unwrap(), pipeline.arrival(9999).unwrap()));
+        }
+    })
+    .unwrap();
+    let (kept, unknown) = seen.expect("the van stands all the time");
+    let (still, at_ms) = kept.expect("its arrival is remembered");
+    assert!((0..8_000).contains(&(at_ms - start_ms)), "seen to stand after {} ms", at_ms - start_ms);
+    assert!(still.people_blurred >= 2 && still.jpeg.len() <= 200 * 1024, "{}", still.people_blurred);
+    assert!(unknown.is_none());
+    Ok(())
+}
+
 pub fn key_frames() -> Result<(), Skip> {
     let folder = tempfile::tempdir().unwrap();
     let mut config = support::config(support::vtest(folder.path())?.to_str().unwrap(), support::yolox()?);

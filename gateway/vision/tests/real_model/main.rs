@@ -22,6 +22,8 @@ fn main() {
         ("key_frames_only_gives_four_pictures_of_vtest_in_order", clips::key_frames),
         ("the_parked_car_of_the_lane_is_one_track_that_stands_and_leaves", clips::parking_lane),
         ("nanodet_plus_sees_the_same_van_and_car", clips::nanodet_vtest),
+        ("two_models_on_one_camera_see_each_thing_once", clips::two_models),
+        ("a_still_of_the_arrival_shows_the_past_without_its_people", clips::arrival),
         ("a_still_of_vtest_shows_no_person_and_fits_the_limit", clips::still),
         ("a_damaged_clip_gives_pictures_or_an_error_but_no_panic", clips::damaged),
         ("a_model_that_is_not_the_manifest_s_is_refused", clips::wrong_model),

@@ -105,6 +105,7 @@ pub fn config(url: &str, model: ModelConfig) -> WorkerConfig {
         paced: false,
         start_at_ms: Some(1_700_000_000_000),
         model,
+        second_model: None,
         zones: vec![vtest_zone()],
         masks: Vec::new(),
         limits: Limits::default(),
