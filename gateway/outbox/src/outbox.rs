@@ -23,12 +23,15 @@ use crate::{
         state_tail_key,
     },
     ops::Ops,
-    settle::{read_header, read_record, settle},
+    settle::{prune, read_header, read_record, settle},
     sim::SimDisk,
-    store::Store,
+    store::{Housekeeping, Store},
     take::Taking,
     watch::Watch,
 };
+
+/// How many sequences one call of [`Outbox::upkeep`] prunes.
+const PRUNED_AT_ONCE: u64 = 64;
 
 /// A key of the caller's state, and its value.
 pub type StateEntry = (Vec<u8>, Vec<u8>);
@@ -189,7 +192,9 @@ impl Outbox {
         self.0.read("take items", |store| {
             let mut flight = self.0.flight();
             let mut taking = Taking { store, flight: &mut flight, limit, items: Vec::new() };
-            match Lane::ALL.iter().try_for_each(|lane| taking.lane(*lane, with_backlog)) {
+            let waiting = taking.flight.waiting();
+            let mut lanes = Lane::ALL.iter().filter(|lane| waiting[lane.index()] > 0);
+            match lanes.try_for_each(|lane| taking.lane(*lane, with_backlog)) {
                 Ok(()) => Ok(taking.items),
                 Err(fault) => {
                     let items = taking.items;
@@ -298,13 +303,36 @@ impl Outbox {
             flight.head = head.clone();
             ended.iter().for_each(|key| flight.forget(*key));
             drop(flight);
-            store.tidy(head.oldest, &self.0.watch)
+            // A receipt is in no hurry, but an alarm that waits to be committed meanwhile is.
+            store.tidy(head.oldest, Housekeeping::Later, &self.0.watch)
         })?;
         writer.head = head;
         writer.unsynced = true;
         // What is stored is stored; if this fails, the outbox is poisoned and the next call says so.
-        let _ = self.0.refresh(writer);
+        let _ = self.0.refresh(writer, Housekeeping::Later);
         Ok(())
+    }
+
+    /// Does a part of what commits and receipts left to be done later: prunes the journal, brings to the index what
+    /// gathered, frees the disk. One call takes some milliseconds (now and then hundredths of a second), and commits of other
+    /// threads wait for no more than that. `true` when there is more to do. To be called by whoever commits with
+    /// [`Batch::commit_at_once`], when nobody waits for the next batch; nothing is lost when it never is.
+    ///
+    /// # Errors
+    /// The outbox is poisoned, or was by this failure. What was committed stays so.
+    pub fn upkeep(&self) -> Result<bool, OutboxError> {
+        let mut writer = self.0.lock_writer()?;
+        self.0.refuse_if_poisoned()?;
+        let mut head = writer.head.clone();
+        let is_more = self.0.write("keep the store in order", |store| {
+            let is_pruned = self.0.prune(store, &mut head, self.0.journal_keep, PRUNED_AT_ONCE)?;
+            Ok(store.upkeep(head.oldest, &self.0.watch)? || is_pruned)
+        })?;
+        writer.head = head;
+        if !is_more {
+            self.0.refresh(&mut writer, Housekeeping::Now)?;
+        }
+        Ok(is_more)
     }
 
     /// Where an item is, by id.
@@ -355,8 +383,7 @@ impl Outbox {
     /// Items of each lane, most urgent first, that are pending and not in flight. From memory only: for a sender that asks after every event.
     #[must_use]
     pub fn waiting(&self) -> [u64; 7] {
-        let flight = self.0.flight();
-        Lane::ALL.map(|lane| flight.head.pending[lane.index()].saturating_sub(flight.in_flight(lane)))
+        self.0.flight().waiting()
     }
 
     /// The outbox in figures. Cheap: counters from memory and the first key of each lane.
@@ -409,7 +436,7 @@ impl Outbox {
         let mut writer = self.0.lock_writer()?;
         let was_healthy = lock(&self.0.poisoned).is_none();
         if was_healthy {
-            self.0.write("make a checkpoint", |store| store.checkpoint(&self.0.watch).map(drop))?;
+            self.0.write("make a checkpoint", |store| store.checkpoint(&self.0.watch))?;
         } else if let Err(fault) = writer.home.probe() {
             // What can still be read can still be sent. What cannot is let go: its disk may have to be unmounted.
             if self.0.read("read the disk", Store::try_reading).is_err() {
@@ -465,9 +492,20 @@ impl Inner {
         }
     }
 
+    /// Prunes the journal to `keep` settled events, at most `steps` sequences at a time; `false` when there was nothing to do.
+    /// Not worth a sync: after a crash it is done again. A record that cannot be read must not keep a new alarm from being
+    /// stored; the journal then only stays longer, and `verify` names the record.
+    pub fn prune(&self, store: &Store, head: &mut HeadRecord, keep: u64, steps: u64) -> Result<bool, OutboxError> {
+        let Ok(Some((ops, pruned))) = prune(store, head, keep, steps) else { return Ok(false) };
+        store.apply(&ops)?;
+        self.flight().head = pruned.clone();
+        *head = pruned;
+        Ok(true)
+    }
+
     /// Opens the store anew if it was open for long, so that the next start is a short one.
-    pub fn refresh(&self, writer: &mut Writer) -> Result<(), OutboxError> {
-        let is_due = self.read("look at the store", |store| Ok(store.is_long_open()))?;
+    pub fn refresh(&self, writer: &mut Writer, housekeeping: Housekeeping) -> Result<(), OutboxError> {
+        let is_due = self.read("look at the store", |store| Ok(store.is_long_open(housekeeping)))?;
         if is_due { self.reopen(writer, true) } else { Ok(()) }
     }
 

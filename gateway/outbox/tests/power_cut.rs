@@ -128,9 +128,11 @@ fn write_for_ever(path: &Path) -> Result<Infallible, Box<dyn Error>> {
         }
         let last = last.ok_or("a batch has an event")?;
         batch.put(b"cursor", &last.sequence.to_be_bytes());
-        batch.commit()?;
+        batch.commit_at_once()?;
         let hash: String = last.hash.iter().map(|byte| format!("{byte:02x}")).collect();
         writeln!(out, "committed {} {hash} {}", last.sequence, monotonic_ns())?;
+        // As the gateway does it: a step or some between two batches, wherever the last ones stopped.
+        while rng.random_bool(0.5) && outbox.upkeep()? {}
         let items = outbox.take(rng.random_range(0..12))?;
         let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
         for id in &ids {
