@@ -314,13 +314,18 @@ impl Outbox {
     }
 
     /// Does a part of what commits and receipts left to be done later: prunes the journal, brings to the index what
-    /// gathered, frees the disk. One call takes some milliseconds (now and then hundredths of a second), and commits of other
-    /// threads wait for no more than that. `true` when there is more to do. To be called by whoever commits with
-    /// [`Batch::commit_at_once`], when nobody waits for the next batch; nothing is lost when it never is.
+    /// gathered, frees the disk. `true` when there is more to do. To be called when [`Outbox::is_upkeep_due`], from another thread
+    /// than the one that commits with [`Batch::commit_at_once`]: most of it goes on beside its commits. They wait only while
+    /// a segment of the log is cleaned, and (once in some ten thousand events, for hundredths of a second) while the index is
+    /// opened anew.
     ///
     /// # Errors
     /// The outbox is poisoned, or was by this failure. What was committed stays so.
     pub fn upkeep(&self) -> Result<bool, OutboxError> {
+        self.0.refuse_if_poisoned()?;
+        if self.0.write("make a checkpoint", |store| store.checkpoint_some(&self.0.watch))? {
+            return Ok(true);
+        }
         let mut writer = self.0.lock_writer()?;
         self.0.refuse_if_poisoned()?;
         let mut head = writer.head.clone();
@@ -333,6 +338,15 @@ impl Outbox {
             self.0.refresh(&mut writer, Housekeeping::Now)?;
         }
         Ok(is_more)
+    }
+
+    /// Whether [`Outbox::upkeep`] is worth calling. From memory only.
+    #[must_use]
+    pub fn is_upkeep_due(&self) -> bool {
+        let settled = self.0.flight().head.settled;
+        let is_due = |store: &Store| Ok(store.is_upkeep_due() || store.is_long_open(Housekeeping::Now));
+        settled >= self.0.journal_keep.saturating_add(PRUNED_AT_ONCE)
+            || self.0.read("look at the store", is_due).unwrap_or(false)
     }
 
     /// Where an item is, by id.

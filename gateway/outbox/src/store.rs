@@ -75,6 +75,8 @@ pub(crate) struct Store {
     log: Log,
     limits: Limits,
     gathered: Mutex<Gathered>,
+    /// Who holds it brings what was set aside to the index. Taken before `gathered`.
+    at_checkpoint: Mutex<()>,
     written: AtomicUsize,
     /// Segments with a frame that could not be read when the store was opened.
     pub damaged_segments: u64,
@@ -152,7 +154,15 @@ impl Store {
         for number in there {
             gathered.segments.entry(number).or_default();
         }
-        Ok(Store { index, log, limits, gathered: Mutex::new(gathered), written: AtomicUsize::new(0), damaged_segments })
+        Ok(Store {
+            index,
+            log,
+            limits,
+            gathered: Mutex::new(gathered),
+            at_checkpoint: Mutex::new(()),
+            written: AtomicUsize::new(0),
+            damaged_segments,
+        })
     }
 
     /// The value of a key; of a record its bytes.
@@ -221,20 +231,19 @@ impl Store {
         Ok(())
     }
 
-    /// One step of the same, some milliseconds long: nothing that is committed between two steps waits for the others. `false`
-    /// when nothing is due.
+    /// Whether [`Store::upkeep`] or [`Store::checkpoint_some`] has something to do.
+    pub fn is_upkeep_due(&self) -> bool {
+        let gathered = self.gathered();
+        gathered.set_aside.is_some() || gathered.to_clean > 0 || gathered.is_much(&self.limits, 1)
+    }
+
+    /// One step of the same: cleans a segment or begins a checkpoint, of which [`Store::checkpoint_some`] is the rest. `false`
+    /// when nothing is due. For the one writer.
     pub fn upkeep(&self, oldest: u64, watch: &Watch) -> Result<bool, OutboxError> {
-        let (is_under_way, is_due) = {
-            let gathered = self.gathered();
-            (gathered.set_aside.is_some(), gathered.is_much(&self.limits, 1))
-        };
-        if is_under_way {
-            self.checkpoint_some(watch)?;
+        if self.gathered().set_aside.is_some() || self.clean_one(oldest, watch)? {
             return Ok(true);
         }
-        if self.clean_one(oldest, watch)? {
-            return Ok(true);
-        }
+        let is_due = self.gathered().is_much(&self.limits, 1);
         if is_due {
             self.set_aside(watch)?;
         }
@@ -278,8 +287,10 @@ impl Store {
         Ok(())
     }
 
-    /// Brings some of what was set aside to the index. `false` when no checkpoint is under way (any more).
-    fn checkpoint_some(&self, watch: &Watch) -> Result<bool, OutboxError> {
+    /// Brings some of what was set aside to the index. `false` when no checkpoint is under way (any more). Any thread may do it, beside
+    /// the one writer: what was set aside does not change, and is in the log.
+    pub fn checkpoint_some(&self, watch: &Watch) -> Result<bool, OutboxError> {
+        let _alone = self.at_checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((some, last)) = self.gathered().set_aside.as_ref().map(SetAside::some) else { return Ok(false) };
         let (keys, bytes) = self.index.write(some)?;
         self.written.fetch_add(bytes, Ordering::Relaxed);
