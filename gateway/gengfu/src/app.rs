@@ -6,7 +6,7 @@
 //! link (a task per port) ─┐  waits: the node keeps its events
 //! sensors (a task per     │  waits: levels are told later
 //! Modbus line or broker) ─┤
-//!                         ├─> decide (a thread: judge, journal, sync, acknowledge) ──> outbox ──> uplink (a task) ──> broker
+//!                         ├─> decide (a thread: judge, journal, sync, acknowledge) ──> outbox ──> uplink (a thread) ──> broker
 //! cameras (a task and a  ─┘  scenes shed                     │   ^                                   │
 //! process per camera) <──────────────── pictures wanted ─────┤   └───────────── commands ────────────┘
 //! nodes' sounders, the box's lamp <──── what is wanted on site┘

@@ -191,10 +191,9 @@ impl Outbox {
     fn take_from(&self, limit: usize, with_backlog: bool) -> Result<Vec<Item>, OutboxError> {
         self.0.read("take items", |store| {
             let mut flight = self.0.flight();
-            let mut taking = Taking { store, flight: &mut flight, limit, items: Vec::new() };
-            let waiting = taking.flight.waiting();
-            let mut lanes = Lane::ALL.iter().filter(|lane| waiting[lane.index()] > 0);
-            match lanes.try_for_each(|lane| taking.lane(*lane, with_backlog)) {
+            let waiting = flight.waiting();
+            let mut taking = Taking { store, flight: &mut flight, limit, waiting, items: Vec::new() };
+            match Lane::ALL.iter().try_for_each(|lane| taking.lane(*lane, with_backlog)) {
                 Ok(()) => Ok(taking.items),
                 Err(fault) => {
                     let items = taking.items;

@@ -519,10 +519,6 @@ impl Decider {
         if let Some(sender) = &self.sender {
             sender.notify_one();
         }
-        for done in judged.dones {
-            // A link that went away meanwhile will be sent the events again; they are duplicates then.
-            let _ = done.send(Ok(()));
-        }
         for snapshot in &judged.snapshots {
             let alarm = &snapshot.alarm;
             tracing::info!(hop = "stored", alarm = %alarm.alarm_id, sequence = snapshot.sequence, rev = alarm.rev, "journaled");
@@ -544,6 +540,11 @@ impl Decider {
         self.calls.committed();
         self.drill.committed();
         self.show_devices();
+        // Last: on two cores the sender is not to wait for the links' tasks as well.
+        for done in judged.dones {
+            // A link that went away meanwhile will be sent the events again; they are duplicates then.
+            let _ = done.send(Ok(()));
+        }
         let wanted = self.on_site.wanted().to_vec();
         let Judged { stills, replies, standing, orders, errands, .. } = judged;
         Effects { stills, replies: standing.into_iter().chain(replies).collect(), orders, errands, wanted }
