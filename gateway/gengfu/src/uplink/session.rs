@@ -228,9 +228,8 @@ impl Session {
     }
 
     fn say_we_are_here(&mut self, pump: &Pump, now: Timestamp) -> Result<(), Lost> {
-        let presence = pump.presence(Presence::Online);
-        if self.presence_due && !pump.holds.is_held(&presence.topic, now) {
-            self.publish(pump, Ticket::Presence, presence)?;
+        if self.presence_due && !pump.holds.is_held(&pump.topics.status(), now) {
+            self.publish(pump, Ticket::Presence, pump.presence(Presence::Online))?;
             self.presence_due = false;
         }
         Ok(())
@@ -260,6 +259,11 @@ impl Session {
             pump.delivery.clocks(now, pump.parts.clock.uptime());
             if std::mem::replace(&mut changed, true) {
                 self.fill(pump, now)?;
+                // The client writes when it is asked for news, and not before: an alarm goes out before anything else is looked at.
+                let first = self.connection.next().now_or_never();
+                if first.map(|signal| self.take_signals(pump, signal?)).transpose()? == Some(true) {
+                    self.fill(pump, now)?;
+                }
             }
             pump.refresh_status(now, false);
             let puback_due = self.puback_due(pump);
