@@ -193,10 +193,14 @@ impl Annunciator {
         Self { tracks: state.0, ..Self::new(outputs, policy) }
     }
 
-    /// Goes back to what was written down last, because what came after it was not: it will be told again. What is on stays on.
-    pub fn go_back(&mut self, state: LocalState) {
+    /// Goes back to what was written down last, because what came after it was not: it will be told again. What is on stays on. The clock was set by
+    /// `by` since it was written, as far as that is known.
+    pub fn go_back(&mut self, state: LocalState, by: SignedDuration) {
         self.tracks = state.0;
+        self.tracks.values_mut().for_each(|track| track.clock_stepped(by));
         self.overdue.clear();
+        // As after a restart: what waits since a time to come has waited.
+        self.last_now = None;
     }
 
     /// The policy it was given.
@@ -264,10 +268,7 @@ impl Annunciator {
 
     /// The gateway's clock was set by `by`: what runs moves with it.
     pub fn clock_stepped(&mut self, by: SignedDuration) {
-        for track in self.tracks.values_mut() {
-            track.waiting = track.waiting.map(|(since, from)| (since, shifted(from, by)));
-            track.silenced_until = track.silenced_until.map(|at| shifted(at, by));
-        }
+        self.tracks.values_mut().for_each(|track| track.clock_stepped(by));
         self.leases.values_mut().for_each(|want| want.until = shifted(want.until, by));
         self.last_now = self.last_now.map(|last| shifted(last, by));
     }
@@ -364,6 +365,11 @@ impl Track {
             failed_at: None,
             silenced_until: None,
         }
+    }
+
+    fn clock_stepped(&mut self, by: SignedDuration) {
+        self.waiting = self.waiting.map(|(since, from)| (since, shifted(from, by)));
+        self.silenced_until = self.silenced_until.map(|at| shifted(at, by));
     }
 
     /// True when its cause is gone: who silenced a fire that is out is not woken by it again.

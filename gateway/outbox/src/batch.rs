@@ -194,19 +194,24 @@ impl<'a> Batch<'a> {
             } else {
                 store.sync(&outbox.watch)?;
             }
-            let keep = if housekeeping == Housekeeping::Now {
-                outbox.journal_keep
-            } else {
-                outbox.journal_keep.saturating_add(PRUNED_LATER_MAX)
-            };
+            Ok(())
+        })?;
+        // From here on the batch is stored, and nobody is told otherwise: what fails at housekeeping poisons the outbox, and the next batch says so.
+        let keep = if housekeeping == Housekeeping::Now {
+            outbox.journal_keep
+        } else {
+            outbox.journal_keep.saturating_add(PRUNED_LATER_MAX)
+        };
+        let kept = outbox.write("keep the outbox in order", |store| {
             outbox.prune(store, &mut head, keep, steps)?;
             store.tidy(head.oldest, housekeeping, &outbox.watch)
-        })?;
+        });
         let public = head.public();
         writer.head = head;
         writer.unsynced = false;
-        // The batch is stored; if this fails, the outbox is poisoned and the next batch says so.
-        let _ = outbox.refresh(writer, housekeeping);
+        if kept.is_ok() {
+            let _ = outbox.refresh(writer, housekeeping);
+        }
         Ok(Committed { head: public, dropped: std::mem::take(&mut self.dropped) })
     }
 

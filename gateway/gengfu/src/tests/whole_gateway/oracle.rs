@@ -105,6 +105,11 @@ impl Oracle {
         self.calls.values_mut().for_each(|call| call.is_tainted = true);
     }
 
+    /// The disk failed before the gateway could write down that its clock was set: it may take a call for older than it is.
+    pub fn step_was_not_stored(&mut self) {
+        self.calls.values_mut().for_each(|call| call.is_due = true);
+    }
+
     /// Reads what is new in the journal. `judged_at`: when the gateway made it, if its clock could be trusted then.
     pub fn read(
         &mut self,

@@ -83,6 +83,8 @@ pub struct World {
     quality: ClockQuality,
     /// The clock was set and the gateway has not looked since: if it dies now, it never knows.
     is_step_unseen: bool,
+    /// The same, until the disk has it.
+    is_step_unstored: bool,
     fixes: BTreeMap<(u64, u64), Fix>,
     fix_count: u64,
     refused: std::collections::BTreeSet<u64>,
@@ -172,6 +174,7 @@ impl World {
             offset_us: 0,
             quality: ClockQuality::Synced,
             is_step_unseen: false,
+            is_step_unstored: false,
             fixes: BTreeMap::new(),
             fix_count: 0,
             refused: Default::default(),
@@ -377,11 +380,19 @@ impl World {
             let judged_at = (self.quality == ClockQuality::Synced).then_some(turn.at);
             self.oracle.read(now_us, &gateway.outbox, &self.truth.borrow(), &self.centre.given, judged_at);
             self.oracle.receipts(&gateway.outbox, &self.centre.stored);
+            if !turn.is_healthy && self.is_step_unstored {
+                self.oracle.step_was_not_stored();
+            }
+            self.is_step_unstored &= self.is_step_unseen || !turn.is_healthy;
             self.oracle.turn(now_us, &turn, &self.centre.given);
             gateway.finish(now_us, loses_orders);
         }
         if self.disk.counts().cuts == cuts {
             self.run_uplink(&mut gateway, tick);
+        }
+        // A step of what the housekeeping's thread does; a failure of it the decider finds.
+        if self.disk.counts().cuts == cuts && tick && gateway.decider.is_housekeeping_due() {
+            let _ = gateway.outbox.upkeep();
         }
         if self.disk.counts().cuts == cuts {
             self.say_on_wires(&mut gateway);
@@ -610,7 +621,7 @@ impl World {
     /// The clock was set by hand or by NTP: a gateway that runs notices, one that is off cannot.
     fn clock_differs(&mut self) {
         match self.gateway {
-            Some(_) => self.is_step_unseen = true,
+            Some(_) => (self.is_step_unseen, self.is_step_unstored) = (true, true),
             None => self.oracle.clock_was_set(),
         }
     }
