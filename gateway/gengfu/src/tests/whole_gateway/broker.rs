@@ -200,9 +200,14 @@ impl Net {
                     at.line.wire().signals.push_back(Signal::Published(packet_id));
                     note(|| {
                         format!(
-                            "gateway → {} {} ({} bytes)",
+                            "gateway → {} {} {} ({} bytes)",
                             HOSTS[self.conns[conn].broker],
                             message.topic,
+                            if message.topic.ends_with("/event") {
+                                super::oracle::sequence_of(&message.payload)
+                            } else {
+                                0
+                            },
                             message.payload.len()
                         )
                     });
@@ -313,6 +318,7 @@ impl Net {
                 if arrived.topic.contains("/cmd/receipt/")
                     && let Ok(receipt) = serde_json::from_slice::<gengfu_contract::command::Receipt>(&arrived.payload)
                 {
+                    note(|| format!("the gateway is told the receipt of {:?}", receipt.ids));
                     self.receipts_told.extend(receipt.ids);
                 }
             }

@@ -132,7 +132,14 @@ impl Oracle {
             assert_eq!(event.prevhash, hex::encode(before), "the chain breaks at {}", event.sequence);
             assert_eq!(event.id, record.id);
             note(|| {
-                format!("journal #{} {} {} {}", event.sequence, event.event_type.as_str(), event.subject, told(&event))
+                format!(
+                    "journal #{} {} {} {} {}",
+                    event.sequence,
+                    event.id,
+                    event.event_type.as_str(),
+                    event.subject,
+                    told(&event)
+                )
             });
             self.groups.entry(event.subject.clone()).or_default().push(event.sequence);
             if let Some(alarm) = event.alarm().unwrap() {
