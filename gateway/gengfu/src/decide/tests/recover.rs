@@ -31,8 +31,8 @@ fn smoke(decider: &mut Decider, seconds: i64, sequence: u32) -> Result<(), Strin
     answer.blocking_recv().unwrap()
 }
 
-/// True when the disk had kept the batch that failed; `None` when the fault came too late for it. `gathered` keys are stored before, so that the batch
-/// is followed by a checkpoint when they are very many: a fault in there fails a batch that is on the disk already.
+/// True when the disk had kept the batch that failed, as after a failed sync it may; `None` when the fault came too late for it. `gathered` keys are stored
+/// before, so that the batch is followed by a checkpoint when they are very many: a fault in there does not fail the batch.
 fn fails_and_recovers(seed: u64, gathered: u32, operations: u64, fault: Fault) -> Option<bool> {
     let disk = SimDisk::new(seed);
     let outbox = Outbox::open(Options::simulated(&disk)).unwrap();
