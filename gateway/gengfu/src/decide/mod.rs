@@ -397,8 +397,8 @@ impl Decider {
                 let (key, cursor) = link.cursor;
                 let stored =
                     self.outbox.get(&key)?.and_then(|bytes| Cursor::from_bytes(&bytes).ok()).unwrap_or_default();
-                for observation in link.observations.iter().filter(|seen| !stored.covers(seen)) {
-                    self.observe(now, observation, batch, judged)?;
+                for observation in link.observations.iter().filter_map(|seen| stored.rest_of(seen)) {
+                    self.observe(now, &observation, batch, judged)?;
                 }
                 batch.put(&key, &stored.advanced_to(cursor));
                 Ok(())

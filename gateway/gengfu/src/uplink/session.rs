@@ -135,6 +135,7 @@ pub(super) struct Session {
     loading: Option<Loading>,
     /// A picture that goes in parts.
     parts: Option<(Parts, EvidenceItem)>,
+    /// Steady time: with the wall clock set back by an hour nothing would be sent for that hour.
     store_retry_at: Option<Timestamp>,
 }
 
@@ -286,11 +287,11 @@ impl Session {
                 pump.holds.next_deadline(now),
                 pump.brokers.return_at().filter(|at| *at > now),
                 self.own_until,
-                self.store_retry_at,
             ];
             let wait = deadline.into_iter().flatten().min().map(|at| between(now, at));
             let puback_wait = puback_due.map(|(due, _)| between(steady, due));
-            let wait = wait.into_iter().chain(puback_wait).min();
+            let store_wait = self.store_retry_at.map(|at| between(steady, at));
+            let wait = wait.into_iter().chain(puback_wait).chain(store_wait).min();
             tokio::select! {
                 // In this order, so that a simulated life replays. The broker last but for time: all before it come to rest by themselves.
                 biased;
@@ -438,7 +439,7 @@ impl Session {
     }
 
     fn take(&mut self, pump: &mut Pump, now: Timestamp) -> Vec<Publication> {
-        if self.store_retry_at.is_some_and(|at| now < at) {
+        if self.store_retry_at.is_some_and(|at| pump.steady() < at) {
             return Vec::new();
         }
         match pump.delivery.take(now) {
@@ -459,7 +460,7 @@ impl Session {
     fn store_fault(&mut self, pump: &mut Pump, fault: &gengfu_outbox::OutboxError, now: Timestamp) {
         warn!(%fault, "the uplink cannot use the outbox");
         pump.store_fault = Some(fault.to_string());
-        self.store_retry_at = Some(later(now, STORE_RETRY));
+        self.store_retry_at = Some(later(pump.steady(), STORE_RETRY));
         pump.refresh_status(now, true);
     }
 

@@ -90,3 +90,18 @@ fn a_cursor_that_goes_back_after_a_failed_batch_does_not_make_later_events_new_a
     assert_eq!(Cursor::from_bytes(&stored.advanced_to(rebooted.to_bytes())).unwrap(), rebooted);
     assert_eq!(stored.advanced_to(b"?".to_vec()), b"?");
 }
+
+#[test]
+fn of_a_loss_that_has_grown_since_a_failed_batch_the_rest_is_told() {
+    let stored = cursor(15);
+    let lost = |first, count| {
+        let origin = Some(Origin { node: NODE.to_string(), boot: 1, sequence: first });
+        let what = What::EventsLost { first, count };
+        Observation { device: slug("node-1"), sensed_at: at(1), clock: ClockQuality::Synced, origin, what }
+    };
+    for (told, rest) in [((12, 4), None), ((12, 5), Some((16, 1))), ((15, 8), Some((16, 7))), ((16, 2), Some((16, 2)))]
+    {
+        let rest = rest.map(|(first, count)| lost(first, count));
+        assert_eq!(stored.rest_of(&lost(told.0, told.1)).map(std::borrow::Cow::into_owned), rest, "{told:?}");
+    }
+}

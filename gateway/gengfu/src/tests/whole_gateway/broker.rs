@@ -107,6 +107,8 @@ pub struct Net {
     pub connects: u64,
     pub pubacks_lost: u64,
     pub refused: u64,
+    /// Events that a broker refused at some time: they wait, and others pass them.
+    pub refused_events: BTreeSet<u64>,
 }
 
 impl Net {
@@ -122,6 +124,7 @@ impl Net {
             connects: 0,
             pubacks_lost: 0,
             refused: 0,
+            refused_events: BTreeSet::new(),
         }
     }
 
@@ -345,6 +348,7 @@ impl Net {
             && let Some((_, manner)) = self.brokers[broker].refuses.filter(|(until_us, _)| now_us < *until_us)
         {
             self.refused += 1;
+            self.refused_events.insert(super::oracle::sequence_of(&message.payload));
             match (manner, protocol) {
                 (Manner::Told, Protocol::Mqtt5) => {
                     refusal = Some(Refusal { cause: Cause::QuotaExceeded, text: "QuotaExceeded".into() });

@@ -58,7 +58,8 @@ pub struct Brief {
 /// What a connection carried.
 #[derive(Default)]
 struct Carried {
-    sent: BTreeSet<u64>,
+    /// By sequence: as how many-th it went first.
+    sent: BTreeMap<u64, usize>,
     /// Later events are live.
     backlog_to: u64,
     live_last: BTreeMap<Lane, u64>,
@@ -102,12 +103,13 @@ impl Oracle {
 
     /// The gateway's clock was set while it was off.
     pub fn clock_was_set(&mut self) {
-        self.calls.values_mut().for_each(|call| call.is_tainted = true);
+        // A receipt that the disk forgets makes a settled call a waiting one again.
+        self.calls.values_mut().chain(self.settled.values_mut()).for_each(|call| call.is_tainted = true);
     }
 
     /// The disk failed before the gateway could write down that its clock was set: it may take a call for older than it is.
     pub fn step_was_not_stored(&mut self) {
-        self.calls.values_mut().for_each(|call| call.is_due = true);
+        self.calls.values_mut().chain(self.settled.values_mut()).for_each(|call| call.is_due = true);
     }
 
     /// Reads what is new in the journal. `judged_at`: when the gateway made it, if its clock could be trusted then.
@@ -295,7 +297,15 @@ impl Oracle {
     /// Before a turn of the decider, and after it, for a disk that failed may have forgotten some: receipts that are recorded end a call. Nothing counts as received that the centre does not have.
     pub fn receipts(&mut self, outbox: &Outbox, stored: &BTreeSet<String>) {
         let is_pending = |call: &Call| {
-            let Ok(Some(at)) = outbox.lookup(&call.event) else { return true };
+            let at = match outbox.lookup(&call.event) {
+                Ok(Some(at)) => at,
+                // Received, and pruned since.
+                Ok(None) => {
+                    assert!(stored.contains(&call.event), "forgotten, and the centre does not have it: {}", call.event);
+                    return false;
+                }
+                Err(_) => return true,
+            };
             assert!(
                 at.outcome != Fate::Received || stored.contains(&call.event),
                 "received, and the centre does not have it: {}",
@@ -389,15 +399,25 @@ impl Oracle {
         };
         let group = &self.groups[&brief.subject];
         let mut stories = 0;
-        for earlier in group.iter().filter(|earlier| **earlier < sequence && !carried.sent.contains(*earlier)) {
+        for earlier in group.iter().filter(|earlier| **earlier < sequence && !carried.sent.contains_key(*earlier)) {
             let same_lane = self.events[usize::try_from(*earlier).unwrap() - 1].lane == brief.lane;
             assert!(!same_lane || excused(earlier), "event {sequence} overtakes {earlier} of {}", brief.subject);
             stories += 1;
         }
-        if carried.sent.insert(sequence) && sequence > carried.backlog_to && stories == 0 {
-            let last = carried.live_last.entry(brief.lane).or_default();
-            assert!(*last < sequence, "in lane {} event {sequence} goes after {last}", brief.lane);
-            *last = sequence;
+        let turn = carried.sent.len();
+        if carried.sent.contains_key(&sequence) {
+            return;
+        }
+        carried.sent.insert(sequence, turn);
+        if sequence > carried.backlog_to && stories == 0 {
+            let last = *carried.live_last.entry(brief.lane).or_default();
+            // What has a long story goes when the story is told; others do not wait for that.
+            let last_turn = carried.sent.get(&last).copied().unwrap_or_default();
+            let told_after =
+                |earlier: &u64| *earlier < sequence && carried.sent.get(earlier).is_some_and(|turn| *turn > last_turn);
+            let had_a_story = group.iter().any(told_after);
+            assert!(last < sequence || had_a_story, "in lane {} event {sequence} goes after {last}", brief.lane);
+            carried.live_last.insert(brief.lane, sequence.max(last));
         }
     }
 

@@ -81,13 +81,14 @@ pub struct World {
     clock: Rc<Cell<u64>>,
     offset_us: i64,
     quality: ClockQuality,
+    /// The clock was set while the gateway was off.
+    is_set_while_off: bool,
     /// The clock was set and the gateway has not looked since: if it dies now, it never knows.
     is_step_unseen: bool,
     /// The same, until the disk has it.
     is_step_unstored: bool,
     fixes: BTreeMap<(u64, u64), Fix>,
     fix_count: u64,
-    refused: std::collections::BTreeSet<u64>,
     /// The mean time between two misfortunes.
     bustle_us: u64,
     /// How often each kind of misfortune happens, in thousandths.
@@ -173,11 +174,11 @@ impl World {
             clock,
             offset_us: 0,
             quality: ClockQuality::Synced,
+            is_set_while_off: false,
             is_step_unseen: false,
             is_step_unstored: false,
             fixes: BTreeMap::new(),
             fix_count: 0,
-            refused: Default::default(),
             bustle_us: 0,
             dose: [0; 12],
             is_healed: false,
@@ -258,6 +259,10 @@ impl World {
         self.tally.starts += 1;
         self.oracle.started(&gateway.outbox);
         self.oracle.read(self.now_us, &gateway.outbox, &self.truth.borrow(), &self.centre.given, None);
+        // After reading: a call that was being written when the power went is known only now.
+        if std::mem::take(&mut self.is_set_while_off) {
+            self.oracle.clock_was_set();
+        }
         self.gateway = Some(gateway);
     }
 
@@ -265,14 +270,13 @@ impl World {
     fn gateway_is_off(&mut self, why: &str) {
         note(|| format!("the gateway is off: {why}"));
         self.gateway = None;
-        if std::mem::take(&mut self.is_step_unseen) {
-            self.oracle.clock_was_set();
-        }
+        self.is_step_unseen = false;
+        self.is_set_while_off |= std::mem::take(&mut self.is_step_unstored);
         self.airs.iter_mut().for_each(Air::forget_uplinks);
         self.net.collect(&mut self.random, self.now_us);
         if self.random.random_ratio(1, 8) {
             self.offset_us += self.random.random_range(-600_000_000..600_000_000);
-            self.oracle.clock_was_set();
+            self.is_set_while_off = true;
             self.tally.clock_steps += 1;
         }
         self.later(0..20, Fix::GatewayStarts);
@@ -416,17 +420,9 @@ impl World {
                         .clone();
                     let _ = gateway.outbox.received(&[&id], 0);
                 }
-                self.note_refusals(&topic, &payload);
-                self.oracle.published(conn, &topic, &payload, &self.net.receipts_told, &self.refused);
+                self.oracle.published(conn, &topic, &payload, &self.net.receipts_told, &self.net.refused_events);
             }
             gateway.run_uplink(self.now_us, false);
-        }
-    }
-
-    /// What a broker may refuse waits, and what comes after it does not.
-    fn note_refusals(&mut self, topic: &str, payload: &[u8]) {
-        if topic.ends_with("/event") && self.net.brokers.iter().any(|broker| broker.refuses.is_some()) {
-            self.refused.insert(super::oracle::sequence_of(payload));
         }
     }
 
@@ -622,7 +618,7 @@ impl World {
     fn clock_differs(&mut self) {
         match self.gateway {
             Some(_) => (self.is_step_unseen, self.is_step_unstored) = (true, true),
-            None => self.oracle.clock_was_set(),
+            None => self.is_set_while_off = true,
         }
     }
 
