@@ -296,7 +296,7 @@ impl Oracle {
 
     /// Before a turn of the decider, and after it, for a disk that failed may have forgotten some: receipts that are recorded end a call. Nothing counts as received that the centre does not have.
     pub fn receipts(&mut self, outbox: &Outbox, stored: &BTreeSet<String>) {
-        let is_pending = |call: &Call| {
+        let is_pending = |call: &Call, while_unknown: bool| {
             let at = match outbox.lookup(&call.event) {
                 Ok(Some(at)) => at,
                 // Received, and pruned since.
@@ -304,7 +304,8 @@ impl Oracle {
                     assert!(stored.contains(&call.event), "forgotten, and the centre does not have it: {}", call.event);
                     return false;
                 }
-                Err(_) => return true,
+                // The store is closed until the disk is well.
+                Err(_) => return while_unknown,
             };
             assert!(
                 at.outcome != Fate::Received || stored.contains(&call.event),
@@ -314,11 +315,12 @@ impl Oracle {
             assert_ne!(at.outcome, Fate::Dropped, "life safety was dropped: {}", call.event);
             at.outcome == Fate::Pending
         };
-        let (waiting, settled): (Vec<_>, Vec<_>) = std::mem::take(&mut self.settled)
-            .into_iter()
-            .chain(std::mem::take(&mut self.calls))
-            .partition(|(_, call)| is_pending(call));
-        (self.calls, self.settled) = (waiting.into_iter().collect(), settled.into_iter().collect());
+        let settled = std::mem::take(&mut self.settled).into_iter().map(|it| (it, false));
+        let calls = std::mem::take(&mut self.calls).into_iter().map(|it| (it, true));
+        let (waiting, settled): (Vec<_>, Vec<_>) =
+            settled.chain(calls).partition(|((_, call), was_waiting)| is_pending(call, *was_waiting));
+        let bare = |side: Vec<((String, Call), bool)>| side.into_iter().map(|(it, _)| it).collect();
+        (self.calls, self.settled) = (bare(waiting), bare(settled));
     }
 
     /// After a turn of the decider.
