@@ -79,8 +79,8 @@ clean: ## remove all that was built and downloaded here
 link-lives: ## simulated lives of nodes, wires, gateway and disk, SEEDS of them (not in CI; `make test` lives 200)
 	@GENGFU_SEEDS=$(SEEDS) $(CARGO) test --locked -p gengfu --lib link::tests::simulation::w20 -- --nocapture
 
-simulate: ## simulated lives of a whole gateway with brokers, centre and power cuts, SEEDS of them on all cores (not in CI yet)
-	@GENGFU_SEEDS=$(SEEDS) $(CARGO) test --locked -p gengfu --lib tests::whole_gateway::what_a_node -- --nocapture --include-ignored
+simulate: ## simulated lives of a whole gateway with brokers, centre and power cuts, SEEDS of them on all cores (not in CI; `make test` lives 300)
+	@GENGFU_SEEDS=$(SEEDS) $(CARGO) test --locked -p gengfu --lib tests::whole_gateway::what_a_node -- --nocapture
 
 fuzz: setup-test ## fuzz every decoder for FUZZ_SECONDS each (not in CI; `make test` runs a short share)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)

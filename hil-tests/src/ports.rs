@@ -7,8 +7,10 @@
 //! taken below that range (32768 on Linux) and locked across processes by a lock file.
 
 use std::fs::{self, File, TryLockError};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU16, Ordering};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::{Result, RigError};
 
@@ -47,7 +49,7 @@ impl Port {
                 Err(TryLockError::Error(e)) => return Err(RigError::failed(format!("lock {}", path.display()), e)),
             }
             // Something that is not one of our tests may listen there.
-            if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
+            if is_free(number) {
                 return Ok(Self { number, _lock: lock });
             }
         }
@@ -67,9 +69,32 @@ impl Port {
     }
 }
 
+/// Whether nobody listens there. Asked by a socket that is bound and does not listen itself: a process that is being started by another
+/// thread at this moment has a copy of it until its exec, and a copy that listens would keep the port taken so long.
+fn is_free(number: u16) -> bool {
+    let bound = Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|socket| {
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, number)).into())
+    });
+    bound.is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_free_while_it_is_bound_and_taken_while_somebody_listens() {
+        let port = Port::reserve().unwrap();
+        let asked = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        asked.set_reuse_address(true).unwrap();
+        asked.bind(&port.addr().into()).unwrap();
+        assert!(is_free(port.number()));
+        let listener = std::net::TcpListener::bind(port.addr()).unwrap();
+        assert!(!is_free(port.number()));
+        drop((asked, listener));
+        assert!(is_free(port.number()));
+    }
 
     #[test]
     fn two_held_ports_differ_and_lie_below_the_range_for_outgoing_connections() {

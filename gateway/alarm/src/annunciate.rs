@@ -193,10 +193,14 @@ impl Annunciator {
         Self { tracks: state.0, ..Self::new(outputs, policy) }
     }
 
-    /// Goes back to what was written down last, because what came after it was not: it will be told again. What is on stays on.
-    pub fn go_back(&mut self, state: LocalState) {
+    /// Goes back to what was written down last, because what came after it was not: it will be told again. What is on stays on. The clock was set by
+    /// `by` since it was written, as far as that is known.
+    pub fn go_back(&mut self, state: LocalState, by: SignedDuration) {
         self.tracks = state.0;
+        self.tracks.values_mut().for_each(|track| track.clock_stepped(by));
         self.overdue.clear();
+        // As after a restart: what waits since a time to come has waited.
+        self.last_now = None;
     }
 
     /// The policy it was given.
@@ -264,20 +268,20 @@ impl Annunciator {
 
     /// The gateway's clock was set by `by`: what runs moves with it.
     pub fn clock_stepped(&mut self, by: SignedDuration) {
-        for track in self.tracks.values_mut() {
-            track.waiting = track.waiting.map(|(since, from)| (since, shifted(from, by)));
-            track.silenced_until = track.silenced_until.map(|at| shifted(at, by));
-        }
+        self.tracks.values_mut().for_each(|track| track.clock_stepped(by));
         self.leases.values_mut().for_each(|want| want.until = shifted(want.until, by));
         self.last_now = self.last_now.map(|last| shifted(last, by));
     }
 
-    /// After a clock that was set back, or a restart: nothing waits or is silent longer than its whole length from now.
+    /// After a clock that was set back, or a restart: nothing waits or is silent longer than its whole length from now. What waits, by its own
+    /// account, since a time to come has waited before a restart with a clock that was right then or is right now: for how long nobody knows, and
+    /// its time does not begin anew.
     fn take_time(&mut self, now: Timestamp) {
         if self.last_now.is_none_or(|last| now < last) {
             let (silent_to, lit_to) = (after(now, self.policy.silence_max), after(now, self.policy.lease));
+            let latest = if self.last_now.is_none() { shifted(now, -self.patience()) } else { now };
             for track in self.tracks.values_mut() {
-                track.waiting = track.waiting.map(|(since, from)| (since, from.min(now)));
+                track.waiting = track.waiting.map(|(since, from)| (since, if from > now { latest } else { from }));
                 track.silenced_until = track.silenced_until.map(|at| at.min(silent_to));
             }
             self.leases.values_mut().for_each(|want| want.until = want.until.min(lit_to));
@@ -293,11 +297,9 @@ impl Annunciator {
             track.silenced_until = None;
         }
         track.dwelling.clone_from(&alarm.dwelling);
-        // A raising after the failure was told waits for a receipt of its own: the one before has come.
-        let later = track.failed_at.zip(alarm.waiting_since).is_some_and(|(failed_at, since)| since > failed_at);
-        if alarm.waiting_since.is_none()
-            || (later && track.waiting.is_some_and(|(since, _)| Some(since) != alarm.waiting_since))
-        {
+        // A call keeps the time of the oldest one without a receipt; another time means that the one before has got its own. Which of the two is
+        // later says nothing: the clock may have been set between them.
+        if alarm.waiting_since.is_none() || track.waiting.is_some_and(|(since, _)| Some(since) != alarm.waiting_since) {
             self.overdue.extend(track.is_over(id, now));
             track.waiting = None;
         }
@@ -331,6 +333,10 @@ impl Annunciator {
         wanted
     }
 
+    fn patience(&self) -> SignedDuration {
+        SignedDuration::try_from(self.policy.receipt_within).unwrap_or(SignedDuration::ZERO)
+    }
+
     fn half_lease(&self) -> SignedDuration {
         SignedDuration::try_from(self.policy.lease / 2).unwrap_or(SignedDuration::ZERO)
     }
@@ -359,6 +365,11 @@ impl Track {
             failed_at: None,
             silenced_until: None,
         }
+    }
+
+    fn clock_stepped(&mut self, by: SignedDuration) {
+        self.waiting = self.waiting.map(|(since, from)| (since, shifted(from, by)));
+        self.silenced_until = self.silenced_until.map(|at| shifted(at, by));
     }
 
     /// True when its cause is gone: who silenced a fire that is out is not woken by it again.

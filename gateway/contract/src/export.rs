@@ -71,8 +71,11 @@ impl Closing {
         Self { statement, sha256, signature }
     }
 
-    fn is_whole(&self) -> bool {
-        self.sha256 == hex::encode(chain::hash(&self.statement.signed_bytes()))
+    /// Whether the line that it was read from has its own hash. Of the line, not of what was understood: a time may be spelled in two ways.
+    fn is_whole(&self, line: &[u8]) -> bool {
+        let said = serde_json::from_slice::<serde_json::Value>(line).ok();
+        let bytes = said.and_then(|said| serde_json_canonicalizer::to_vec(said.get("statement")?).ok());
+        bytes.is_some_and(|bytes| self.sha256 == hex::encode(chain::hash(&bytes)))
     }
 }
 
@@ -189,10 +192,17 @@ pub struct Verifier {
     line: u64,
     header: Option<Header>,
     records: Vec<Record>,
-    closing: Option<(u64, Closing)>,
+    closing: Option<Last>,
     /// Events of another source than the header's; no fault of theirs when the header is what was changed.
     foreign: Vec<Fault>,
     faults: Vec<Fault>,
+}
+
+#[derive(Debug)]
+struct Last {
+    line: u64,
+    closing: Closing,
+    is_whole: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -233,10 +243,11 @@ impl Verifier {
             return;
         }
         if let Ok(closing) = serde_json::from_slice::<Closing>(bytes) {
-            if !closing.is_whole() {
+            let is_whole = closing.is_whole(bytes);
+            if !is_whole {
                 self.frame("the closing line was changed: it does not have its own hash".to_owned());
             }
-            self.closing = Some((line, closing));
+            self.closing = Some(Last { line, closing, is_whole });
             return;
         }
         if serde_json::from_slice::<Header>(bytes).is_ok() {
@@ -277,7 +288,7 @@ impl Verifier {
         self.judge_end(&order);
         self.faults.sort_by_key(line_of);
         self.faults.dedup();
-        let closing = self.closing.map(|(_, closing)| closing);
+        let closing = self.closing.map(|last| last.closing);
         Verdict {
             source: self.header.as_ref().map(|header| header.source.clone()),
             first: self.header.as_ref().map(|header| header.first),
@@ -290,7 +301,7 @@ impl Verifier {
 
     /// The closing line's statement, unless it was changed.
     fn said(&self) -> Option<&ClosingStatement> {
-        self.closing.as_ref().filter(|(_, closing)| closing.is_whole()).map(|(_, closing)| &closing.statement)
+        self.closing.as_ref().filter(|last| last.is_whole).map(|last| &last.closing.statement)
     }
 
     /// First sequence and the hash it must carry. The closing line says it again, and has a hash of its own: it is believed first.
@@ -468,13 +479,13 @@ impl Verifier {
 
     fn judge_end(&mut self, order: &[Record]) {
         let last = order.last().map(|record| record.sequence);
-        let Some((line, closing)) = &self.closing else {
+        let Some(Last { line, closing, is_whole }) = &self.closing else {
             self.faults.push(Fault::CutOff { line: self.line.max(1), sequence: last });
             return;
         };
         let (line, said) = (*line, &closing.statement);
         let (first, sequence) = (said.header.first, said.sequence);
-        if !closing.is_whole() {
+        if !is_whole {
             return;
         }
         let next = last.map_or(first, |last| last.saturating_add(1));

@@ -6,7 +6,7 @@
 //! link (a task per port) ─┐  waits: the node keeps its events
 //! sensors (a task per     │  waits: levels are told later
 //! Modbus line or broker) ─┤
-//!                         ├─> decide (a thread: judge, journal, sync, acknowledge) ──> outbox ──> uplink (a task) ──> broker
+//!                         ├─> decide (a thread: judge, journal, sync, acknowledge) ──> outbox ──> uplink (a thread) ──> broker
 //! cameras (a task and a  ─┘  scenes shed                     │   ^                                   │
 //! process for some each) <────────────── pictures wanted ─────┤   └───────────── commands ────────────┘
 //! nodes' sounders, the box's lamp <──── what is wanted on site┘
@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Fuse, FusedFuture};
 use gengfu_outbox::Outbox;
 use gengfu_vision::protocol::WorkerConfig;
 use jiff::Timestamp;
@@ -132,7 +134,7 @@ pub async fn run(
     let (answered_in, answered) = mpsc::channel(REPLIES);
     let (changes_in, changes) = mpsc::channel(CHANGES);
     let (wanted_in, wanted) = watch::channel(Vec::new());
-    let stored = Arc::new(Notify::new());
+    let (stored, housekeeping) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (stop_producers, stop_decider, stop_uplink) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let stop_pictures = CancellationToken::new();
@@ -159,10 +161,12 @@ pub async fn run(
         errands: Some(errands_in),
         wanted: wanted_in,
         stored: stored.clone(),
+        housekeeping: housekeeping.clone(),
         status: decide_status_in,
         uplink: uplink_status.clone(),
     };
     let mut decider_thread = start_decider(decider, channels, clock.clone(), stop_decider.clone())?;
+    let mut housekeeping_thread = start_housekeeping(outbox.clone(), housekeeping, stop_uplink.clone())?;
 
     let facts = (outbox.clone(), decide_status.clone());
     let mut pictures_thread =
@@ -178,7 +182,7 @@ pub async fn run(
         shutdown: stop_uplink.clone(),
     };
     let trial = uplink_config.broker.clone();
-    let mut uplink_task = tokio::spawn(uplink::run(uplink_config, parts));
+    let mut uplink_thread = start_uplink(uplink_config, parts)?;
     let reload = Arc::new(Notify::new());
 
     let mut sources = Sources {
@@ -244,9 +248,10 @@ pub async fn run(
         () = shutdown.cancelled() => None,
         () = restart.cancelled() => None,
         ended = producers.join_next(), if !producers.is_empty() => Some(format!("{ended:?} ended")),
-        () = &mut decider_thread => Some("the decider ended".to_owned()),
-        () = &mut pictures_thread => Some("the thread of the pictures ended".to_owned()),
-        ended = &mut uplink_task => Some(format!("the uplink ended: {ended:?}")),
+        _ = &mut decider_thread => Some("the decider ended".to_owned()),
+        _ = &mut housekeeping_thread => Some("the outbox's housekeeping ended".to_owned()),
+        _ = &mut pictures_thread => Some("the thread of the pictures ended".to_owned()),
+        ended = &mut uplink_thread => Some(format!("the uplink ended: {ended:?}")),
         ended = local.join_next() => Some(format!("a local service ended: {ended:?}")),
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -257,8 +262,11 @@ pub async fn run(
         decider_thread.await;
     }
     stop_uplink.cancel();
-    if !uplink_task.is_finished() {
-        let _ = uplink_task.await;
+    if !uplink_thread.is_terminated() {
+        uplink_thread.await;
+    }
+    if failed.is_none() {
+        housekeeping_thread.await;
     }
     local.shutdown().await;
     // Last: whoever is being stopped may still wait for a picture.
@@ -468,14 +476,27 @@ fn start_workers(
     Ok(shedding)
 }
 
-/// The decider blocks on the disk, so it has a thread; what is returned completes when that thread ends.
+/// The decider blocks on the disk, so it has a thread.
 fn start_decider(
     decider: Decider,
     channels: Channels,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
-) -> anyhow::Result<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> {
+) -> anyhow::Result<Ending<()>> {
     start_thread("decider", move || decide::run(decider, channels, clock, stop))
+}
+
+/// Neither the decider nor the uplink waits for what can be done later.
+fn start_housekeeping(outbox: Outbox, due: Arc<Notify>, stop: CancellationToken) -> anyhow::Result<Ending<()>> {
+    start_thread("housekeeping", move || decide::keep_in_order(outbox, due, stop))
+}
+
+/// The uplink waits for commits when it enters receipts, and nobody shall wait with it; and an alarm that is stored wakes one thread, not two.
+fn start_uplink(
+    config: uplink::UplinkConfig,
+    parts: UplinkParts,
+) -> anyhow::Result<Ending<Result<(), uplink::OpenError>>> {
+    start_thread("uplink", move || uplink::run(config, parts))
 }
 
 /// Pictures are written and read one after the other, away from everybody's tasks.
@@ -486,25 +507,25 @@ fn start_evidence(
     policy: evidence::Policy,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
-) -> anyhow::Result<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> {
+) -> anyhow::Result<Ending<()>> {
     start_thread("pictures", move || evidence::keeper::run(evidence, jobs, facts, policy, clock, stop))
 }
 
-/// A thread with a small runtime of its own; what is returned completes when it ends.
-fn start_thread<F: Future<Output = ()>>(
+/// Completes when a thread ends: with what its work gave, or with nothing when it panicked.
+type Ending<T> = Fuse<BoxFuture<'static, Option<T>>>;
+
+/// A thread with a small runtime of its own.
+fn start_thread<T: Send + 'static, F: Future<Output = T>>(
     name: &str,
     run: impl FnOnce() -> F + Send + 'static,
-) -> anyhow::Result<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let (ended_in, ended) = tokio::sync::oneshot::channel::<()>();
+) -> anyhow::Result<Ending<T>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (ended_in, ended) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        // Dropped when the thread ends, also by a panic.
-        let _ended = ended_in;
-        runtime.block_on(run());
+        // Dropped, if it comes to that, by a panic.
+        let _ = ended_in.send(runtime.block_on(run()));
     })?;
-    Ok(Box::pin(async move {
-        let _ = ended.await;
-    }))
+    Ok(async move { ended.await.ok() }.boxed().fuse())
 }
 
 /// Sounders and lamps, on nodes and on the box itself.

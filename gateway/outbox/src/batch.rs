@@ -17,9 +17,12 @@ use crate::{
     },
     ops::Ops,
     outbox::{Inner, Writer},
-    settle::{prune, read_header, settle},
-    store::Store,
+    settle::{read_header, settle},
+    store::{Housekeeping, Store},
 };
+
+/// How many events more than are to be kept the journal may have, when pruning is left for later.
+const PRUNED_LATER_MAX: u64 = 1024;
 
 /// Changes that become durable together, or not at all. Made by [`Outbox::batch`](crate::Outbox::batch).
 ///
@@ -152,7 +155,20 @@ impl<'a> Batch<'a> {
     /// A fault of an earlier [`Batch::put`]; [`OutboxError::Poisoned`] after an earlier failure; or the failure of this
     /// commit, which poisons the outbox. In the last case it is open whether the batch will be found by
     /// [`Outbox::recover`](crate::Outbox::recover) or the next start; it is found whole or not at all.
-    pub fn commit(mut self) -> Result<Committed, OutboxError> {
+    pub fn commit(self) -> Result<Committed, OutboxError> {
+        self.commit_with(Housekeeping::Now)
+    }
+
+    /// As [`Batch::commit`], but it does not wait for housekeeping: an alarm that is durable goes out first. Whoever commits
+    /// so calls [`Outbox::upkeep`](crate::Outbox::upkeep) when nobody waits; if that never happens, a commit does it in the end.
+    ///
+    /// # Errors
+    /// As [`Batch::commit`].
+    pub fn commit_at_once(self) -> Result<Committed, OutboxError> {
+        self.commit_with(Housekeeping::Later)
+    }
+
+    fn commit_with(mut self, housekeeping: Housekeeping) -> Result<Committed, OutboxError> {
         if let Some(fault) = self.failed.take() {
             return Err(fault);
         }
@@ -178,20 +194,24 @@ impl<'a> Batch<'a> {
             } else {
                 store.sync(&outbox.watch)?;
             }
-            // Not worth a sync: after a crash it is done again. A record that cannot be read must not keep a new alarm from
-            // being stored; the journal then only stays longer, and `verify` names the record.
-            if let Ok(Some((ops, pruned))) = prune(store, &head, outbox.journal_keep, steps) {
-                store.apply(&ops)?;
-                outbox.flight().head = pruned.clone();
-                head = pruned;
-            }
-            store.tidy(head.oldest, &outbox.watch)
+            Ok(())
         })?;
+        // From here on the batch is stored, and nobody is told otherwise: what fails at housekeeping poisons the outbox, and the next batch says so.
+        let keep = if housekeeping == Housekeeping::Now {
+            outbox.journal_keep
+        } else {
+            outbox.journal_keep.saturating_add(PRUNED_LATER_MAX)
+        };
+        let kept = outbox.write("keep the outbox in order", |store| {
+            outbox.prune(store, &mut head, keep, steps)?;
+            store.tidy(head.oldest, housekeeping, &outbox.watch)
+        });
         let public = head.public();
         writer.head = head;
         writer.unsynced = false;
-        // The batch is stored; if this fails, the outbox is poisoned and the next batch says so.
-        let _ = outbox.refresh(writer);
+        if kept.is_ok() {
+            let _ = outbox.refresh(writer, housekeeping);
+        }
         Ok(Committed { head: public, dropped: std::mem::take(&mut self.dropped) })
     }
 

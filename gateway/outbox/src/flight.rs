@@ -15,6 +15,8 @@ pub(crate) struct Flight {
     /// The head as readers may see it: never ahead of what is synced.
     pub head: HeadRecord,
     taken: BTreeSet<ItemKey>,
+    /// How many of them there are per lane.
+    taken_of: [u64; 7],
     doomed: BTreeSet<ItemKey>,
     unreadable: BTreeSet<ItemKey>,
     /// Items up to this position are backlog, later ones are live.
@@ -96,19 +98,26 @@ impl Flight {
 
     /// Puts the item in flight; returns how often it was taken, this time included.
     pub fn take(&mut self, key: ItemKey) -> u32 {
-        self.taken.insert(key);
+        self.taken_of[key.lane.index()] += u64::from(self.taken.insert(key));
         let times = self.times.entry(key).or_default();
         times.attempts = times.attempts.saturating_add(1);
         times.attempts
     }
 
     pub fn release(&mut self, key: ItemKey) {
-        if self.taken.remove(&key) {
+        if self.untake(key) {
             self.rewind(key);
         }
     }
 
+    fn untake(&mut self, key: ItemKey) -> bool {
+        let was_taken = self.taken.remove(&key);
+        self.taken_of[key.lane.index()] -= u64::from(was_taken);
+        was_taken
+    }
+
     pub fn release_all(&mut self) {
+        self.taken_of = [0; 7];
         for key in std::mem::take(&mut self.taken) {
             self.rewind(key);
         }
@@ -116,7 +125,7 @@ impl Flight {
 
     /// Forgets an item that is received or dropped.
     pub fn forget(&mut self, key: ItemKey) {
-        self.taken.remove(&key);
+        self.untake(key);
         self.doomed.remove(&key);
         self.times.remove(&key);
     }
@@ -155,9 +164,13 @@ impl Flight {
         self.times.get(&key).copied().unwrap_or_default()
     }
 
+    /// Per lane, how many items are pending and not in flight.
+    pub fn waiting(&self) -> [u64; 7] {
+        Lane::ALL.map(|lane| self.head.pending[lane.index()].saturating_sub(self.in_flight(lane)))
+    }
+
     pub fn in_flight(&self, lane: Lane) -> u64 {
-        let all = ItemKey { lane, sequence: 0, sub: 0 }..=ItemKey { lane, sequence: u64::MAX, sub: u32::MAX };
-        self.taken.range(all).count() as u64
+        self.taken_of[lane.index()]
     }
 
     fn rewind(&mut self, key: ItemKey) {

@@ -7,7 +7,11 @@
 //! part and a chunk `u8`. Its value, in chunks of at most 4 KiB: for each key those five bits `u8`, sub `u32`, length `u8`
 //! and the value, in order of the keys. A chunk that is not full is the last.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{PoisonError, RwLock},
+};
 
 use sled::IVec;
 
@@ -24,6 +28,8 @@ const RUN: u64 = 32;
 /// The index, open.
 pub(crate) struct Index {
     engine: Engine,
+    /// A run of several chunks is read and written whole.
+    runs: RwLock<()>,
 }
 
 /// The keys of a run and their values.
@@ -34,12 +40,12 @@ pub(crate) type Change = (Vec<u8>, Option<IVec>);
 
 impl Index {
     pub fn new(engine: Engine) -> Index {
-        Index { engine }
+        Index { engine, runs: RwLock::new(()) }
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<IVec>, OutboxError> {
         match run_of(key) {
-            Some(run) => Ok(self.read(&run)?.0.remove(key)),
+            Some(run) => Ok(self.read(&run)?.remove(key)),
             None => self.engine.get(key),
         }
     }
@@ -63,7 +69,7 @@ impl Index {
                 some.push((key, value));
                 continue;
             };
-            let (keys, _) = self.read(&run)?;
+            let keys = self.read(&run)?;
             some.extend(keys.into_iter().filter(|(key, _)| is_within(key)).map(|(key, value)| (key.into(), value)));
             at = Bound::Excluded([&run[..], &[u8::MAX]].concat());
         }
@@ -81,7 +87,8 @@ impl Index {
                 bytes += key.len() + value.map_or(0, |value| value.len());
                 continue;
             };
-            let (mut run, chunks) = self.read(&name)?;
+            let _whole = self.runs.write().unwrap_or_else(PoisonError::into_inner);
+            let (mut run, chunks) = self.read_chunks(&name)?;
             let mut change = Some((key, value));
             while let Some((key, value)) = change {
                 match value {
@@ -101,8 +108,13 @@ impl Index {
         self.engine.sync(watch)
     }
 
+    fn read(&self, name: &[u8]) -> Result<Run, OutboxError> {
+        let _whole = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.read_chunks(name)?.0)
+    }
+
     /// A run, and how many chunks it has.
-    fn read(&self, name: &[u8]) -> Result<(Run, u8), OutboxError> {
+    fn read_chunks(&self, name: &[u8]) -> Result<(Run, u8), OutboxError> {
         let mut chunks = 0;
         let mut raw = Vec::new();
         while let Some(chunk) = self.engine.get(&[name, &[chunks]].concat())? {

@@ -8,7 +8,7 @@
 //! # What is promised
 //!
 //! 1. **Durable, then acknowledged.** After [`Batch::commit`] returned `Ok`, a power cut at any later moment loses
-//!    nothing of that batch. One sync covers the whole batch (group commit).
+//!    nothing of that batch. One sync covers the whole batch (group commit). [`Batch::commit_at_once`] promises the same.
 //! 2. **All or nothing.** A batch (events, attachments, state) is found whole after a cut, or not at all.
 //! 3. **Durable, then sent.** [`Outbox::take`] never hands out an item whose batch is not yet synced, so a sequence
 //!    number seen by the centre is never given to another event.
@@ -26,7 +26,8 @@
 //!
 //! One directory. `log.<number>`: the log, in segments of some 4 MiB. Every commit appends one frame with all its changes and
 //! syncs, no more; frames are described in `log.rs`. `conf`, `db`, `snap.*`, an always empty `blobs/`: sled, which holds the index.
-//! It follows the log in checkpoints (`store.rs`), so opening reads the log from the last checkpoint on. Records are not in
+//! It follows the log in checkpoints (`store.rs`), so opening reads the log from the last checkpoint on. A checkpoint goes on beside
+//! commits where its user gives it a thread ([`Outbox::upkeep`]). Records are not in
 //! the index, only the places in the log where they are; a segment is removed when nothing in it is needed, after what little
 //! is still needed was copied to the log's end. `gengfu.outbox`: a lock, and a mark that the store was once completely created.
 //! Nothing is deployed with format 1, which had everything in sled.

@@ -10,7 +10,7 @@ use crate::{OutboxError, files::Files, ops::Ops, watch::Watch};
 const FRAME_HEADER: usize = 8;
 
 /// A place in the log: where a frame begins, or the log ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub segment: u32,
     pub offset: u32,

@@ -23,12 +23,15 @@ use crate::{
         state_tail_key,
     },
     ops::Ops,
-    settle::{read_header, read_record, settle},
+    settle::{prune, read_header, read_record, settle},
     sim::SimDisk,
-    store::Store,
+    store::{Housekeeping, Store},
     take::Taking,
     watch::Watch,
 };
+
+/// How many sequences one call of [`Outbox::upkeep`] prunes.
+const PRUNED_AT_ONCE: u64 = 64;
 
 /// A key of the caller's state, and its value.
 pub type StateEntry = (Vec<u8>, Vec<u8>);
@@ -188,7 +191,8 @@ impl Outbox {
     fn take_from(&self, limit: usize, with_backlog: bool) -> Result<Vec<Item>, OutboxError> {
         self.0.read("take items", |store| {
             let mut flight = self.0.flight();
-            let mut taking = Taking { store, flight: &mut flight, limit, items: Vec::new() };
+            let waiting = flight.waiting();
+            let mut taking = Taking { store, flight: &mut flight, limit, waiting, items: Vec::new() };
             match Lane::ALL.iter().try_for_each(|lane| taking.lane(*lane, with_backlog)) {
                 Ok(()) => Ok(taking.items),
                 Err(fault) => {
@@ -298,13 +302,50 @@ impl Outbox {
             flight.head = head.clone();
             ended.iter().for_each(|key| flight.forget(*key));
             drop(flight);
-            store.tidy(head.oldest, &self.0.watch)
+            // A receipt is in no hurry, but an alarm that waits to be committed meanwhile is.
+            store.tidy(head.oldest, Housekeeping::Later, &self.0.watch)
         })?;
         writer.head = head;
         writer.unsynced = true;
         // What is stored is stored; if this fails, the outbox is poisoned and the next call says so.
-        let _ = self.0.refresh(writer);
+        let _ = self.0.refresh(writer, Housekeeping::Later);
         Ok(())
+    }
+
+    /// Does a part of what commits and receipts left to be done later: prunes the journal, brings to the index what
+    /// gathered, frees the disk. `true` when there is more to do. To be called when [`Outbox::is_upkeep_due`], from another thread
+    /// than the one that commits with [`Batch::commit_at_once`]: most of it goes on beside its commits. They wait only while
+    /// a segment of the log is cleaned, and (once in some ten thousand events, for hundredths of a second) while the index is
+    /// opened anew.
+    ///
+    /// # Errors
+    /// The outbox is poisoned, or was by this failure. What was committed stays so.
+    pub fn upkeep(&self) -> Result<bool, OutboxError> {
+        self.0.refuse_if_poisoned()?;
+        if self.0.write("make a checkpoint", |store| store.checkpoint_some(&self.0.watch))? {
+            return Ok(true);
+        }
+        let mut writer = self.0.lock_writer()?;
+        self.0.refuse_if_poisoned()?;
+        let mut head = writer.head.clone();
+        let is_more = self.0.write("keep the store in order", |store| {
+            let is_pruned = self.0.prune(store, &mut head, self.0.journal_keep, PRUNED_AT_ONCE)?;
+            Ok(store.upkeep(head.oldest, &self.0.watch)? || is_pruned)
+        })?;
+        writer.head = head;
+        if !is_more {
+            self.0.refresh(&mut writer, Housekeeping::Now)?;
+        }
+        Ok(is_more)
+    }
+
+    /// Whether [`Outbox::upkeep`] is worth calling. From memory only.
+    #[must_use]
+    pub fn is_upkeep_due(&self) -> bool {
+        let settled = self.0.flight().head.settled;
+        let is_due = |store: &Store| Ok(store.is_upkeep_due() || store.is_long_open(Housekeeping::Now));
+        settled >= self.0.journal_keep.saturating_add(PRUNED_AT_ONCE)
+            || self.0.read("look at the store", is_due).unwrap_or(false)
     }
 
     /// Where an item is, by id.
@@ -355,8 +396,7 @@ impl Outbox {
     /// Items of each lane, most urgent first, that are pending and not in flight. From memory only: for a sender that asks after every event.
     #[must_use]
     pub fn waiting(&self) -> [u64; 7] {
-        let flight = self.0.flight();
-        Lane::ALL.map(|lane| flight.head.pending[lane.index()].saturating_sub(flight.in_flight(lane)))
+        self.0.flight().waiting()
     }
 
     /// The outbox in figures. Cheap: counters from memory and the first key of each lane.
@@ -409,7 +449,7 @@ impl Outbox {
         let mut writer = self.0.lock_writer()?;
         let was_healthy = lock(&self.0.poisoned).is_none();
         if was_healthy {
-            self.0.write("make a checkpoint", |store| store.checkpoint(&self.0.watch).map(drop))?;
+            self.0.write("make a checkpoint", |store| store.checkpoint(&self.0.watch))?;
         } else if let Err(fault) = writer.home.probe() {
             // What can still be read can still be sent. What cannot is let go: its disk may have to be unmounted.
             if self.0.read("read the disk", Store::try_reading).is_err() {
@@ -465,9 +505,20 @@ impl Inner {
         }
     }
 
+    /// Prunes the journal to `keep` settled events, at most `steps` sequences at a time; `false` when there was nothing to do.
+    /// Not worth a sync: after a crash it is done again. A record that cannot be read must not keep a new alarm from being
+    /// stored; the journal then only stays longer, and `verify` names the record.
+    pub fn prune(&self, store: &Store, head: &mut HeadRecord, keep: u64, steps: u64) -> Result<bool, OutboxError> {
+        let Ok(Some((ops, pruned))) = prune(store, head, keep, steps) else { return Ok(false) };
+        store.apply(&ops)?;
+        self.flight().head = pruned.clone();
+        *head = pruned;
+        Ok(true)
+    }
+
     /// Opens the store anew if it was open for long, so that the next start is a short one.
-    pub fn refresh(&self, writer: &mut Writer) -> Result<(), OutboxError> {
-        let is_due = self.read("look at the store", |store| Ok(store.is_long_open()))?;
+    pub fn refresh(&self, writer: &mut Writer, housekeeping: Housekeeping) -> Result<(), OutboxError> {
+        let is_due = self.read("look at the store", |store| Ok(store.is_long_open(housekeeping)))?;
         if is_due { self.reopen(writer, true) } else { Ok(()) }
     }
 

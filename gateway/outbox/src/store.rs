@@ -6,7 +6,8 @@
 //! A commit appends one frame and syncs the log, no more. Now and then a checkpoint brings what gathered to the index, some keys at
 //! a time and each time synced, and at last the place in the log up to which the index has everything. Opening reads
 //! the log from that place. The changes of a frame are whole values, so making them twice is the same as once; and a
-//! checkpoint that was cut short does no harm, because all its changes are in the log behind the old place.
+//! checkpoint that was cut short does no harm, because all its changes are in the log behind the old place. For the same
+//! reason commits may come between its steps: what it brings was set aside when it began, and what comes later gathers anew.
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +42,8 @@ const STEP_BYTES_MAX: usize = 32 * 1024;
 const SEGMENTS_TOLD_MAX: usize = 1024;
 /// How many segments are cleaned after one checkpoint; more than are filled between two.
 const CLEANED_MAX: usize = 4;
+/// Who does not want to wait may let so many times the limits gather, for somebody else to bring to the index.
+const LENIENCE: usize = 2;
 /// How much is copied out of a segment in one frame.
 const COPY_BYTES_MAX: usize = 64 * 1024;
 
@@ -49,8 +52,8 @@ const COPY_BYTES_MAX: usize = 64 * 1024;
 pub(crate) struct Limits {
     /// A segment of the log that is so long is followed by a new one.
     segment_bytes: u64,
-    /// A checkpoint is made when so many keys, or so many bytes of values, are not yet in the index. It bounds memory and the
-    /// time to open.
+    /// A checkpoint is made when so many keys, or so many bytes of values, are not yet in the index; [`LENIENCE`] times as many where
+    /// it can wait. It bounds memory and the time to open.
     gathered_keys: usize,
     gathered_bytes: usize,
     /// When so much was written to the index, it should be opened anew: sled makes its snapshot then only, and the next start
@@ -72,21 +75,54 @@ pub(crate) struct Store {
     log: Log,
     limits: Limits,
     gathered: Mutex<Gathered>,
+    /// Who holds it brings what was set aside to the index. Taken before `gathered`.
+    at_checkpoint: Mutex<()>,
     written: AtomicUsize,
     /// Segments with a frame that could not be read when the store was opened.
     pub damaged_segments: u64,
+}
+
+/// Whether a writer does the housekeeping that is due, or leaves it to [`Store::upkeep`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Housekeeping {
+    Now,
+    /// Unless so much is due that it cannot wait.
+    Later,
+}
+
+impl Housekeeping {
+    pub fn lenience(self) -> usize {
+        if self == Housekeeping::Now { 1 } else { LENIENCE }
+    }
 }
 
 /// What the index does not have yet.
 #[derive(Default)]
 struct Gathered {
     keys: BTreeMap<Vec<u8>, Option<IVec>>,
+    /// What the checkpoint under way brings to the index. A key that is in both places changed since it began.
+    set_aside: Option<SetAside>,
     bytes: usize,
     /// How much of the log is behind the mark.
     logged_bytes: u64,
     /// The last record key there ever was: beyond it a record is new.
     last_record: Vec<u8>,
     segments: BTreeMap<u32, Segment>,
+    /// Up to where the index has everything, as of the last checkpoint of this opening.
+    mark: Place,
+    /// How many segments may still be cleaned before the next checkpoint.
+    to_clean: usize,
+}
+
+/// What a checkpoint brings to the index, and how far it is.
+struct SetAside {
+    keys: BTreeMap<Vec<u8>, Option<IVec>>,
+    /// The log's end when it began, and the value that says so.
+    mark: Place,
+    mark_value: Vec<u8>,
+    from: Bound<Vec<u8>>,
+    unsynced_keys: usize,
+    unsynced_bytes: usize,
 }
 
 /// What is known of a segment. Only used to guess which is worth reading; what is still needed is then looked up.
@@ -110,6 +146,7 @@ impl Store {
             })?,
             None => Place::START,
         };
+        gathered.mark = mark;
         let (log, damaged_segments) =
             Log::open(files, limits.segment_bytes, mark, |frame| gathered.show(frame, &index))?;
         let there = log.segments()?;
@@ -117,7 +154,15 @@ impl Store {
         for number in there {
             gathered.segments.entry(number).or_default();
         }
-        Ok(Store { index, log, limits, gathered: Mutex::new(gathered), written: AtomicUsize::new(0), damaged_segments })
+        Ok(Store {
+            index,
+            log,
+            limits,
+            gathered: Mutex::new(gathered),
+            at_checkpoint: Mutex::new(()),
+            written: AtomicUsize::new(0),
+            damaged_segments,
+        })
     }
 
     /// The value of a key; of a record its bytes.
@@ -143,7 +188,7 @@ impl Store {
     }
 
     fn raw(&self, key: &[u8]) -> Result<Option<IVec>, OutboxError> {
-        if let Some(gathered) = self.gathered().keys.get(key) {
+        if let Some(gathered) = self.gathered().get(key) {
             return Ok(gathered.clone());
         }
         // A checkpoint may have cleared the key since, but not before it was in the index.
@@ -178,27 +223,36 @@ impl Store {
 
     /// Makes a checkpoint when enough has gathered, and then removes segments of the log whose records are mostly gone.
     /// Records below `oldest` are not part of the journal any more.
-    pub fn tidy(&self, oldest: u64, watch: &Watch) -> Result<(), OutboxError> {
-        let is_due = {
-            let gathered = self.gathered();
-            gathered.keys.len() >= self.limits.gathered_keys
-                || gathered.bytes >= self.limits.gathered_bytes
-                || gathered.logged_bytes >= 2 * self.limits.segment_bytes
-        };
-        if is_due {
-            let mark = self.checkpoint(watch)?;
-            for _ in 0..CLEANED_MAX {
-                if !self.clean(mark, oldest, watch)? {
-                    break;
-                }
-            }
+    pub fn tidy(&self, oldest: u64, housekeeping: Housekeeping, watch: &Watch) -> Result<(), OutboxError> {
+        if self.gathered().is_much(&self.limits, housekeeping.lenience()) {
+            self.checkpoint(watch)?;
+            while self.clean_one(oldest, watch)? {}
         }
         Ok(())
     }
 
+    /// Whether [`Store::upkeep`] or [`Store::checkpoint_some`] has something to do.
+    pub fn is_upkeep_due(&self) -> bool {
+        let gathered = self.gathered();
+        gathered.set_aside.is_some() || gathered.to_clean > 0 || gathered.is_much(&self.limits, 1)
+    }
+
+    /// One step of the same: cleans a segment or begins a checkpoint, of which [`Store::checkpoint_some`] is the rest. `false`
+    /// when nothing is due. For the one writer.
+    pub fn upkeep(&self, oldest: u64, watch: &Watch) -> Result<bool, OutboxError> {
+        if self.gathered().set_aside.is_some() || self.clean_one(oldest, watch)? {
+            return Ok(true);
+        }
+        let is_due = self.gathered().is_much(&self.limits, 1);
+        if is_due {
+            self.set_aside(watch)?;
+        }
+        Ok(is_due)
+    }
+
     /// Whether the store should be opened anew, so that the next start is a short one.
-    pub fn is_long_open(&self) -> bool {
-        self.written.load(Ordering::Relaxed) >= self.limits.index_bytes
+    pub fn is_long_open(&self, housekeeping: Housekeeping) -> bool {
+        self.written.load(Ordering::Relaxed) >= housekeeping.lenience() * self.limits.index_bytes
     }
 
     /// Whether the disk can be read at all.
@@ -206,34 +260,75 @@ impl Store {
         self.log.try_reading()
     }
 
-    /// Brings everything that gathered to the index; gives back the place in the log from which opening would read now.
-    pub fn checkpoint(&self, watch: &Watch) -> Result<Place, OutboxError> {
+    /// Brings everything that gathered to the index.
+    pub fn checkpoint(&self, watch: &Watch) -> Result<(), OutboxError> {
+        while self.checkpoint_some(watch)? {}
+        self.set_aside(watch)?;
+        while self.checkpoint_some(watch)? {}
+        Ok(())
+    }
+
+    /// Begins a checkpoint. None may be under way.
+    fn set_aside(&self, watch: &Watch) -> Result<(), OutboxError> {
         // The index must never be ahead of the log.
         self.log.sync(watch)?;
         let mark = self.log.end();
-        let mut from = Bound::Unbounded;
-        let mut unsynced = (0, 0);
-        loop {
-            let (some, last) = self.gathered().some_from(&from);
-            let (keys, bytes) = self.index.write(some)?;
-            unsynced = (unsynced.0 + keys, unsynced.1 + bytes);
-            self.written.fetch_add(bytes, Ordering::Relaxed);
-            let Some(last) = last else { break };
-            if unsynced.0 > UNSYNCED_KEYS_MAX || unsynced.1 > UNSYNCED_BYTES_MAX {
+        let mut gathered = self.gathered();
+        gathered.set_aside = Some(SetAside {
+            keys: std::mem::take(&mut gathered.keys),
+            mark,
+            mark_value: gathered.write_mark(mark),
+            from: Bound::Unbounded,
+            unsynced_keys: 0,
+            unsynced_bytes: 0,
+        });
+        gathered.bytes = 0;
+        gathered.logged_bytes = 0;
+        Ok(())
+    }
+
+    /// Brings some of what was set aside to the index. `false` when no checkpoint is under way (any more). Any thread may do it, beside
+    /// the one writer: what was set aside does not change, and is in the log.
+    pub fn checkpoint_some(&self, watch: &Watch) -> Result<bool, OutboxError> {
+        let _alone = self.at_checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((some, last)) = self.gathered().set_aside.as_ref().map(SetAside::some) else { return Ok(false) };
+        let (keys, bytes) = self.index.write(some)?;
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+        let mut gathered = self.gathered();
+        let Some(set_aside) = &mut gathered.set_aside else { return Ok(false) };
+        if let Some(last) = last {
+            set_aside.unsynced_keys += keys;
+            set_aside.unsynced_bytes += bytes;
+            set_aside.from = Bound::Excluded(last);
+            let is_much = set_aside.unsynced_keys > UNSYNCED_KEYS_MAX || set_aside.unsynced_bytes > UNSYNCED_BYTES_MAX;
+            if is_much {
+                (set_aside.unsynced_keys, set_aside.unsynced_bytes) = (0, 0);
+                drop(gathered);
                 self.index.sync(watch)?;
-                unsynced = (0, 0);
             }
-            from = Bound::Excluded(last);
+            return Ok(true);
         }
         // Last, so that whoever finds it finds all the rest.
-        let value = self.gathered().write_mark(mark);
+        let (mark, value) = (set_aside.mark, std::mem::take(&mut set_aside.mark_value));
+        drop(gathered);
         self.index.write(vec![(MARK_KEY.to_vec(), Some(value.into()))])?;
         self.index.sync(watch)?;
         let mut gathered = self.gathered();
-        gathered.keys.clear();
-        gathered.bytes = 0;
-        gathered.logged_bytes = 0;
-        Ok(mark)
+        gathered.set_aside = None;
+        gathered.mark = mark;
+        gathered.to_clean = CLEANED_MAX;
+        Ok(false)
+    }
+
+    /// Cleans one segment, if one may be and is worth it.
+    fn clean_one(&self, oldest: u64, watch: &Watch) -> Result<bool, OutboxError> {
+        let (mark, to_clean) = {
+            let gathered = self.gathered();
+            (gathered.mark, gathered.to_clean)
+        };
+        let is_cleaned = to_clean > 0 && self.clean(mark, oldest, watch)?;
+        self.gathered().to_clean = if is_cleaned { to_clean - 1 } else { 0 };
+        Ok(is_cleaned)
     }
 
     /// Removes the oldest segment that is mostly dead, after copying what is still referred to to the log's end. `false` when
@@ -288,7 +383,35 @@ impl Frame {
     }
 }
 
+impl SetAside {
+    /// Some keys for the index, and where to go on.
+    fn some(&self) -> (Vec<Change>, Option<Vec<u8>>) {
+        let (mut some, mut bytes) = (Vec::new(), 0);
+        for (key, value) in self.keys.range((self.from.clone(), Bound::Unbounded)) {
+            if some.len() == STEP_KEYS_MAX || bytes > STEP_BYTES_MAX {
+                let last = some.last().map(|(key, _): &Change| key.clone());
+                return (some, last);
+            }
+            bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
+            some.push((key.clone(), value.clone()));
+        }
+        (some, None)
+    }
+}
+
 impl Gathered {
+    /// The value of a key that the index does not have yet.
+    fn get(&self, key: &[u8]) -> Option<&Option<IVec>> {
+        self.keys.get(key).or_else(|| self.set_aside.as_ref()?.keys.get(key))
+    }
+
+    /// Whether it is time for a checkpoint; `times` the limits.
+    fn is_much(&self, limits: &Limits, times: usize) -> bool {
+        self.keys.len() >= times * limits.gathered_keys
+            || self.bytes >= times * limits.gathered_bytes
+            || self.logged_bytes >= 2 * times as u64 * limits.segment_bytes
+    }
+
     /// The place in the log up to which the index has everything, and what is known of segments: for each its number `u32`,
     /// live bytes and last sequence `2 × u64`. More than a thousand are not written: the value must stay far below the
     /// 128 KiB from which sled does not sync it.
@@ -342,7 +465,7 @@ impl Gathered {
     fn count(&mut self, key: &[u8], spot: Option<Spot>, index: &Index) -> Result<(), OutboxError> {
         let is_new = key > &self.last_record[..];
         if !is_new {
-            let before = match self.keys.get(key) {
+            let before = match self.get(key) {
                 Some(before) => before.clone(),
                 None => index.get(key)?,
             };
@@ -359,20 +482,6 @@ impl Gathered {
             segment.last_sequence = parse_record_key(key).map_or(0, |(sequence, _)| sequence);
         }
         Ok(())
-    }
-
-    /// Some keys for the index, and where to go on.
-    fn some_from(&self, from: &Bound<Vec<u8>>) -> (Vec<Change>, Option<Vec<u8>>) {
-        let (mut some, mut bytes) = (Vec::new(), 0);
-        for (key, value) in self.keys.range((from.clone(), Bound::Unbounded)) {
-            if some.len() == STEP_KEYS_MAX || bytes > STEP_BYTES_MAX {
-                let last = some.last().map(|(key, _): &Change| key.clone());
-                return (some, last);
-            }
-            bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
-            some.push((key.clone(), value.clone()));
-        }
-        (some, None)
     }
 }
 
@@ -406,21 +515,24 @@ impl Iterator for Range<'_> {
 }
 
 impl Range<'_> {
-    /// Merges what gathered with the index. Under the lock, so that no checkpoint moves a key from one to the other meanwhile.
+    /// Merges what gathered and what was set aside with the index. Under the lock, so that no checkpoint moves a key from one to the other meanwhile.
     fn read_some(&mut self) -> Result<(), OutboxError> {
         let gathered = self.store.gathered();
         let below = self.store.index.some_from(&self.from, self.some)?;
-        let above = gathered.keys.range((self.from.clone(), Bound::Unbounded)).take(self.some);
-        let above: Vec<(IVec, Option<IVec>)> =
-            above.map(|(key, value)| (key.as_slice().into(), value.clone())).collect();
+        let below = below.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        let some_of = |keys: &BTreeMap<Vec<u8>, Option<IVec>>| {
+            let some = keys.range((self.from.clone(), Bound::Unbounded)).take(self.some);
+            some.map(|(key, value)| (key.as_slice().into(), value.clone())).collect()
+        };
+        let between = gathered.set_aside.as_ref().map(|set_aside| some_of(&set_aside.keys)).unwrap_or_default();
+        let above = some_of(&gathered.keys);
         drop(gathered);
+        // From the oldest to the newest.
+        let sides: [Vec<(IVec, Option<IVec>)>; 3] = [below, between, above];
         // Behind the last key of a side that has more, nothing is known of that side.
-        let cut_below = below.last().filter(|_| below.len() >= self.some).map(|(key, _)| key.clone());
-        let cut_above = above.last().filter(|_| above.len() == self.some).map(|(key, _)| key.clone());
-        let cut = cut_below.into_iter().chain(cut_above).min();
-        let mut merged: BTreeMap<IVec, Option<IVec>> =
-            below.into_iter().map(|(key, value)| (key, Some(value))).collect();
-        merged.extend(above);
+        let last = |side: &Vec<(IVec, _)>| side.last().filter(|_| side.len() >= self.some).map(|(key, _)| key.clone());
+        let cut = sides.iter().filter_map(last).min();
+        let mut merged: BTreeMap<IVec, Option<IVec>> = sides.into_iter().flatten().collect();
         merged.retain(|key, _| key.starts_with(self.prefix) && cut.as_ref().is_none_or(|cut| key <= cut));
         self.next = merged.into_iter().filter_map(|(key, value)| Some((key, value?))).collect::<Vec<_>>().into_iter();
         match cut.filter(|cut| cut.starts_with(self.prefix)) {

@@ -18,16 +18,18 @@ pub(crate) struct Taking<'a> {
     pub store: &'a Store,
     pub flight: &'a mut Flight,
     pub limit: usize,
+    /// How many items of each lane wait, at most: where none is left there is nothing to look for.
+    pub waiting: [u64; 7],
     pub items: Vec<Item>,
 }
 
 impl Taking<'_> {
     /// Takes from one lane.
     pub fn lane(&mut self, lane: Lane, with_backlog: bool) -> Result<(), OutboxError> {
-        if !self.is_full() {
+        if !self.is_done(lane) {
             self.live(lane)?;
         }
-        if with_backlog && !self.is_full() {
+        if with_backlog && !self.is_done(lane) {
             self.backlog(lane)?;
         }
         Ok(())
@@ -35,6 +37,10 @@ impl Taking<'_> {
 
     fn is_full(&self) -> bool {
         self.items.len() >= self.limit
+    }
+
+    fn is_done(&self, lane: Lane) -> bool {
+        self.is_full() || self.waiting[lane.index()] == 0
     }
 
     fn live(&mut self, lane: Lane) -> Result<(), OutboxError> {
@@ -60,6 +66,9 @@ impl Taking<'_> {
             if all_passed {
                 self.flight.pass(key);
             }
+            if self.is_done(lane) {
+                break;
+            }
         }
         Ok(())
     }
@@ -83,6 +92,9 @@ impl Taking<'_> {
                 self.item(key)?;
             }
             self.flight.pass(key);
+            if self.is_done(lane) {
+                return Ok(());
+            }
         }
         self.flight.pass_backlog(lane);
         Ok(())
@@ -90,7 +102,8 @@ impl Taking<'_> {
 
     /// Takes the waiting items of the group before `key`, oldest first. `false` when some are left.
     fn story_before(&mut self, key: ItemKey, group: u64) -> Result<bool, OutboxError> {
-        if group == 0 {
+        // Of a lane in which one item waits, that is this one.
+        if group == 0 || self.waiting[key.lane.index()] == 1 {
             return Ok(true);
         }
         let prefix = group_prefix(key.lane, group);
@@ -116,16 +129,20 @@ impl Taking<'_> {
     /// Takes one free item.
     fn item(&mut self, key: ItemKey) -> Result<(), OutboxError> {
         match read_record(self.store, key.position()) {
-            Ok(Some((header, bytes))) => self.items.push(Item {
-                key,
-                lane: key.lane,
-                id: header.id,
-                sequence: key.sequence(),
-                appended_at_ms: header.at_ms,
-                bytes,
-                attempts: self.flight.take(key),
-                is_backlog: self.flight.is_backlog(key),
-            }),
+            Ok(Some((header, bytes))) => {
+                let waiting = &mut self.waiting[key.lane.index()];
+                *waiting = waiting.saturating_sub(1);
+                self.items.push(Item {
+                    key,
+                    lane: key.lane,
+                    id: header.id,
+                    sequence: key.sequence(),
+                    appended_at_ms: header.at_ms,
+                    bytes,
+                    attempts: self.flight.take(key),
+                    is_backlog: self.flight.is_backlog(key),
+                });
+            }
             Ok(None) | Err(OutboxError::Damaged { .. }) => self.flight.set_unreadable(key),
             Err(fault) => return Err(fault),
         }

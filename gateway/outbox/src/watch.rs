@@ -4,6 +4,7 @@
 //! has been silent. It refuses to decide anything: the commit returns sled's error and poisons the outbox.
 
 use std::{
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -23,9 +24,10 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Counts flushes, so that a later one is not taken for a long one.
+    /// Counts flushes; the number is the name of each.
     flush: u64,
-    running: Option<(Instant, Option<sled::Db>)>,
+    /// Those under way, oldest first: a commit's, and housekeeping's beside it.
+    running: BTreeMap<u64, (Instant, Option<sled::Db>)>,
     /// The thread waits without a time limit and must be woken.
     asleep: bool,
     stop: bool,
@@ -53,23 +55,25 @@ impl Watch {
 
     /// Runs `flush` under watch; `db` is sled when it is sled that flushes.
     pub fn over<R>(&self, db: Option<&sled::Db>, flush: impl FnOnce() -> R) -> R {
-        {
+        let name = {
             let mut state = self.0.lock();
             state.flush += 1;
-            state.running = Some((now(), db.cloned()));
+            let name = state.flush;
+            state.running.insert(name, (now(), db.cloned()));
             // Under load the thread is never asleep, so a commit costs no wake-up.
             if state.asleep {
                 self.0.wake.notify_one();
             }
-        }
+            name
+        };
         let result = catch_unwind(AssertUnwindSafe(flush));
-        self.0.lock().running = None;
+        self.0.lock().running.remove(&name);
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// How long the present flush has taken, once that is longer than usual.
+    /// How long a flush under way has taken, once that is longer than usual.
     pub fn stalled_ms(&self) -> Option<u64> {
-        let waited = self.0.lock().running.as_ref()?.0.elapsed();
+        let waited = self.0.lock().running.values().next()?.0.elapsed();
         (waited >= PATIENCE).then(|| u64::try_from(waited.as_millis()).unwrap_or(u64::MAX))
     }
 }
@@ -92,16 +96,13 @@ fn watch(shared: &Shared) {
         let seen = state.flush;
         let (next, _) = shared.wake.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner);
         state = next;
-        if state.stop || state.flush != seen {
-            continue;
-        }
-        if let Some((_, db)) = &state.running {
-            let Some(db) = db.clone() else { continue };
+        let mut late = state.running.values().filter(|(since, _)| since.elapsed() >= PATIENCE);
+        if let Some(db) = late.find_map(|(_, db)| db.clone()) {
             drop(state);
-            // A failure is the commit's to report; here only its wake-up matters.
+            // A failure is for who flushes to report; here only the wake-up matters.
             let _ = catch_unwind(AssertUnwindSafe(move || db.flush().is_ok()));
             state = shared.lock();
-        } else {
+        } else if !state.stop && state.flush == seen && state.running.is_empty() {
             state.asleep = true;
             state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.asleep = false;

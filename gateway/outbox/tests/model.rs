@@ -269,10 +269,12 @@ impl Run {
             }
         }
         if self.rng.random_bool(0.8) {
-            match batch.commit() {
+            let committed = if self.rng.random_bool(0.5) { batch.commit() } else { batch.commit_at_once() };
+            match committed {
                 Ok(_) => {
                     self.model = after;
                     self.unsynced.clear();
+                    self.upkeep();
                 }
                 Err(fault) => {
                     assert!(matches!(self.place, Place::Simulated(_)), "{fault}");
@@ -281,6 +283,20 @@ impl Run {
             }
         }
         None
+    }
+
+    /// Some steps of what commits left to be done; it may stop anywhere.
+    fn upkeep(&mut self) {
+        for _ in 0..self.rng.random_range(0..4) {
+            match self.outbox.upkeep() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(fault) => {
+                    assert!(matches!(self.place, Place::Simulated(_)), "{fault}");
+                    break;
+                }
+            }
+        }
     }
 
     fn append(&mut self, batch: &mut Batch<'_>, after: &mut Model) {

@@ -107,6 +107,14 @@ fn options(path: &Path) -> Options {
 /// promised and at most what was given up.
 fn write_for_ever(path: &Path) -> Result<Infallible, Box<dyn Error>> {
     let outbox = Outbox::open(options(path))?;
+    // As the gateway does it: housekeeping beside the commits, on a thread of its own.
+    let (due, is_due) = sync_channel(1);
+    let theirs = outbox.clone();
+    thread::spawn(move || {
+        for () in is_due {
+            while theirs.upkeep().unwrap_or(false) {}
+        }
+    });
     let mut rng = StdRng::seed_from_u64(outbox.head().sequence ^ 0x5eed);
     let mut out = std::io::stdout().lock();
     loop {
@@ -128,9 +136,11 @@ fn write_for_ever(path: &Path) -> Result<Infallible, Box<dyn Error>> {
         }
         let last = last.ok_or("a batch has an event")?;
         batch.put(b"cursor", &last.sequence.to_be_bytes());
-        batch.commit()?;
+        batch.commit_at_once()?;
         let hash: String = last.hash.iter().map(|byte| format!("{byte:02x}")).collect();
         writeln!(out, "committed {} {hash} {}", last.sequence, monotonic_ns())?;
+        // Full: it is at work.
+        let _ = due.try_send(());
         let items = outbox.take(rng.random_range(0..12))?;
         let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
         for id in &ids {

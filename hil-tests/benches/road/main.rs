@@ -171,7 +171,8 @@ impl Road {
                     open += 1;
                 }
                 "sent" if awaited => journey.sent_us = after_us,
-                "broker_acked" if journey.ids.contains(&id) => {
+                // Nobody is subscribed while the clock runs, and the broker says so in its PUBACK: the floor's has the same.
+                "broker_acked" | "unheard" if journey.ids.contains(&id) => {
                     open -= 1;
                     if awaited {
                         journey.acked_us = after_us;

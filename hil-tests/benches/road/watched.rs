@@ -16,7 +16,7 @@ const TAIL_LINES: usize = 12;
 /// A log line that tells a hop.
 #[derive(Debug, Clone)]
 pub struct Hop {
-    /// Which: `sensed`, `decided`, `sent`, `broker_acked`, `received`, or the message of a line that has none.
+    /// Which: `sensed`, `decided`, `sent`, `broker_acked` or `unheard`, `received`, or the message of a line that has none.
     pub name: String,
     /// The gateway's time of it, microseconds since the Unix epoch.
     pub at_us: i64,

@@ -108,7 +108,8 @@ impl Stage {
             }
             Step::Struck(times) => self.struck(times),
             Step::Live(events) => self.live(events),
-            Step::Shows { state, cause } => self.shows(state, cause),
+            Step::Shows { state, cause } => self.shows(&[state], cause),
+            Step::Tells(cause) => self.shows(&["refused", "offline"], cause),
             Step::Cut => self.way().map(MqttProxy::cut),
             Step::Reset => self.way().map(MqttProxy::reset),
             Step::Stall(direction) => self.way().map(|way| way.stall(direction, true)),
@@ -190,14 +191,15 @@ impl Stage {
         })
     }
 
-    /// Until `status` shows this state of the uplink for this cause; the remedy must be there in both languages, and among the findings.
-    fn shows(&mut self, state: &str, cause: &str) -> Result<()> {
-        let what = format!("`status` shows {state} {cause}");
+    /// Until `status` shows one of these states of the uplink for this cause; the remedy must be there in both languages, and among the findings.
+    fn shows(&mut self, states: &[&str], cause: &str) -> Result<()> {
+        let what = format!("`status` shows {} {cause}", states.join(" or "));
+        let is_one = |uplink: &Value| states.iter().any(|state| uplink["state"] == *state);
         let status = self.site.gateway.wait_until(&what, SHOWN_WITHIN, |status| {
             let uplink = &status["uplink"];
-            uplink["state"] == state && (cause.is_empty() || uplink["cause"] == cause)
+            is_one(uplink) && (cause.is_empty() || uplink["cause"] == cause)
         })?;
-        if state == "online" {
+        if states == ["online"] {
             return Ok(());
         }
         let word = |key: &str| status["uplink"][key].as_str().unwrap_or_default().to_owned();
@@ -207,7 +209,7 @@ impl Stage {
         if word("remedy").is_empty() || word("remedy_zh").is_empty() || !findings.iter().any(found) {
             return Err(RigError::failed(what, format!("the remedy is missing: {:#}", status["uplink"])));
         }
-        self.shown.push((format!("{state}: {}", word("cause")), word("remedy")));
+        self.shown.push((format!("{}: {}", word("state"), word("cause")), word("remedy")));
         Ok(())
     }
 

@@ -230,6 +230,29 @@ fn a_restart_sounds_on_and_tells_nothing_twice() {
 }
 
 #[test]
+fn a_call_that_waited_before_a_restart_with_the_clock_set_back_is_told_at_once() {
+    let mut site = Site::new(LocalPolicy::default());
+    site.play("1000 smoke alarm => raised smoke@smoke ACTIVE_UNACK");
+    assert_eq!(site.on(1000.0), "");
+    let saved = site.box_.state();
+    site.box_ = Annunciator::restore(outputs(), LocalPolicy::default(), saved);
+    assert_eq!(site.on(3.0), "bell-1 T, horn T, lamp T");
+}
+
+#[test]
+fn a_new_call_has_its_own_ten_seconds_after_one_that_failed_though_the_clock_was_set_back_between() {
+    let mut site = Site::new(LocalPolicy::default());
+    site.play("1000 smoke alarm => raised smoke@smoke ACTIVE_UNACK");
+    site.on(1000.0);
+    assert_eq!(site.on(1010.0), "bell-1 T, horn T, lamp T");
+    site.box_.clock_stepped(SignedDuration::from_secs(-500));
+    let mut alarms = site.alarms();
+    alarms.iter_mut().for_each(|alarm| alarm.waiting_since = Some(at(511.0)));
+    assert_eq!(site.box_.update(at(511.0), &alarms), []);
+    assert_eq!(site.box_.update(at(521.0), &alarms).len(), 3);
+}
+
+#[test]
 fn a_set_clock_delays_by_at_most_the_ten_seconds() {
     let mut site = Site::new(LocalPolicy::default());
     site.play("1000 smoke alarm => raised smoke@smoke ACTIVE_UNACK");

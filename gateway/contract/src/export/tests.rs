@@ -73,6 +73,16 @@ fn an_untouched_export_has_no_fault() {
 }
 
 #[test]
+fn a_time_spelled_in_another_way_is_a_changed_closing_line() {
+    let mut lines = export(3, 2);
+    let last = lines.len() - 1;
+    let place = lines[last].windows(5).position(|bytes| bytes == b"\"at\":").unwrap() + "\"at\":\"2026-01-01".len();
+    assert_eq!(lines[last][place], b'T');
+    lines[last][place] = b't';
+    assert!(matches!(judge(&lines)[..], [Fault::Frame { line: 4, .. }]), "{:?}", judge(&lines));
+}
+
+#[test]
 fn an_export_of_an_empty_journal_is_whole() {
     let lines = export(1, 0);
     assert_eq!(judge(&lines), []);

@@ -7,6 +7,7 @@ mod calls;
 mod commands;
 pub mod drill;
 pub mod events;
+mod housekeeping;
 mod local;
 mod memory;
 mod on_site;
@@ -45,6 +46,7 @@ pub use commands::{Action, Errand, Order, Wiring};
 use drill::Drill;
 pub use drill::{DrillPlan, DrillRecord, DrillResult, DrillStatus};
 use events::Author;
+pub use housekeeping::keep_in_order;
 pub use local::{LocalOrder, LocalRequest};
 use memory::Memory;
 pub use memory::owes_last_word;
@@ -236,7 +238,10 @@ impl Decider {
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
         let people = [self.calls.next_due(), self.drill.next_due()];
-        let own = [self.engine.next_due(), self.on_site.next_due(), self.upkeep.next_due(), self.recover_due];
+        // Housekeeping and receipts may have found that the disk is broken.
+        let is_broken = self.recover_due.is_none() && matches!(self.outbox.health(), Health::Poisoned { .. });
+        let recover_due = if is_broken { Some(Timestamp::MIN) } else { self.recover_due };
+        let own = [self.engine.next_due(), self.on_site.next_due(), self.upkeep.next_due(), recover_due];
         own.into_iter().chain(people).flatten().min()
     }
 
@@ -256,6 +261,12 @@ impl Decider {
     /// durable goes out first, then nodes are told and states shown.
     pub fn wakes(&mut self, sender: Arc<Notify>) {
         self.sender = Some(sender);
+    }
+
+    /// Whether the outbox has housekeeping to be done; see [`keep_in_order`].
+    #[must_use]
+    pub fn is_housekeeping_due(&self) -> bool {
+        self.outbox.is_upkeep_due()
     }
 
     /// The centre was seen to be away, or not: while it is, nobody on site waits for a receipt that cannot come.
@@ -357,7 +368,7 @@ impl Decider {
                 drop(batch);
                 Err(fault)
             }
-            None => batch.commit(),
+            None => batch.commit_at_once(),
         };
         match committed {
             Ok(committed) => {
@@ -386,8 +397,8 @@ impl Decider {
                 let (key, cursor) = link.cursor;
                 let stored =
                     self.outbox.get(&key)?.and_then(|bytes| Cursor::from_bytes(&bytes).ok()).unwrap_or_default();
-                for observation in link.observations.iter().filter(|seen| !stored.covers(seen)) {
-                    self.observe(now, observation, batch, judged)?;
+                for observation in link.observations.iter().filter_map(|seen| stored.rest_of(seen)) {
+                    self.observe(now, &observation, batch, judged)?;
                 }
                 batch.put(&key, &stored.advanced_to(cursor));
                 Ok(())
@@ -519,10 +530,6 @@ impl Decider {
         if let Some(sender) = &self.sender {
             sender.notify_one();
         }
-        for done in judged.dones {
-            // A link that went away meanwhile will be sent the events again; they are duplicates then.
-            let _ = done.send(Ok(()));
-        }
         for snapshot in &judged.snapshots {
             let alarm = &snapshot.alarm;
             tracing::info!(hop = "stored", alarm = %alarm.alarm_id, sequence = snapshot.sequence, rev = alarm.rev, "journaled");
@@ -544,6 +551,11 @@ impl Decider {
         self.calls.committed();
         self.drill.committed();
         self.show_devices();
+        // Last: on two cores the sender is not to wait for the links' tasks as well.
+        for done in judged.dones {
+            // A link that went away meanwhile will be sent the events again; they are duplicates then.
+            let _ = done.send(Ok(()));
+        }
         let wanted = self.on_site.wanted().to_vec();
         let Judged { stills, discards, replies, standing, orders, errands, .. } = judged;
         Effects { stills, discards, replies: standing.into_iter().chain(replies).collect(), orders, errands, wanted }

@@ -35,6 +35,8 @@ pub(super) struct OnSite {
     wanted: Vec<Want>,
     /// What the store has of both.
     stored: (LocalState, BTreeMap<String, Awaited>),
+    /// By how much the clock was set since then.
+    stepped: SignedDuration,
     looked_at: Option<Timestamp>,
 }
 
@@ -48,13 +50,14 @@ impl OnSite {
         let state: LocalState = read(outbox, STATE_KEY)?;
         let awaited: BTreeMap<String, Awaited> = read(outbox, AWAITED_KEY)?;
         let annunciator = Annunciator::restore(outputs, policy, state.clone());
-        Ok(Self { annunciator, stored: (state, awaited.clone()), awaited, wanted: Vec::new(), looked_at: None })
+        let (stored, stepped) = ((state, awaited.clone()), SignedDuration::ZERO);
+        Ok(Self { annunciator, stored, stepped, awaited, wanted: Vec::new(), looked_at: None })
     }
 
     /// As [`OnSite::restore`], after a batch that the disk refused: what was to be told with it is told with the next one. What is wanted stays so until
     /// the next look.
     pub(super) fn fall_back(&mut self) {
-        self.annunciator.go_back(self.stored.0.clone());
+        self.annunciator.go_back(self.stored.0.clone(), self.stepped);
         self.awaited.clone_from(&self.stored.1);
     }
 
@@ -147,6 +150,7 @@ impl OnSite {
     /// The batch is durable.
     pub(super) fn committed(&mut self) {
         self.stored = (self.annunciator.state(), self.awaited.clone());
+        self.stepped = SignedDuration::ZERO;
     }
 
     /// What should sound and shine.
@@ -167,6 +171,7 @@ impl OnSite {
     /// The clock was set by `by`.
     pub(super) fn clock_stepped(&mut self, by: SignedDuration) {
         self.annunciator.clock_stepped(by);
+        self.stepped = self.stepped.saturating_add(by);
         self.looked_at = None;
     }
 

@@ -60,6 +60,8 @@ pub struct Channels {
     pub wanted: watch::Sender<Vec<Want>>,
     /// Wakes the uplink after a commit.
     pub stored: Arc<Notify>,
+    /// Wakes [`super::keep_in_order`].
+    pub housekeeping: Arc<Notify>,
     /// For `status`.
     pub status: watch::Sender<DecideStatus>,
     /// How the uplink is: whether the centre is there.
@@ -110,6 +112,9 @@ pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Cl
     let offset = |clock: &dyn Clock| clock.now().as_duration() - clock.uptime();
     let mut known_offset = offset(clock.as_ref());
     while let Some(first) = next(&mut channels, &shutdown).await {
+        if decider.is_housekeeping_due() {
+            channels.housekeeping.notify_one();
+        }
         let mut inputs: Vec<Input> = first.into_iter().collect();
         fill(&mut channels, &mut inputs);
         let step = offset(clock.as_ref()) - known_offset;

@@ -309,7 +309,7 @@ impl Desk {
                 }
             }
             Signal::Published(packet_id) => {
-                if !ledger.published(packet_id, now) {
+                if ledger.published(packet_id, now).is_none() {
                     return Err(Lost::new("packet ids do not fit", "the desk connects anew"));
                 }
             }

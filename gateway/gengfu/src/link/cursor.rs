@@ -3,9 +3,12 @@
 //! Owns its few bytes: the node's unique id, how far each of its last boots was taken, and the levels that were told. Stored in the same atomic
 //! batch as the observations, so a crash between the two cannot be. Refuses to repair: an unreadable cursor is told and begun anew.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use gengfu_alarm::Observation;
+use gengfu_alarm::observation::What;
+use gengfu_contract::event::Origin;
 use gengfu_wire::{Level, Uid};
 
 /// Boots remembered. More than one, so that two nodes with one uid, or an old boot's late frames, are recognised.
@@ -72,12 +75,26 @@ impl Cursor {
         self.boots.truncate(BOOTS_MAX);
     }
 
-    /// Whether this was taken already, by the node's own number of it. What has no number is a level, and is told again.
+    /// What of this was not taken yet, by the node's own numbers; `None` when all of it was. What has no number is a level, and is told again. Of a loss the
+    /// first part may have been taken, as the events that the node has lost since.
     #[must_use]
-    pub fn covers(&self, seen: &Observation) -> bool {
-        let Some(origin) = &seen.origin else { return false };
-        let is_its = self.uid.is_some_and(|uid| uid.to_string() == origin.node);
-        is_its && self.through(origin.boot).is_some_and(|through| origin.sequence <= through)
+    pub fn rest_of<'a>(&self, seen: &'a Observation) -> Option<Cow<'a, Observation>> {
+        let of_this_node = |origin: &&Origin| self.uid.is_some_and(|uid| uid.to_string() == origin.node);
+        let taken = seen
+            .origin
+            .as_ref()
+            .filter(of_this_node)
+            .and_then(|origin| self.through(origin.boot).filter(|through| origin.sequence <= *through));
+        let Some(through) = taken else { return Some(Cow::Borrowed(seen)) };
+        let What::EventsLost { first, count } = seen.what else { return None };
+        let known = through.saturating_add(1).saturating_sub(first);
+        let mut rest = seen.clone();
+        rest.what = What::EventsLost {
+            first: first.saturating_add(known),
+            count: count.checked_sub(known).filter(|count| *count > 0)?,
+        };
+        rest.origin.as_mut()?.sequence = first.saturating_add(known);
+        Some(Cow::Owned(rest))
     }
 
     /// The stored form of `later`, but no boot goes back behind what was taken of it. What cannot be read is passed on as it is.

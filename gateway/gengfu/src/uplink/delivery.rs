@@ -394,7 +394,10 @@ impl Delivery {
             }
         };
         let lane = item.lane.as_str();
-        info!(hop = "sent", id = %item.id, alarm = alarm.as_deref(), lane, attempt, sequence = item.sequence);
+        if item.sequence.is_none() {
+            // A picture is still to be loaded, and may go in parts.
+            info!(hop = "sent", id = %item.id, alarm = alarm.as_deref(), lane, attempt);
+        }
         counter!("gengfu_uplink_sent_total", "lane" => lane).increment(1);
         self.outbox.mark(key, Stage::Sent, now.as_millisecond());
         self.turns += 1;
@@ -402,6 +405,14 @@ impl Delivery {
         self.past.entry(key).or_default().turn = turn;
         self.insert(key, Entry { id: item.id.clone(), alarm, state: State::Sent, sensed_at, due_at: None, turn });
         Some(Publication { key, id: item.id, topic, body })
+    }
+
+    /// An event was written to the broker. Told here and not before: writing the log would be in its way.
+    pub fn written(&self, key: ItemKey) {
+        let Some(entry) = self.entries.get(&key).filter(|_| key.sequence().is_some()) else { return };
+        let attempt = self.past.get(&key).map(|past| past.sent);
+        let lane = key.lane().as_str();
+        info!(hop = "sent", id = %entry.id, alarm = entry.alarm.as_deref(), lane, attempt, sequence = key.sequence());
     }
 
     /// The broker's PUBACK for an item. A second one, or one after the receipt, changes nothing; then it gives false.

@@ -36,14 +36,17 @@ impl<T> Ledger<T> {
         self.handed.push_back((ticket, now));
     }
 
-    /// The client has written the oldest handed message under this packet id. False when nothing was handed: the
-    /// client and the ledger disagree, and the connection must be given up.
+    /// The client has written the oldest handed message under this packet id; gives its ticket. `None` when nothing was handed or the id is in
+    /// use: the client and the ledger disagree, and the connection must be given up.
     #[must_use]
-    pub fn published(&mut self, packet_id: u16, now: Timestamp) -> bool {
-        let Some((ticket, _)) = self.handed.pop_front() else { return false };
+    pub fn published(&mut self, packet_id: u16, now: Timestamp) -> Option<&T> {
+        let (ticket, _) = self.handed.pop_front()?;
         self.order.push_back((now, packet_id));
         self.turns += 1;
-        self.on_wire.insert(packet_id, (ticket, now, self.turns)).is_none()
+        match self.on_wire.insert(packet_id, (ticket, now, self.turns)) {
+            Some(_) => None,
+            None => self.on_wire.get(&packet_id).map(|(ticket, ..)| ticket),
+        }
     }
 
     /// The broker acknowledged this packet id. `None` for one that is not on the wire (a second PUBACK).
@@ -110,7 +113,7 @@ mod tests {
 
     fn wire(ledger: &mut Ledger<&'static str>, ticket: &'static str, id: u16, second: i64) {
         ledger.handed(ticket, at(second));
-        assert!(ledger.published(id, at(second)));
+        assert!(ledger.published(id, at(second)).is_some());
     }
 
     #[test]
@@ -118,7 +121,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.handed("a", at(0));
         ledger.handed("b", at(0));
-        assert!(ledger.published(9, at(0)) && ledger.published(4, at(0)));
+        assert!(ledger.published(9, at(0)).is_some() && ledger.published(4, at(0)).is_some());
         assert_eq!(ledger.acked(4), Some("b"));
         assert_eq!(ledger.acked(9), Some("a"));
         assert_eq!(ledger.outstanding(), 0);
@@ -147,10 +150,10 @@ mod tests {
     #[test]
     fn a_packet_id_without_a_message_or_in_use_is_a_disagreement() {
         let mut ledger = Ledger::default();
-        assert!(!ledger.published(1, at(0)));
+        assert_eq!(ledger.published(1, at(0)), None);
         wire(&mut ledger, "a", 1, 0);
         ledger.handed("b", at(0));
-        assert!(!ledger.published(1, at(0)));
+        assert_eq!(ledger.published(1, at(0)), None);
     }
 
     #[test]

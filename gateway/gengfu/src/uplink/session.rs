@@ -135,6 +135,7 @@ pub(super) struct Session {
     loading: Option<Loading>,
     /// A picture that goes in parts.
     parts: Option<(Parts, EvidenceItem)>,
+    /// Steady time: with the wall clock set back by an hour nothing would be sent for that hour.
     store_retry_at: Option<Timestamp>,
 }
 
@@ -228,9 +229,8 @@ impl Session {
     }
 
     fn say_we_are_here(&mut self, pump: &Pump, now: Timestamp) -> Result<(), Lost> {
-        let presence = pump.presence(Presence::Online);
-        if self.presence_due && !pump.holds.is_held(&presence.topic, now) {
-            self.publish(pump, Ticket::Presence, presence)?;
+        if self.presence_due && !pump.holds.is_held(&pump.topics.status(), now) {
+            self.publish(pump, Ticket::Presence, pump.presence(Presence::Online))?;
             self.presence_due = false;
         }
         Ok(())
@@ -260,6 +260,11 @@ impl Session {
             pump.delivery.clocks(now, pump.parts.clock.uptime());
             if std::mem::replace(&mut changed, true) {
                 self.fill(pump, now)?;
+                // The client writes when it is asked for news, and not before: an alarm goes out before anything else is looked at.
+                let first = self.connection.next().now_or_never();
+                if first.map(|signal| self.take_signals(pump, signal?)).transpose()? == Some(true) {
+                    self.fill(pump, now)?;
+                }
             }
             pump.refresh_status(now, false);
             let puback_due = self.puback_due(pump);
@@ -282,11 +287,11 @@ impl Session {
                 pump.holds.next_deadline(now),
                 pump.brokers.return_at().filter(|at| *at > now),
                 self.own_until,
-                self.store_retry_at,
             ];
             let wait = deadline.into_iter().flatten().min().map(|at| between(now, at));
             let puback_wait = puback_due.map(|(due, _)| between(steady, due));
-            let wait = wait.into_iter().chain(puback_wait).min();
+            let store_wait = self.store_retry_at.map(|at| between(steady, at));
+            let wait = wait.into_iter().chain(puback_wait).chain(store_wait).min();
             tokio::select! {
                 // In this order, so that a simulated life replays. The broker last but for time: all before it come to rest by themselves.
                 biased;
@@ -434,7 +439,7 @@ impl Session {
     }
 
     fn take(&mut self, pump: &mut Pump, now: Timestamp) -> Vec<Publication> {
-        if self.store_retry_at.is_some_and(|at| now < at) {
+        if self.store_retry_at.is_some_and(|at| pump.steady() < at) {
             return Vec::new();
         }
         match pump.delivery.take(now) {
@@ -455,7 +460,7 @@ impl Session {
     fn store_fault(&mut self, pump: &mut Pump, fault: &gengfu_outbox::OutboxError, now: Timestamp) {
         warn!(%fault, "the uplink cannot use the outbox");
         pump.store_fault = Some(fault.to_string());
-        self.store_retry_at = Some(later(now, STORE_RETRY));
+        self.store_retry_at = Some(later(pump.steady(), STORE_RETRY));
         pump.refresh_status(now, true);
     }
 

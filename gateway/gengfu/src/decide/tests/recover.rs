@@ -31,8 +31,8 @@ fn smoke(decider: &mut Decider, seconds: i64, sequence: u32) -> Result<(), Strin
     answer.blocking_recv().unwrap()
 }
 
-/// True when the disk had kept the batch that failed; `None` when the fault came too late for it. `gathered` keys are stored before, so that the batch
-/// is followed by a checkpoint when they are many: a fault in there fails a batch that is on the disk already.
+/// True when the disk had kept the batch that failed, as after a failed sync it may; `None` when the fault came too late for it. `gathered` keys are stored
+/// before, so that the batch is followed by a checkpoint when they are very many: a fault in there does not fail the batch.
 fn fails_and_recovers(seed: u64, gathered: u32, operations: u64, fault: Fault) -> Option<bool> {
     let disk = SimDisk::new(seed);
     let outbox = Outbox::open(Options::simulated(&disk)).unwrap();
@@ -45,7 +45,7 @@ fn fails_and_recovers(seed: u64, gathered: u32, operations: u64, fault: Fault) -
         Decider::start(identity, rules, wiring, outbox.clone(), board.clone(), now, ClockQuality::Synced).unwrap();
     let mut before = outbox.batch();
     (0..gathered).for_each(|n| before.put(format!("before/{n}").as_bytes(), b"?"));
-    before.commit().unwrap();
+    before.commit_at_once().unwrap();
     disk.set_fault_in(operations, fault);
     if smoke(&mut decider, 1, 7).is_ok() {
         return None;
@@ -73,7 +73,7 @@ fn a_failed_batch_that_is_on_the_disk_after_all_counts_once_and_is_told_on_site_
     let mut kept = Vec::new();
     for fault in [Fault::Full, Fault::ReadOnly, Fault::WriteError, Fault::SyncError] {
         for operations in 1..12 {
-            let each = [0, 30, 40].into_iter().flat_map(|gathered| (0..4).map(move |seed| (seed, gathered)));
+            let each = [0, 78, 88].into_iter().flat_map(|gathered| (0..4).map(move |seed| (seed, gathered)));
             kept.extend(each.filter_map(|(seed, gathered)| fails_and_recovers(seed, gathered, operations, fault)));
         }
     }
@@ -89,4 +89,19 @@ fn a_cursor_that_goes_back_after_a_failed_batch_does_not_make_later_events_new_a
     rebooted.set(2, 1);
     assert_eq!(Cursor::from_bytes(&stored.advanced_to(rebooted.to_bytes())).unwrap(), rebooted);
     assert_eq!(stored.advanced_to(b"?".to_vec()), b"?");
+}
+
+#[test]
+fn of_a_loss_that_has_grown_since_a_failed_batch_the_rest_is_told() {
+    let stored = cursor(15);
+    let lost = |first, count| {
+        let origin = Some(Origin { node: NODE.to_string(), boot: 1, sequence: first });
+        let what = What::EventsLost { first, count };
+        Observation { device: slug("node-1"), sensed_at: at(1), clock: ClockQuality::Synced, origin, what }
+    };
+    for (told, rest) in [((12, 4), None), ((12, 5), Some((16, 1))), ((15, 8), Some((16, 7))), ((16, 2), Some((16, 2)))]
+    {
+        let rest = rest.map(|(first, count)| lost(first, count));
+        assert_eq!(stored.rest_of(&lost(told.0, told.1)).map(std::borrow::Cow::into_owned), rest, "{told:?}");
+    }
 }

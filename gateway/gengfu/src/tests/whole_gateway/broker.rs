@@ -107,6 +107,8 @@ pub struct Net {
     pub connects: u64,
     pub pubacks_lost: u64,
     pub refused: u64,
+    /// Events that a broker refused at some time: they wait, and others pass them.
+    pub refused_events: BTreeSet<u64>,
 }
 
 impl Net {
@@ -122,6 +124,7 @@ impl Net {
             connects: 0,
             pubacks_lost: 0,
             refused: 0,
+            refused_events: BTreeSet::new(),
         }
     }
 
@@ -200,9 +203,14 @@ impl Net {
                     at.line.wire().signals.push_back(Signal::Published(packet_id));
                     note(|| {
                         format!(
-                            "gateway → {} {} ({} bytes)",
+                            "gateway → {} {} {} ({} bytes)",
                             HOSTS[self.conns[conn].broker],
                             message.topic,
+                            if message.topic.ends_with("/event") {
+                                super::oracle::sequence_of(&message.payload)
+                            } else {
+                                0
+                            },
                             message.payload.len()
                         )
                     });
@@ -313,6 +321,7 @@ impl Net {
                 if arrived.topic.contains("/cmd/receipt/")
                     && let Ok(receipt) = serde_json::from_slice::<gengfu_contract::command::Receipt>(&arrived.payload)
                 {
+                    note(|| format!("the gateway is told the receipt of {:?}", receipt.ids));
                     self.receipts_told.extend(receipt.ids);
                 }
             }
@@ -339,6 +348,7 @@ impl Net {
             && let Some((_, manner)) = self.brokers[broker].refuses.filter(|(until_us, _)| now_us < *until_us)
         {
             self.refused += 1;
+            self.refused_events.insert(super::oracle::sequence_of(&message.payload));
             match (manner, protocol) {
                 (Manner::Told, Protocol::Mqtt5) => {
                     refusal = Some(Refusal { cause: Cause::QuotaExceeded, text: "QuotaExceeded".into() });

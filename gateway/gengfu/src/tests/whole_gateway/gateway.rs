@@ -258,6 +258,11 @@ impl Gateway {
         if matches!(taken, Some(Ok(()))) { Outcome::Done } else { Outcome::Refused }
     }
 
+    /// The clock was set since the decider was told last.
+    pub fn is_step_unseen(&self) -> bool {
+        (self.clock.now().as_duration() - self.clock.uptime() - self.known_offset).abs() >= CLOCK_STEP
+    }
+
     /// One turn of the decider, if it has something to do and the disk is not busy.
     pub fn decide(&mut self, now_us: u64, disk: &gengfu_outbox::SimDisk) -> Option<Turn> {
         if self.finishing.is_some() {

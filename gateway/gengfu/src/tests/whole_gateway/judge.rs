@@ -15,8 +15,8 @@ use super::world::World;
 
 /// The longest wait between two tries is 900 s and a quarter; then a connection may have to be made anew.
 const REST_WITHIN_S: u64 = 2_700;
-/// A gateway at rest states its last sequence within 60 s and a little.
-const STATED_WITHIN_S: u64 = 130;
+/// A gateway at rest states its last sequence within 60 s and a little; but a statement that was lost with connection after connection waits for up to 600 s.
+const STATED_WITHIN_S: u64 = 130 + 750;
 
 impl World {
     /// Waits until all is delivered and told, then judges.

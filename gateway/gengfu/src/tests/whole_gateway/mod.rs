@@ -100,7 +100,6 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-#[ignore = "about two lives in a hundred still fail; `make simulate` lives them and names their seeds"]
 fn what_a_node_was_acknowledged_for_reaches_the_centre_once_and_nothing_is_lost_doubled_or_invented() {
     if let Some(seed) = number("GENGFU_SEED") {
         let life = survive(seed);

@@ -43,8 +43,8 @@ struct Call {
     recorded_at: Timestamp,
     /// The gateway's clock was set while nobody could notice: how long it waits, it cannot know.
     is_tainted: bool,
-    /// The centre was known to be away meanwhile.
-    was_away: bool,
+    /// It was time to tell the site: the receipt was late, or the centre known to be away. That stays told until the receipt is here, however the clock is set.
+    is_due: bool,
 }
 
 /// An event, as far as it is needed later.
@@ -58,7 +58,8 @@ pub struct Brief {
 /// What a connection carried.
 #[derive(Default)]
 struct Carried {
-    sent: BTreeSet<u64>,
+    /// By sequence: as how many-th it went first.
+    sent: BTreeMap<u64, usize>,
     /// Later events are live.
     backlog_to: u64,
     live_last: BTreeMap<Lane, u64>,
@@ -102,7 +103,13 @@ impl Oracle {
 
     /// The gateway's clock was set while it was off.
     pub fn clock_was_set(&mut self) {
-        self.calls.values_mut().for_each(|call| call.is_tainted = true);
+        // A receipt that the disk forgets makes a settled call a waiting one again.
+        self.calls.values_mut().chain(self.settled.values_mut()).for_each(|call| call.is_tainted = true);
+    }
+
+    /// The disk failed before the gateway could write down that its clock was set: it may take a call for older than it is.
+    pub fn step_was_not_stored(&mut self) {
+        self.calls.values_mut().chain(self.settled.values_mut()).for_each(|call| call.is_due = true);
     }
 
     /// Reads what is new in the journal. `judged_at`: when the gateway made it, if its clock could be trusted then.
@@ -127,7 +134,14 @@ impl Oracle {
             assert_eq!(event.prevhash, hex::encode(before), "the chain breaks at {}", event.sequence);
             assert_eq!(event.id, record.id);
             note(|| {
-                format!("journal #{} {} {} {}", event.sequence, event.event_type.as_str(), event.subject, told(&event))
+                format!(
+                    "journal #{} {} {} {} {}",
+                    event.sequence,
+                    event.id,
+                    event.event_type.as_str(),
+                    event.subject,
+                    told(&event)
+                )
             });
             self.groups.entry(event.subject.clone()).or_default().push(event.sequence);
             if let Some(alarm) = event.alarm().unwrap() {
@@ -245,7 +259,7 @@ impl Oracle {
         if is_call {
             let (event, recorded_at) = (event.id.clone(), event.recordedtime);
             let fresh =
-                || Call { event: event.clone(), since_us: now_us, recorded_at, is_tainted: false, was_away: false };
+                || Call { event: event.clone(), since_us: now_us, recorded_at, is_tainted: false, is_due: false };
             self.calls.entry(id.clone()).or_insert_with(fresh).event = event.clone();
         }
         if is_call {
@@ -280,10 +294,19 @@ impl Oracle {
         answers.push(outcome);
     }
 
-    /// Before a turn of the decider: receipts that are recorded end a call. Nothing counts as received that the centre does not have.
+    /// Before a turn of the decider, and after it, for a disk that failed may have forgotten some: receipts that are recorded end a call. Nothing counts as received that the centre does not have.
     pub fn receipts(&mut self, outbox: &Outbox, stored: &BTreeSet<String>) {
-        let is_pending = |call: &Call| {
-            let Ok(Some(at)) = outbox.lookup(&call.event) else { return true };
+        let is_pending = |call: &Call, while_unknown: bool| {
+            let at = match outbox.lookup(&call.event) {
+                Ok(Some(at)) => at,
+                // Received, and pruned since.
+                Ok(None) => {
+                    assert!(stored.contains(&call.event), "forgotten, and the centre does not have it: {}", call.event);
+                    return false;
+                }
+                // The store is closed until the disk is well.
+                Err(_) => return while_unknown,
+            };
             assert!(
                 at.outcome != Fate::Received || stored.contains(&call.event),
                 "received, and the centre does not have it: {}",
@@ -292,16 +315,28 @@ impl Oracle {
             assert_ne!(at.outcome, Fate::Dropped, "life safety was dropped: {}", call.event);
             at.outcome == Fate::Pending
         };
-        let (waiting, settled): (Vec<_>, Vec<_>) = std::mem::take(&mut self.settled)
-            .into_iter()
-            .chain(std::mem::take(&mut self.calls))
-            .partition(|(_, call)| is_pending(call));
-        (self.calls, self.settled) = (waiting.into_iter().collect(), settled.into_iter().collect());
+        let settled = std::mem::take(&mut self.settled).into_iter().map(|it| (it, false));
+        let calls = std::mem::take(&mut self.calls).into_iter().map(|it| (it, true));
+        let (waiting, settled): (Vec<_>, Vec<_>) =
+            settled.chain(calls).partition(|((_, call), was_waiting)| is_pending(call, *was_waiting));
+        let bare = |side: Vec<((String, Call), bool)>| side.into_iter().map(|(it, _)| it).collect();
+        (self.calls, self.settled) = (bare(waiting), bare(settled));
     }
 
     /// After a turn of the decider.
     pub fn turn(&mut self, now_us: u64, turn: &Turn, orders: &BTreeMap<String, Given>) {
+        if !turn.is_healthy {
+            note(|| "the outbox takes nothing".into());
+        }
         for reply in &turn.replies {
+            note(|| {
+                format!(
+                    "answer to {}: {:?} {}",
+                    reply.cmd_id,
+                    reply.outcome,
+                    reply.reason.as_ref().map_or("", |why| &why.en)
+                )
+            });
             self.reply(reply, orders);
         }
         if !turn.is_healthy {
@@ -312,10 +347,10 @@ impl Oracle {
         let is_told = !turn.wanted.is_empty();
         let mut may = false;
         for (alarm, call) in &mut self.calls {
-            call.was_away |= turn.away;
             let by_clock = turn.at.duration_since(call.recorded_at).as_micros();
             let waited_us = (now_us - call.since_us).max(u64::try_from(by_clock).unwrap_or(0));
-            may |= call.is_tainted || call.was_away || waited_us >= RECEIPT_US;
+            call.is_due |= turn.away || waited_us >= RECEIPT_US;
+            may |= call.is_tainted || call.is_due;
             let must = now_us - call.since_us >= RECEIPT_US + LATE_US && !call.is_tainted && healthy_us >= LATE_US;
             assert!(
                 !must || is_told,
@@ -366,15 +401,25 @@ impl Oracle {
         };
         let group = &self.groups[&brief.subject];
         let mut stories = 0;
-        for earlier in group.iter().filter(|earlier| **earlier < sequence && !carried.sent.contains(*earlier)) {
+        for earlier in group.iter().filter(|earlier| **earlier < sequence && !carried.sent.contains_key(*earlier)) {
             let same_lane = self.events[usize::try_from(*earlier).unwrap() - 1].lane == brief.lane;
             assert!(!same_lane || excused(earlier), "event {sequence} overtakes {earlier} of {}", brief.subject);
             stories += 1;
         }
-        if carried.sent.insert(sequence) && sequence > carried.backlog_to && stories == 0 {
-            let last = carried.live_last.entry(brief.lane).or_default();
-            assert!(*last < sequence, "in lane {} event {sequence} goes after {last}", brief.lane);
-            *last = sequence;
+        let turn = carried.sent.len();
+        if carried.sent.contains_key(&sequence) {
+            return;
+        }
+        carried.sent.insert(sequence, turn);
+        if sequence > carried.backlog_to && stories == 0 {
+            let last = *carried.live_last.entry(brief.lane).or_default();
+            // What has a long story goes when the story is told; others do not wait for that.
+            let last_turn = carried.sent.get(&last).copied().unwrap_or_default();
+            let told_after =
+                |earlier: &u64| *earlier < sequence && carried.sent.get(earlier).is_some_and(|turn| *turn > last_turn);
+            let had_a_story = group.iter().any(told_after);
+            assert!(last < sequence || had_a_story, "in lane {} event {sequence} goes after {last}", brief.lane);
+            carried.live_last.insert(brief.lane, sequence.max(last));
         }
     }
 

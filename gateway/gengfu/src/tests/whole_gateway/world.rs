@@ -81,9 +81,14 @@ pub struct World {
     clock: Rc<Cell<u64>>,
     offset_us: i64,
     quality: ClockQuality,
+    /// The clock was set while the gateway was off.
+    is_set_while_off: bool,
+    /// The clock was set and the gateway has not looked since: if it dies now, it never knows.
+    is_step_unseen: bool,
+    /// The same, until the disk has it.
+    is_step_unstored: bool,
     fixes: BTreeMap<(u64, u64), Fix>,
     fix_count: u64,
-    refused: std::collections::BTreeSet<u64>,
     /// The mean time between two misfortunes.
     bustle_us: u64,
     /// How often each kind of misfortune happens, in thousandths.
@@ -169,9 +174,11 @@ impl World {
             clock,
             offset_us: 0,
             quality: ClockQuality::Synced,
+            is_set_while_off: false,
+            is_step_unseen: false,
+            is_step_unstored: false,
             fixes: BTreeMap::new(),
             fix_count: 0,
-            refused: Default::default(),
             bustle_us: 0,
             dose: [0; 12],
             is_healed: false,
@@ -252,6 +259,10 @@ impl World {
         self.tally.starts += 1;
         self.oracle.started(&gateway.outbox);
         self.oracle.read(self.now_us, &gateway.outbox, &self.truth.borrow(), &self.centre.given, None);
+        // After reading: a call that was being written when the power went is known only now.
+        if std::mem::take(&mut self.is_set_while_off) {
+            self.oracle.clock_was_set();
+        }
         self.gateway = Some(gateway);
     }
 
@@ -259,11 +270,13 @@ impl World {
     fn gateway_is_off(&mut self, why: &str) {
         note(|| format!("the gateway is off: {why}"));
         self.gateway = None;
+        self.is_step_unseen = false;
+        self.is_set_while_off |= std::mem::take(&mut self.is_step_unstored);
         self.airs.iter_mut().for_each(Air::forget_uplinks);
         self.net.collect(&mut self.random, self.now_us);
         if self.random.random_ratio(1, 8) {
             self.offset_us += self.random.random_range(-600_000_000..600_000_000);
-            self.oracle.clock_was_set();
+            self.is_set_while_off = true;
             self.tally.clock_steps += 1;
         }
         self.later(0..20, Fix::GatewayStarts);
@@ -364,16 +377,26 @@ impl World {
         gateway.finish(now_us, loses_orders);
         self.oracle.receipts(&gateway.outbox, &self.centre.stored);
         let turn = gateway.decide(now_us, &self.disk);
+        self.is_step_unseen &= gateway.is_step_unseen();
         if self.disk.counts().cuts == cuts
             && let Some(turn) = turn
         {
             let judged_at = (self.quality == ClockQuality::Synced).then_some(turn.at);
             self.oracle.read(now_us, &gateway.outbox, &self.truth.borrow(), &self.centre.given, judged_at);
+            self.oracle.receipts(&gateway.outbox, &self.centre.stored);
+            if !turn.is_healthy && self.is_step_unstored {
+                self.oracle.step_was_not_stored();
+            }
+            self.is_step_unstored &= self.is_step_unseen || !turn.is_healthy;
             self.oracle.turn(now_us, &turn, &self.centre.given);
             gateway.finish(now_us, loses_orders);
         }
         if self.disk.counts().cuts == cuts {
             self.run_uplink(&mut gateway, tick);
+        }
+        // A step of what the housekeeping's thread does; a failure of it the decider finds.
+        if self.disk.counts().cuts == cuts && tick && gateway.decider.is_housekeeping_due() {
+            let _ = gateway.outbox.upkeep();
         }
         if self.disk.counts().cuts == cuts {
             self.say_on_wires(&mut gateway);
@@ -397,17 +420,9 @@ impl World {
                         .clone();
                     let _ = gateway.outbox.received(&[&id], 0);
                 }
-                self.note_refusals(&topic, &payload);
-                self.oracle.published(conn, &topic, &payload, &self.net.receipts_told, &self.refused);
+                self.oracle.published(conn, &topic, &payload, &self.net.receipts_told, &self.net.refused_events);
             }
             gateway.run_uplink(self.now_us, false);
-        }
-    }
-
-    /// What a broker may refuse waits, and what comes after it does not.
-    fn note_refusals(&mut self, topic: &str, payload: &[u8]) {
-        if topic.ends_with("/event") && self.net.brokers.iter().any(|broker| broker.refuses.is_some()) {
-            self.refused.insert(super::oracle::sequence_of(payload));
         }
     }
 
@@ -449,7 +464,12 @@ impl World {
             Fix::GatewayStarts => self.start_gateway(),
             Fix::Disk => self.disk.set_fault(None),
             Fix::Slow => self.disk.set_sync_ms(0),
-            Fix::Clock => (self.offset_us, self.quality) = (0, ClockQuality::Synced),
+            Fix::Clock => {
+                if self.offset_us != 0 {
+                    self.clock_differs();
+                }
+                (self.offset_us, self.quality) = (0, ClockQuality::Synced);
+            }
             Fix::BrokerStarts(broker) => {
                 self.net.brokers[broker].is_down = false;
                 self.later(0..3, Fix::CentreConnects(broker));
@@ -589,11 +609,17 @@ impl World {
         if self.random.random() {
             self.quality = ClockQuality::Unsynced;
         }
-        if self.gateway.is_none() {
-            self.oracle.clock_was_set();
-        }
+        self.clock_differs();
         note(|| format!("the clock is {} s off", self.offset_us / 1_000_000));
         self.later(1..60, Fix::Clock);
+    }
+
+    /// The clock was set by hand or by NTP: a gateway that runs notices, one that is off cannot.
+    fn clock_differs(&mut self) {
+        match self.gateway {
+            Some(_) => (self.is_step_unseen, self.is_step_unstored) = (true, true),
+            None => self.is_set_while_off = true,
+        }
     }
 
     fn centre_dies(&mut self) {
@@ -638,9 +664,6 @@ impl World {
         for broker in 0..2 {
             let there = &mut self.net.brokers[broker];
             (there.stalled_until_us, there.refuses, there.is_cut_off) = (0, None, false);
-        }
-        if self.gateway.is_none() && self.offset_us != 0 {
-            self.oracle.clock_was_set();
         }
         for fix in [
             Fix::Disk,

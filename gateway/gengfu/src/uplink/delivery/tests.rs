@@ -61,7 +61,7 @@ impl Script {
         for publication in &self.last {
             self.packet_id += 1;
             self.ledger.handed(publication.key, self.now);
-            assert!(self.ledger.published(self.packet_id, self.now));
+            assert!(self.ledger.published(self.packet_id, self.now).is_some());
             write!(text, "{}@{} ", publication.id, self.packet_id).unwrap();
         }
         text.trim_end().to_owned()

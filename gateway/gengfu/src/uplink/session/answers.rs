@@ -15,9 +15,12 @@ impl Session {
     pub(super) fn handle(&mut self, pump: &mut Pump, signal: Signal, now: Timestamp) -> Result<(), Lost> {
         match signal {
             Signal::Published(packet_id) => {
-                if !self.ledger.published(packet_id, pump.steady()) {
+                let Some(sent) = self.ledger.published(packet_id, pump.steady()) else {
                     let detail = format!("packet id {packet_id} stands for nothing or is in use");
                     return Err(Lost::of(Cause::OwnFault, &detail));
+                };
+                if let Ticket::Item(key) = sent.ticket {
+                    pump.delivery.written(key);
                 }
             }
             Signal::Acked { packet_id, refusal, unheard } => {
