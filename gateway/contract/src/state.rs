@@ -115,6 +115,12 @@ pub struct Statement {
     pub abandoned: BTreeMap<Lane, u64>,
     /// When this was said.
     pub at: Timestamp,
+    /// Which run of the gateway said it: its boot counter. Together with `number` this orders statements however the clock is set; a broker may hold back an old one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<u64>,
+    /// Its number among the statements of that run, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
 }
 
 /// Body of `dispatch/status`: the centre's presence, and its will.

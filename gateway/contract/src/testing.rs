@@ -150,5 +150,7 @@ pub fn statement(sequence: u64, pending: u64) -> crate::state::Statement {
         dropped: std::collections::BTreeMap::new(),
         abandoned: std::collections::BTreeMap::new(),
         at: at(i64::try_from(sequence).unwrap()),
+        boot: None,
+        number: None,
     }
 }

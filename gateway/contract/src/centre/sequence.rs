@@ -164,6 +164,8 @@ pub struct SequenceLedger {
     stated: u64,
     /// When the gateway said so, by its clock.
     said_at: Option<Timestamp>,
+    /// In which of its runs, and as which of that run's statements.
+    said_in: Option<(u64, u64)>,
     /// When the desk first heard of `stated`.
     stated_at: Option<Timestamp>,
     /// The last event whose hash a statement confirmed.
@@ -314,8 +316,13 @@ impl SequenceLedger {
     /// Takes the gateway's statement.
     pub fn state(&mut self, statement: &Statement, now: Timestamp) {
         let (sequence, head) = (statement.sequence, Hash::of_text(&statement.head));
-        // One of before, that another broker has kept. A clock that was set back makes a new one look old too, but that one states no less.
-        if sequence < self.stated && self.said_at.is_some_and(|said_at| statement.at < said_at) {
+        // One of before, that a broker held back or brings again. By its time alone a new one looks old when the clock was set back, but that one states no less.
+        let said_in = statement.boot.zip(statement.number);
+        let is_old = match said_in.zip(self.said_in) {
+            Some((new, last)) => new <= last,
+            None => self.said_at.is_some_and(|said_at| statement.at < said_at),
+        };
+        if sequence < self.stated && is_old {
             return;
         }
         if sequence < self.stated && self.went_back.len() < TOLD_MAX {
@@ -326,6 +333,7 @@ impl SequenceLedger {
             (self.stated, self.stated_at) = (sequence, Some(now));
         }
         self.said_at = self.said_at.max(Some(statement.at));
+        self.said_in = self.said_in.max(said_in);
         if sequence > 0 && !statement.head.is_empty() {
             self.waiting.insert(sequence, Waiting { head, at: now });
             self.check_waiting(sequence);

@@ -97,6 +97,8 @@ fn from_gateway() -> Vec<Example> {
         dropped: lanes(&[]),
         abandoned: lanes(&[]),
         at: at(60),
+        boot: Some(7),
+        number: Some(3),
     };
     vec![
         example(Body::Status, "online", json_of(&status)),

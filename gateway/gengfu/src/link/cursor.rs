@@ -4,7 +4,7 @@
 //! batch as the observations, so a crash between the two cannot be. Refuses to repair: an unreadable cursor is told and begun anew.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gengfu_alarm::Observation;
 use gengfu_alarm::observation::What;
@@ -38,6 +38,9 @@ pub struct Cursor {
     pub levels: BTreeMap<u8, Level>,
     /// Channels whose fault was told.
     pub faults: BTreeMap<u8, bool>,
+    /// Channels of which it is not known what was told last: a batch about them failed, and may have become durable all the same. Not stored: what is
+    /// read after a restart is what became durable.
+    pub unsure: BTreeSet<u8>,
 }
 
 /// A stored cursor that cannot be read.
@@ -73,6 +76,17 @@ impl Cursor {
         self.boots.retain(|(known, _)| *known != boot);
         self.boots.insert(0, (boot, through));
         self.boots.truncate(BOOTS_MAX);
+    }
+
+    /// A batch failed after which this would have been `later`: where they differ, either may be what is durable.
+    pub fn doubt(&mut self, later: &Cursor) {
+        let differs = |channel: &u8| {
+            self.levels.get(channel) != later.levels.get(channel)
+                || self.faults.get(channel) != later.faults.get(channel)
+        };
+        let told = later.levels.keys().chain(later.faults.keys()).chain(&later.unsure).copied();
+        let unsure: BTreeSet<u8> = told.filter(differs).collect();
+        self.unsure.extend(unsure);
     }
 
     /// What of this was not taken yet, by the node's own numbers; `None` when all of it was. What has no number is a level, and is told again. Of a loss the

@@ -322,6 +322,7 @@ impl Session {
     pub fn failed(&mut self) {
         self.in_flight = None;
         self.waiting.clear();
+        self.committed.doubt(&self.taken);
         self.taken = self.committed.clone();
         self.boot = None;
         self.link_told = None;

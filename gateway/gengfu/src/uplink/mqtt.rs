@@ -91,6 +91,8 @@ pub(super) struct Pump {
     status_shown_at: Option<Timestamp>,
     status_stale: bool,
     stated: Option<(Timestamp, u64)>,
+    /// Statements made in this run.
+    statements: u64,
 }
 
 /// Runs the uplink until `parts.shutdown`. It needs a tokio runtime with time and network, spawns nothing, and returns after the broker
@@ -216,6 +218,7 @@ impl Pump {
             status_shown_at: None,
             status_stale: false,
             stated: None,
+            statements: 0,
         }
     }
 
@@ -500,6 +503,7 @@ impl Pump {
         }
         let stats = self.parts.outbox.stats();
         self.stated = Some((now, stats.head.sequence));
+        self.statements += 1;
         let per_lane = |of: &dyn Fn(&gengfu_outbox::LaneStats) -> u64| {
             Lane::ALL.iter().zip(&stats.lanes).map(|(lane, l)| (*lane, of(l))).filter(|(_, n)| *n > 0).collect()
         };
@@ -512,6 +516,8 @@ impl Pump {
             dropped: per_lane(&|l| l.dropped),
             abandoned: per_lane(&|l| l.abandoned),
             at: now,
+            boot: Some(self.config.identity.boot),
+            number: Some(self.statements),
         };
         let message = self.json(self.topics.statement(), &statement, true);
         self.parts.board.set(&message.topic, Some(message.payload));

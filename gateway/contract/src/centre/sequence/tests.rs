@@ -159,3 +159,22 @@ fn a_statement_counts_also_after_the_gateways_clock_was_set_back_and_an_old_one_
     ledger.state(&Statement { at: at(1_800), ..statement(3, 0) }, at(11));
     assert_eq!((ledger.stated().0, ledger.went_back()), (6, &[][..]));
 }
+
+#[test]
+fn of_statements_that_say_which_they_are_an_old_one_never_counts_and_a_new_one_of_fewer_events_always() {
+    let said = |boot, number, second, sequence| Statement {
+        at: at(second),
+        boot: Some(boot),
+        number: Some(number),
+        ..statement(sequence, 0)
+    };
+    let mut ledger = ledger(&[]);
+    // The clock was an hour ahead when the first was said, and the broker brings it again after the second.
+    ledger.state(&said(3, 1, 3_600, 33), at(0));
+    ledger.state(&said(3, 2, 60, 34), at(60));
+    ledger.state(&said(3, 1, 3_600, 33), at(61));
+    assert_eq!((ledger.stated().0, ledger.went_back()), (34, &[][..]));
+    // A disk that lost its last event: the next run says so, and its clock is behind.
+    ledger.state(&said(4, 1, 30, 33), at(90));
+    assert_eq!(ledger.went_back().iter().map(|back| (back.from, back.to)).collect::<Vec<_>>(), [(34, 33)]);
+}

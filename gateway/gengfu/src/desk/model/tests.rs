@@ -119,6 +119,8 @@ fn the_statement_shows_what_has_not_come_yet() {
         dropped: BTreeMap::new(),
         abandoned: BTreeMap::new(),
         at: at(2),
+        boot: None,
+        number: None,
     };
     feed(&mut model, "gengfu/v1/s/g/statement", &statement, 2);
     assert_eq!(model.proof(&Slug::new("g").unwrap()).unwrap().missing, [(4, 5)]);

@@ -108,14 +108,17 @@ impl Session {
                     continue;
                 }
             };
+            // A failed batch that may be durable all the same: both are told again, whatever was known.
+            let is_unsure = self.taken.unsure.remove(&it.channel);
             let before = self.taken.levels.insert(it.channel, it.level);
-            if before != Some(it.level) {
+            if before != Some(it.level) || is_unsure {
                 // At the first contact a level is news; later it is a repair.
                 self.stats.repaired += u64::from(before.is_some());
                 tracing::info!(node = %self.config.node, %device, ?before, now = ?it.level, "level taken from a heartbeat");
                 self.see(now, device.clone(), now.at, None, mapping::state(it.level, true));
             }
-            if self.taken.faults.insert(it.channel, it.fault).unwrap_or(false) != it.fault {
+            let had_fault = self.taken.faults.insert(it.channel, it.fault).unwrap_or(false);
+            if had_fault != it.fault || is_unsure {
                 self.see(now, device, now.at, None, What::DeviceFault(it.fault));
             }
         }

@@ -377,6 +377,24 @@ fn w25_a_door_moved_while_the_node_was_off_is_repaired_also_over_a_restart() {
 }
 
 #[test]
+fn w25_after_a_failed_batch_that_the_disk_kept_all_the_same_the_next_boots_levels_are_told_also_where_nothing_seems_new()
+ {
+    let mut bench = Bench::up();
+    bench.heartbeat(1, 1, &[(1, Level::ContactClosed)]);
+    bench.store();
+    // The disk says that it failed, and has "open" in the journal; then the node loses its power, and somebody closes the door.
+    bench.door(1, 1);
+    assert!(bench.session.take_batch().is_some());
+    bench.session.failed();
+    bench.hello(2, 1, 1);
+    bench.heartbeat(2, 1, &[(1, Level::ContactClosed)]);
+    let whats = bench.stored_whats();
+    assert!(whats.contains(&What::Door { open: false, repaired: true }), "{whats:?}");
+    bench.heartbeat(2, 1, &[(1, Level::ContactClosed)]);
+    assert!(!bench.stored_whats().iter().any(|it| matches!(it, What::Door { .. })), "once it is durable it is known");
+}
+
+#[test]
 fn w26_silence_is_told_once_and_its_end_too() {
     let mut bench = Bench::up();
     bench.passes(29_000);

@@ -58,8 +58,9 @@ pub struct Brief {
 /// What a connection carried.
 #[derive(Default)]
 struct Carried {
-    /// By sequence: as how many-th it went first.
-    sent: BTreeMap<u64, usize>,
+    /// By sequence: as how many-th it went first, and last.
+    sent: BTreeMap<u64, (usize, usize)>,
+    count: usize,
     /// Later events are live.
     backlog_to: u64,
     live_last: BTreeMap<Lane, u64>,
@@ -105,6 +106,11 @@ impl Oracle {
     pub fn clock_was_set(&mut self) {
         // A receipt that the disk forgets makes a settled call a waiting one again.
         self.calls.values_mut().chain(self.settled.values_mut()).for_each(|call| call.is_tainted = true);
+    }
+
+    /// The power went when the gateway knew the centre to be away: what it wrote then is told to the site at once.
+    pub fn was_away(&mut self) {
+        self.calls.values_mut().for_each(|call| call.is_due = true);
     }
 
     /// The disk failed before the gateway could write down that its clock was set: it may take a call for older than it is.
@@ -406,17 +412,21 @@ impl Oracle {
             assert!(!same_lane || excused(earlier), "event {sequence} overtakes {earlier} of {}", brief.subject);
             stories += 1;
         }
-        let turn = carried.sent.len();
-        if carried.sent.contains_key(&sequence) {
+        carried.count += 1;
+        let turn = carried.count;
+        if let Some(known) = carried.sent.get_mut(&sequence) {
+            known.1 = turn;
             return;
         }
-        carried.sent.insert(sequence, turn);
+        carried.sent.insert(sequence, (turn, turn));
         if sequence > carried.backlog_to && stories == 0 {
             let last = *carried.live_last.entry(brief.lane).or_default();
             // What has a long story goes when the story is told; others do not wait for that.
-            let last_turn = carried.sent.get(&last).copied().unwrap_or_default();
-            let told_after =
-                |earlier: &u64| *earlier < sequence && carried.sent.get(earlier).is_some_and(|turn| *turn > last_turn);
+            let last_turn = carried.sent.get(&last).map_or(0, |(first, _)| *first);
+            // Also again: what was refused is told again, and before the rest of its story.
+            let told_after = |earlier: &u64| {
+                *earlier < sequence && carried.sent.get(earlier).is_some_and(|(_, again)| *again > last_turn)
+            };
             let had_a_story = group.iter().any(told_after);
             assert!(last < sequence || had_a_story, "in lane {} event {sequence} goes after {last}", brief.lane);
             carried.live_last.insert(brief.lane, sequence.max(last));

@@ -87,6 +87,8 @@ pub struct World {
     is_step_unseen: bool,
     /// The same, until the disk has it.
     is_step_unstored: bool,
+    /// In its last turn the gateway knew the centre to be away.
+    was_away: bool,
     fixes: BTreeMap<(u64, u64), Fix>,
     fix_count: u64,
     /// The mean time between two misfortunes.
@@ -177,6 +179,7 @@ impl World {
             is_set_while_off: false,
             is_step_unseen: false,
             is_step_unstored: false,
+            was_away: false,
             fixes: BTreeMap::new(),
             fix_count: 0,
             bustle_us: 0,
@@ -263,6 +266,9 @@ impl World {
         if std::mem::take(&mut self.is_set_while_off) {
             self.oracle.clock_was_set();
         }
+        if std::mem::take(&mut self.was_away) {
+            self.oracle.was_away();
+        }
         self.gateway = Some(gateway);
     }
 
@@ -273,7 +279,9 @@ impl World {
         self.is_step_unseen = false;
         self.is_set_while_off |= std::mem::take(&mut self.is_step_unstored);
         self.airs.iter_mut().for_each(Air::forget_uplinks);
+        // What it wrote at last is on its way, and nobody's order any more.
         self.net.collect(&mut self.random, self.now_us);
+        self.net.published.clear();
         if self.random.random_ratio(1, 8) {
             self.offset_us += self.random.random_range(-600_000_000..600_000_000);
             self.is_set_while_off = true;
@@ -378,6 +386,7 @@ impl World {
         self.oracle.receipts(&gateway.outbox, &self.centre.stored);
         let turn = gateway.decide(now_us, &self.disk);
         self.is_step_unseen &= gateway.is_step_unseen();
+        self.was_away = turn.as_ref().map_or(self.was_away, |turn| turn.away);
         if self.disk.counts().cuts == cuts
             && let Some(turn) = turn
         {
