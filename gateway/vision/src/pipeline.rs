@@ -9,6 +9,7 @@ use crate::detect::{DetectError, Detection, Detector, Kind, Look, ModelConfig, s
 use crate::gate::Gate;
 use crate::geometry::BBox;
 use crate::grey::{self, GreyGrid};
+use crate::manifest::NmsScope;
 use crate::picture::{PictureError, Scaler, VideoFrame};
 use crate::protocol::{TrackView, TracksMessage, WorkerConfig};
 use crate::source::{SourceError, Watchdog};
@@ -33,6 +34,18 @@ pub struct FrameResult {
     pub ended: Vec<TrackView>,
     /// The picture as a whole, for the camera's health.
     pub look: Look,
+}
+
+/// Overlap (IoU) above which what two models, or two classes of one group, see is followed as one thing.
+const ONE_THING: f32 = 0.45;
+
+/// From which score each kind may start a track: its model's, and the first one's where both know it.
+fn birth_scores(config: &WorkerConfig) -> [f32; Kind::ALL.len()] {
+    let (first, second) = (&config.model.entry, config.second_model.as_ref().map(|model| &model.entry));
+    Kind::ALL.map(|kind| match second {
+        Some(second) if !first.knows(kind) && second.knows(kind) => second.score_threshold,
+        _ => first.score_threshold,
+    })
 }
 
 /// A detector that several cameras use in turn.
@@ -88,8 +101,7 @@ impl Pipeline {
     pub fn sharing(config: &WorkerConfig, detectors: &mut Detectors) -> Result<Self, DetectError> {
         let detector = detectors.get(&config.model)?;
         let second = config.second_model.as_ref().map(|model| detectors.get(model)).transpose()?;
-        let tracker =
-            Tracker::new(TrackerConfig { birth_score: config.model.entry.score_threshold, ..TrackerConfig::default() });
+        let tracker = Tracker::new(TrackerConfig { birth_scores: birth_scores(config), ..TrackerConfig::default() });
         let gate = config.change_gate.then(|| Gate::new(&config.zones));
         Ok(Self {
             config: config.clone(),
@@ -155,8 +167,12 @@ impl Pipeline {
         if let Some(second) = &self.second {
             let (more, more_us) = look(second)?;
             seen.extend(more);
-            suppress(&mut seen, self.config.model.entry.nms_iou);
             inference_us += more_us;
+        }
+        // A model that tells every opinion, or a second model, may name one thing twice; what is followed is one thing.
+        let first = &self.config.model.entry;
+        if self.second.is_some() || first.nms != NmsScope::AcrossClasses {
+            suppress(&mut seen, NmsScope::AcrossClasses, ONE_THING);
         }
         Ok((seen, inference_us))
     }
