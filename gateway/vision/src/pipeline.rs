@@ -13,7 +13,7 @@ use crate::manifest::NmsScope;
 use crate::picture::{PictureError, Scaler, VideoFrame};
 use crate::protocol::{TrackView, TracksMessage, WorkerConfig};
 use crate::source::{SourceError, Watchdog};
-use crate::still::{self, Annotation, Still};
+use crate::still::{self, Annotation, Mark, Still};
 use crate::track::{Clarity, Track, Tracker, TrackerConfig};
 
 /// When a picture was taken, on two lines: one for people and other machines, one that never jumps.
@@ -197,6 +197,7 @@ impl Pipeline {
         let Some(kept) = self.arrivals.of(track) else { return Ok(None) };
         let annotation = Annotation {
             highlight: Some(kept.bbox),
+            marks: None,
             zones: &self.config.zones,
             masks: &self.config.masks,
             people: &kept.people,
@@ -225,6 +226,7 @@ impl Pipeline {
         let people = self.people();
         let annotation = Annotation {
             highlight,
+            marks: None,
             zones: &self.config.zones,
             masks: &self.config.masks,
             people: &people,
@@ -234,6 +236,27 @@ impl Pipeline {
         let mut detector = self.detector.lock().unwrap_or_else(PoisonError::into_inner);
         let still = still::make(&mut detector, &mut self.scaler, frame, &annotation)?;
         Ok((still, highlight.is_some()))
+    }
+
+    /// A still that shows what the camera sees: everything that is followed marked and named, and the zones named. For the person who
+    /// sets the camera up.
+    ///
+    /// # Errors
+    /// As [`still::make`].
+    pub fn test_still(&mut self, frame: &VideoFrame, moment: Moment) -> Result<Still, DetectError> {
+        let marks: Vec<Mark> =
+            self.tracker.tracks().map(|track| Mark::of(&self.view(track, moment), moment.at_ms)).collect();
+        let annotation = Annotation {
+            highlight: None,
+            marks: Some(&marks),
+            zones: &self.config.zones,
+            masks: &self.config.masks,
+            people: &self.people(),
+            camera: &self.config.camera,
+            taken_at_ms: moment.at_ms,
+        };
+        let mut detector = self.detector.lock().unwrap_or_else(PoisonError::into_inner);
+        still::make(&mut detector, &mut self.scaler, frame, &annotation)
     }
 
     /// The track's times as wall times as of this moment.

@@ -150,7 +150,11 @@ mod tests {
         let all = "second_model = \"nanodet_litter\"";
         assert_eq!(chosen(all, "", &["bin_overflow"]), pair("yolox_nano", Some("nanodet_litter")));
         assert_eq!(chosen(all, "", &["fire_lane_blocked"]), pair("yolox_nano", None));
-        assert_eq!(chosen("", all, &["fire_lane_blocked"]), pair("yolox_nano", Some("nanodet_litter")), "as it was said");
+        assert_eq!(
+            chosen("", all, &["fire_lane_blocked"]),
+            pair("yolox_nano", Some("nanodet_litter")),
+            "as it was said"
+        );
     }
 
     #[test]
@@ -166,7 +170,10 @@ mod tests {
     #[test]
     fn a_zone_about_what_no_named_model_knows_and_an_unknown_name_are_refused_with_a_remedy() {
         let error = chosen("second_model = \"nanodet_street\"", "", &["litter"]).unwrap_err();
-        assert!(error.contains("camera c, zone z-0: yolox_nano knows nothing") && error.contains("second_model"), "{error}");
+        assert!(
+            error.contains("camera c, zone z-0: yolox_nano knows nothing") && error.contains("second_model"),
+            "{error}"
+        );
         let error = chosen("", "model = \"best\"", &[]).unwrap_err();
         assert!(error.contains("no model \"best\"") && error.contains("nanodet_litter"), "{error}");
     }

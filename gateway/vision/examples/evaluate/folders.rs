@@ -102,8 +102,7 @@ pub fn street(folder: &Path) -> Result<Vec<Picture>, Failure> {
         let of = coco.annotations.iter().filter(|one| one.image_id == image.id);
         let truth = of.filter_map(|one| {
             let [x, y, w, h] = one.bbox;
-            let bbox =
-                BBox { x: x / image.width, y: y / image.height, w: w / image.width, h: h / image.height };
+            let bbox = BBox { x: x / image.width, y: y / image.height, w: w / image.width, h: h / image.height };
             Some(Labelled { kind: *kinds.get(&one.category_id)?, bbox, is_crowd: one.iscrowd != 0 })
         });
         Picture { truth: truth.collect(), path: folder.join("images").join(image.file_name) }

@@ -316,8 +316,7 @@ impl Tracker {
     /// Continues tracks; returns which detections found none.
     fn associate(&mut self, now_ms: i64, watched_ms: i64, seen: &[Detection]) -> Vec<usize> {
         let mut lost: Vec<usize> = (0..self.tracks.len()).collect();
-        let (clear, faint): (Vec<usize>, Vec<usize>) =
-            (0..seen.len()).partition(|&i| self.config.may_begin(&seen[i]));
+        let (clear, faint): (Vec<usize>, Vec<usize>) = (0..seen.len()).partition(|&i| self.config.may_begin(&seen[i]));
         let mut free = clear.clone();
         for round in [clear, faint] {
             let pairs = best_pairs(&self.tracks, &lost, seen, &round, now_ms);
