@@ -39,6 +39,10 @@ pub struct FrameResult {
 /// Overlap (IoU) above which what two models, or two classes of one group, see is followed as one thing.
 const ONE_THING: f32 = 0.45;
 
+/// After what stood in or near a zone has moved off every picture is looked at for so long, ms of stream time: it is to be seen driving out, until
+/// the rules know that it left.
+const AFTERMATH_MS: i64 = 3000;
+
 /// From which score each kind may start a track: its model's, and the first one's where both know it.
 fn birth_scores(config: &WorkerConfig) -> [f32; Kind::ALL.len()] {
     let (first, second) = (&config.model.entry, config.second_model.as_ref().map(|model| &model.entry));
@@ -78,6 +82,9 @@ pub struct Pipeline {
     detector: SharedDetector,
     second: Option<SharedDetector>,
     gate: Option<Gate>,
+    /// How many things stood where the gate watches, and until when every picture is looked at because one moved off.
+    standing: usize,
+    look_until_ms: i64,
     tracker: Tracker,
     clarity: Clarity,
     scaler: Scaler,
@@ -108,6 +115,8 @@ impl Pipeline {
             detector,
             second,
             gate,
+            standing: 0,
+            look_until_ms: i64::MIN,
             tracker,
             clarity: Clarity::default(),
             scaler: Scaler::default(),
@@ -210,11 +219,18 @@ impl Pipeline {
     }
 
     /// Something changed where it matters, too much time has passed, or something there is not settled: what just came, moves, or
-    /// was not seen in the last picture is looked at in every picture until it stands or is gone.
+    /// was not seen in the last picture is looked at in every picture until it stands or is gone; what stood, for [`AFTERMATH_MS`] more.
     fn needs_a_look(&mut self, now_ms: i64, grid: &GreyGrid) -> bool {
         let Some(gate) = &mut self.gate else { return true };
         let due = gate.is_due(now_ms, grid);
-        due || !self.tracker.is_settled(|bbox| gate.watches(bbox))
+        let stands = |track: &&Track| track.stationary_since_ms().is_some() && track.kind() != Kind::Person;
+        let standing = self.tracker.tracks().filter(stands).filter(|track| gate.watches(&track.bbox())).count();
+        if std::mem::replace(&mut self.standing, standing) > standing {
+            self.look_until_ms = now_ms + AFTERMATH_MS;
+        }
+        // Stream time that jumped back must not leave it open for ever.
+        self.look_until_ms = self.look_until_ms.min(now_ms + AFTERMATH_MS);
+        due || now_ms < self.look_until_ms || !self.tracker.is_settled(|bbox| gate.watches(bbox))
     }
 
     /// Makes a still of a picture that was analysed, people in it unrecognisable, and says whether the wanted track is known.
