@@ -4,12 +4,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 # The steps of a verb follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
-.PHONY: district-year fuzz link-lives simulate help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-matrix test-power-cut test-soak test-cluster test-clips test-cameras test-rtsp
+.PHONY: evaluate pictures district-year fuzz link-lives simulate help setup setup-demo setup-test demo test bench firmware firmware-check fmt lint clean test-kill test-matrix test-power-cut test-soak test-cluster test-clips test-cameras test-rtsp
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
 # What the tests run with: cargo-nextest where it is installed (one process a test, heavy ones in turn), else cargo's own runner.
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+# Where `make evaluate` finds litter/valid and street.
+DATA ?= ../shared/data
 # Rounds of the long runs below.
 ROUNDS ?= 1000
 # Lives that `make link-lives` lives.
@@ -52,6 +54,18 @@ bench: setup-test ## our figures beside the machine's own limits, from one run
 	@scripts/bench-peer.sh
 	@$(CARGO) build --locked --release -p gengfu
 	@$(CARGO) bench --locked -p gengfu-outbox -p gengfu-vision -p hil-tests --bench '*'
+
+evaluate: ## AP and AP50 per class of both of our models on the validation folders of DATA, by the gateway's own detector
+	@scripts/fetch-models.sh
+	@$(CARGO) run --locked --quiet -p gengfu-vision --example evaluate -- $(DATA)
+
+pictures: setup-demo ## make the documents' pictures of what a camera sees anew, from Debian's footage
+	@$(CARGO) build --locked --release -p gengfu
+	@mkdir -p target/gengfu/demo/data
+	@rm -f docs/images/camera-test.jpg docs/images/camera-test-street.jpg
+	@$(TARGET_DIR)/release/gengfu camera test cam-forecourt --config config/demo.toml --for 20s --draw docs/images/camera-test.jpg
+	@$(TARGET_DIR)/release/gengfu camera test cam-forecourt --config config/demo.toml --for 20s --model nanodet_street --draw docs/images/camera-test-street.jpg
+	@chmod 644 docs/images/camera-test*.jpg
 
 firmware: firmware-check ## build the node's images for its boards and check their sizes
 	@scripts/firmware-size.sh

@@ -126,13 +126,15 @@ pub struct CameraPlan {
     pub decode: &'static str,
     /// Pictures analysed per second at most.
     pub fps_max: f64,
+    /// What a `[[camera.zone]]` table holds, instead of the place of van and car; `limit` says nothing then.
+    pub zone: Option<&'static str>,
 }
 
 impl CameraPlan {
     /// A camera at `url`; vehicles may stand 3 s, missing pictures are a fault after 3 s.
     #[must_use]
     pub fn at(url: impl Into<String>) -> Self {
-        Self { url: url.into(), limit: "3s", silence: "3s", decode: "all_frames", fps_max: 2.0 }
+        Self { url: url.into(), limit: "3s", silence: "3s", decode: "all_frames", fps_max: 2.0, zone: None }
     }
 
     /// What a camera needs beside the gateway: the detector's model and library, and the footage.
@@ -149,6 +151,7 @@ impl CameraPlan {
     }
 
     fn toml(&self, n: usize) -> String {
+        let zone = self.zone.map_or_else(|| van_and_car(self.limit), str::to_owned);
         format!(
             r#"
 [[camera]]
@@ -160,15 +163,21 @@ repeat = true
 silence = "{}"
 
 [[camera.zone]]
-name = "double-yellow"
-kind = "illegal_parking"
-limit = "{}"
-polygon = [[0.83, 0.155], [0.90, 0.135], [0.999, 0.125], [0.999, 0.20], [0.86, 0.21], [0.83, 0.19]]
-vehicles = ["car", "truck", "bus"]
+{zone}
 "#,
-            self.url, self.decode, self.fps_max, self.silence, self.limit
+            self.url, self.decode, self.fps_max, self.silence
         )
     }
+}
+
+fn van_and_car(limit: &str) -> String {
+    format!(
+        r#"name = "double-yellow"
+kind = "illegal_parking"
+limit = "{limit}"
+polygon = [[0.83, 0.155], [0.90, 0.135], [0.999, 0.125], [0.999, 0.20], [0.86, 0.21], [0.83, 0.19]]
+vehicles = ["car", "truck", "bus"]"#
+    )
 }
 
 impl Plan {

@@ -10,19 +10,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use gengfu_alarm::codes::{CodeFile, CodeTable};
-use gengfu_alarm::observation::TrackKind;
 use gengfu_alarm::rules::{DeviceClass as RuleClass, DeviceRule, Rules, Timing, ZoneRule};
 use gengfu_alarm::{LocalOutput, LocalPolicy, OutputKind};
 use gengfu_contract::slug::Slug;
 use gengfu_contract::topic::Topics;
 use gengfu_outbox::Options;
 use gengfu_vision::decode::CaptureConfig;
-use gengfu_vision::detect::{Kind::Person, ModelConfig};
-use gengfu_vision::manifest::Manifest;
 use gengfu_vision::protocol::WorkerConfig;
 use gengfu_vision::zone::Zone as VisionZone;
 
-use crate::cameras;
 use crate::cameras::ladder::Duty;
 use crate::clock::Clock;
 use crate::config::{self, Config, DeviceClass, Lack, Line};
@@ -34,6 +30,10 @@ use crate::link;
 use crate::local::outputs::Output;
 use crate::sensors::plan::Plan;
 use crate::uplink::{self, BrokerConfig, Limits, Secret, UplinkConfig};
+
+mod models;
+
+use models::Models;
 
 /// Names of the box's own outputs among all that can sound or shine; no device may have them.
 const LAMP: &str = "gateway-lamp";
@@ -323,27 +323,7 @@ fn rule_class(class: DeviceClass) -> RuleClass {
 }
 
 pub(crate) fn worker_config(vision: &config::Vision, camera: &config::Camera) -> anyhow::Result<WorkerConfig> {
-    let manifest = Manifest::load(&vision.manifest)?;
-    let model = |name: &str| {
-        let entry = manifest.model(name).with_context(|| {
-            let known = manifest.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
-            format!("camera {}: no model \"{name}\" in {}; it has: {known}", camera.name, vision.manifest.display())
-        })?;
-        anyhow::Ok(ModelConfig {
-            path: vision.models_dir.join(&entry.file),
-            entry: entry.clone(),
-            runtime: vision.onnxruntime.clone(),
-            threads: usize::from(vision.threads),
-        })
-    };
-    let mut first = model(camera.model.as_deref().unwrap_or(&vision.model))?;
-    let second = camera.second_model.as_deref().or(vision.second_model.as_deref());
-    let mut second = second.map(model).transpose()?;
-    // The one that knows people goes first: it blurs them.
-    if let Some(second) = second.as_mut().filter(|second| !first.entry.knows(Person) && second.entry.knows(Person)) {
-        std::mem::swap(&mut first, second);
-    }
-    check_kinds(camera, [Some(&first), second.as_ref()].into_iter().flatten())?;
+    let Models { first, second } = models::of_camera(vision, camera)?;
     #[expect(clippy::cast_possible_truncation, reason = "0.1 to 30 needs no more digits than f32 has")]
     let fps_max = camera.fps_max as f32;
     Ok(WorkerConfig {
@@ -388,32 +368,6 @@ pub fn cameras_without_model(config: &Config) -> Vec<Lack> {
         })
     });
     told.collect()
-}
-
-/// A zone about what no model of its camera knows would never say anything.
-fn check_kinds<'a>(
-    camera: &config::Camera,
-    models: impl Iterator<Item = &'a ModelConfig> + Clone,
-) -> anyhow::Result<()> {
-    let names = || models.clone().map(|model| model.entry.name.as_str()).collect::<Vec<_>>().join(" and ");
-    if !models.clone().any(|model| model.entry.knows(Person)) {
-        anyhow::bail!(
-            "camera {}: {} do not know people, who must be blurred; name a model that does",
-            camera.name,
-            names()
-        );
-    }
-    for zone in &camera.zones {
-        let known = |class: &TrackKind| models.clone().any(|model| model.entry.knows(cameras::kind(*class)));
-        anyhow::ensure!(
-            zone.rule.classes.iter().any(known),
-            "camera {}, zone {}: {} know nothing of what it is about; name a model for it (`second_model`)",
-            camera.name,
-            zone.name,
-            names()
-        );
-    }
-    Ok(())
 }
 
 /// What a zone's rule may have to decide first.

@@ -56,11 +56,12 @@ const GLYPHS: [(char, [u8; 7]); 43] = [
     (' ', [0b00000, 0b00000, 0b00000, 0b00000, 0b00000, 0b00000, 0b00000]),
 ];
 
-/// Draws white text on a black bar with its top left corner at (x, y), `scale` pixels per dot.
+/// Draws white text on a black bar with its top left corner at (x, y), `scale` pixels per dot;
+/// see [`size`] for how much room it takes.
 pub(crate) fn draw(rgb: &mut RgbPicture, x: u32, y: u32, scale: u32, text: &str) {
     let letters: Vec<[u8; 7]> = text.chars().map(glyph).collect();
-    let width = (u32::try_from(letters.len()).unwrap_or(0) * ADVANCE + 1) * scale;
-    for bar_y in y..y + (HEIGHT + 2) * scale {
+    let (width, height) = size(text, scale);
+    for bar_y in y..y + height {
         for bar_x in x..x + width {
             rgb.set_pixel(bar_x, bar_y, [0; 3]);
         }
@@ -74,6 +75,12 @@ pub(crate) fn draw(rgb: &mut RgbPicture, x: u32, y: u32, scale: u32, text: &str)
             }
         }
     }
+}
+
+/// Width and height of the bar that a text takes, pixels.
+pub(crate) fn size(text: &str, scale: u32) -> (u32, u32) {
+    let letters = u32::try_from(text.chars().count()).unwrap_or(0);
+    ((letters * ADVANCE + 1) * scale, (HEIGHT + 2) * scale)
 }
 
 fn glyph(letter: char) -> [u8; 7] {

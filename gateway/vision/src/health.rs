@@ -224,11 +224,11 @@ impl Health {
 
     fn learn(&mut self, now_ms: i64, view: &View) {
         self.learner.see(now_ms, view);
-        if self.learner.is_ripe(now_ms) {
-            if let Some(aspect) = std::mem::take(&mut self.learner).aspect() {
-                self.reference.add(aspect);
-                self.changed = true;
-            }
+        if self.learner.is_ripe(now_ms)
+            && let Some(aspect) = std::mem::take(&mut self.learner).aspect()
+        {
+            self.reference.add(aspect);
+            self.changed = true;
         }
     }
 

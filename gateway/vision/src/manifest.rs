@@ -42,6 +42,27 @@ impl Decoder {
     }
 }
 
+/// Among which boxes of one model doubles are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NmsScope {
+    /// Within each class: an overflowing bin may be told as a bin as well. What average precision per class is measured with.
+    #[serde(rename = "per-class")]
+    PerClass,
+    /// Within each [`crate::detect::Group`]: a van that is "car" and "truck" at once is told once.
+    #[serde(rename = "across-classes")]
+    AcrossClasses,
+}
+
+impl NmsScope {
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "per-class" => Some(Self::PerClass),
+            "across-classes" => Some(Self::AcrossClasses),
+            _ => None,
+        }
+    }
+}
+
 /// The input tensor: always NCHW, three channels in the order blue, green, red, 32-bit float.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +115,9 @@ pub struct ModelEntry {
     pub keep_threshold: f32,
     /// Score from which a person is blurred in a still, 0..1, lower than both: a needless blur costs little.
     pub privacy_threshold: f32,
+    /// Among which boxes doubles are looked for. However many opinions a model has on a place, the tracker is given one
+    /// ([`crate::pipeline`]).
+    pub nms: NmsScope,
     /// Overlap (IoU) above which two boxes are the same thing.
     pub nms_iou: f32,
 }
@@ -283,6 +307,13 @@ fn read_model(path: String, table: &Table, faults: &mut Vec<Fault>) -> ModelEntr
     let score_threshold = section.share("score_threshold");
     let keep_threshold = section.share("keep_threshold");
     let privacy_threshold = section.share("privacy_threshold");
+    let nms_text = section.text("nms");
+    let nms = NmsScope::from_text(&nms_text).unwrap_or_else(|| {
+        if !nms_text.is_empty() {
+            section.fault("nms", "is unknown; use \"per-class\" or \"across-classes\"");
+        }
+        NmsScope::AcrossClasses
+    });
     let nms_iou = section.share("nms_iou");
     if keep_threshold > score_threshold {
         section.fault("keep_threshold", "must not be above score_threshold; lower it");
@@ -319,6 +350,7 @@ fn read_model(path: String, table: &Table, faults: &mut Vec<Fault>) -> ModelEntr
         score_threshold,
         keep_threshold,
         privacy_threshold,
+        nms,
         nms_iou,
     }
 }

@@ -9,10 +9,11 @@ use crate::detect::{DetectError, Detection, Detector, Kind, Look, ModelConfig, s
 use crate::gate::Gate;
 use crate::geometry::BBox;
 use crate::grey::{self, GreyGrid};
+use crate::manifest::NmsScope;
 use crate::picture::{PictureError, Scaler, VideoFrame};
 use crate::protocol::{TrackView, TracksMessage, WorkerConfig};
 use crate::source::{SourceError, Watchdog};
-use crate::still::{self, Annotation, Still};
+use crate::still::{self, Annotation, Mark, Still};
 use crate::track::{Clarity, Track, Tracker, TrackerConfig};
 
 /// When a picture was taken, on two lines: one for people and other machines, one that never jumps.
@@ -33,6 +34,22 @@ pub struct FrameResult {
     pub ended: Vec<TrackView>,
     /// The picture as a whole, for the camera's health.
     pub look: Look,
+}
+
+/// Overlap (IoU) above which what two models, or two classes of one group, see is followed as one thing.
+const ONE_THING: f32 = 0.45;
+
+/// After what stood in or near a zone has moved off every picture is looked at for so long, ms of stream time: it is to be seen driving out, until
+/// the rules know that it left.
+const AFTERMATH_MS: i64 = 3000;
+
+/// From which score each kind may start a track: its model's, and the first one's where both know it.
+fn birth_scores(config: &WorkerConfig) -> [f32; Kind::ALL.len()] {
+    let (first, second) = (&config.model.entry, config.second_model.as_ref().map(|model| &model.entry));
+    Kind::ALL.map(|kind| match second {
+        Some(second) if !first.knows(kind) && second.knows(kind) => second.score_threshold,
+        _ => first.score_threshold,
+    })
 }
 
 /// A detector that several cameras use in turn.
@@ -65,6 +82,9 @@ pub struct Pipeline {
     detector: SharedDetector,
     second: Option<SharedDetector>,
     gate: Option<Gate>,
+    /// How many things stood where the gate watches, and until when every picture is looked at because one moved off.
+    standing: usize,
+    look_until_ms: i64,
     tracker: Tracker,
     clarity: Clarity,
     scaler: Scaler,
@@ -88,14 +108,15 @@ impl Pipeline {
     pub fn sharing(config: &WorkerConfig, detectors: &mut Detectors) -> Result<Self, DetectError> {
         let detector = detectors.get(&config.model)?;
         let second = config.second_model.as_ref().map(|model| detectors.get(model)).transpose()?;
-        let tracker =
-            Tracker::new(TrackerConfig { birth_score: config.model.entry.score_threshold, ..TrackerConfig::default() });
+        let tracker = Tracker::new(TrackerConfig { birth_scores: birth_scores(config), ..TrackerConfig::default() });
         let gate = config.change_gate.then(|| Gate::new(&config.zones));
         Ok(Self {
             config: config.clone(),
             detector,
             second,
             gate,
+            standing: 0,
+            look_until_ms: i64::MIN,
             tracker,
             clarity: Clarity::default(),
             scaler: Scaler::default(),
@@ -155,8 +176,12 @@ impl Pipeline {
         if let Some(second) = &self.second {
             let (more, more_us) = look(second)?;
             seen.extend(more);
-            suppress(&mut seen, self.config.model.entry.nms_iou);
             inference_us += more_us;
+        }
+        // A model that tells every opinion, or a second model, may name one thing twice; what is followed is one thing.
+        let first = &self.config.model.entry;
+        if self.second.is_some() || first.nms != NmsScope::AcrossClasses {
+            suppress(&mut seen, NmsScope::AcrossClasses, ONE_THING);
         }
         Ok((seen, inference_us))
     }
@@ -181,6 +206,7 @@ impl Pipeline {
         let Some(kept) = self.arrivals.of(track) else { return Ok(None) };
         let annotation = Annotation {
             highlight: Some(kept.bbox),
+            marks: None,
             zones: &self.config.zones,
             masks: &self.config.masks,
             people: &kept.people,
@@ -193,11 +219,18 @@ impl Pipeline {
     }
 
     /// Something changed where it matters, too much time has passed, or something there is not settled: what just came, moves, or
-    /// was not seen in the last picture is looked at in every picture until it stands or is gone.
+    /// was not seen in the last picture is looked at in every picture until it stands or is gone; what stood, for [`AFTERMATH_MS`] more.
     fn needs_a_look(&mut self, now_ms: i64, grid: &GreyGrid) -> bool {
         let Some(gate) = &mut self.gate else { return true };
         let due = gate.is_due(now_ms, grid);
-        due || !self.tracker.is_settled(|bbox| gate.watches(bbox))
+        let stands = |track: &&Track| track.stationary_since_ms().is_some() && track.kind() != Kind::Person;
+        let standing = self.tracker.tracks().filter(stands).filter(|track| gate.watches(&track.bbox())).count();
+        if std::mem::replace(&mut self.standing, standing) > standing {
+            self.look_until_ms = now_ms + AFTERMATH_MS;
+        }
+        // Stream time that jumped back must not leave it open for ever.
+        self.look_until_ms = self.look_until_ms.min(now_ms + AFTERMATH_MS);
+        due || now_ms < self.look_until_ms || !self.tracker.is_settled(|bbox| gate.watches(bbox))
     }
 
     /// Makes a still of a picture that was analysed, people in it unrecognisable, and says whether the wanted track is known.
@@ -209,6 +242,7 @@ impl Pipeline {
         let people = self.people();
         let annotation = Annotation {
             highlight,
+            marks: None,
             zones: &self.config.zones,
             masks: &self.config.masks,
             people: &people,
@@ -218,6 +252,27 @@ impl Pipeline {
         let mut detector = self.detector.lock().unwrap_or_else(PoisonError::into_inner);
         let still = still::make(&mut detector, &mut self.scaler, frame, &annotation)?;
         Ok((still, highlight.is_some()))
+    }
+
+    /// A still that shows what the camera sees: everything that is followed marked and named, and the zones named. For the person who
+    /// sets the camera up.
+    ///
+    /// # Errors
+    /// As [`still::make`].
+    pub fn test_still(&mut self, frame: &VideoFrame, moment: Moment) -> Result<Still, DetectError> {
+        let marks: Vec<Mark> =
+            self.tracker.tracks().map(|track| Mark::of(&self.view(track, moment), moment.at_ms)).collect();
+        let annotation = Annotation {
+            highlight: None,
+            marks: Some(&marks),
+            zones: &self.config.zones,
+            masks: &self.config.masks,
+            people: &self.people(),
+            camera: &self.config.camera,
+            taken_at_ms: moment.at_ms,
+        };
+        let mut detector = self.detector.lock().unwrap_or_else(PoisonError::into_inner);
+        still::make(&mut detector, &mut self.scaler, frame, &annotation)
     }
 
     /// The track's times as wall times as of this moment.

@@ -184,7 +184,8 @@ pub struct StillRequest {
     #[serde(default)]
     pub track: Option<u64>,
     /// What it is for, repeated in the answer: `arrival`, `past_limit`, `overview`, `cleared`, `snapshot`… With `arrival` the picture
-    /// is of the moment at which the track came to stand, as far as that is remembered; else it is the newest.
+    /// is of the moment at which the track came to stand, as far as that is remembered; else it is the newest. With `test` everything
+    /// that is followed is marked and named in it, and the zones too.
     pub reason: String,
 }
 

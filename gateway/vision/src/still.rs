@@ -8,11 +8,12 @@ use image::{ExtendedColorType, ImageBuffer, Rgb};
 use sha2::{Digest, Sha256};
 
 use crate::clock::utc_text;
-use crate::detect::{DetectError, Detector};
+use crate::detect::{DetectError, Detector, Kind};
 use crate::font;
 use crate::geometry::{BBox, Point};
 use crate::picture::{PictureError, RgbPicture, Scaler, VideoFrame};
 use crate::privacy;
+use crate::protocol::TrackView;
 use crate::zone::{Zone, edges};
 
 /// Largest JPEG that leaves the worker, bytes.
@@ -24,12 +25,41 @@ const STEPS: [(u8, f32); 7] = [(85, 1.0), (75, 1.0), (65, 1.0), (55, 1.0), (60, 
 
 const HIGHLIGHT: [u8; 3] = [255, 40, 40];
 const OUTLINE: [u8; 3] = [255, 200, 0];
+/// A thing that is followed but in no zone, and a person.
+const ELSEWHERE: [u8; 3] = [60, 220, 90];
+const PERSON: [u8; 3] = [235, 235, 235];
+
+/// One of all the things to be marked, with its name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mark {
+    bbox: BBox,
+    /// ASCII; empty for a person, who has no more to tell than where.
+    text: String,
+    colour: [u8; 3],
+}
+
+impl Mark {
+    /// The mark of a track at a wall time: what it is, how surely, and for how long it stands.
+    #[must_use]
+    pub fn of(track: &TrackView, at_ms: i64) -> Self {
+        let colour = match (track.kind, track.zones.is_empty()) {
+            (Kind::Person, _) => PERSON,
+            (_, false) => HIGHLIGHT,
+            (_, true) => ELSEWHERE,
+        };
+        let stands = track.stationary_since_ms.map(|since| format!(" still {} s", (at_ms - since).max(0) / 1000));
+        let text = format!("{} {:.2}{}", track.kind.as_str(), track.score, stands.unwrap_or_default());
+        Self { bbox: track.bbox, text: if track.kind == Kind::Person { String::new() } else { text }, colour }
+    }
+}
 
 /// What to draw and hide besides the people found in the picture itself.
 #[derive(Debug, Clone, Default)]
 pub struct Annotation<'a> {
     /// The thing the still is about.
     pub highlight: Option<BBox>,
+    /// Everything to be marked and named, zones too; `None`: only the highlight is.
+    pub marks: Option<&'a [Mark]>,
     /// Zones to outline.
     pub zones: &'a [Zone],
     /// Regions to blacken.
@@ -93,15 +123,48 @@ fn annotate(rgb: &mut RgbPicture, annotation: &Annotation<'_>) {
             line(rgb, a, b, thick, OUTLINE);
         }
     }
-    if let Some(bbox) = annotation.highlight.map(|b| b.clamped()) {
-        let corners = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]
-            .map(|(u, v)| Point { x: bbox.x + u * bbox.w, y: bbox.y + v * bbox.h });
-        for (a, b) in edges(&corners) {
-            line(rgb, a, b, thick + 1, HIGHLIGHT);
+    for mark in annotation.marks.unwrap_or_default() {
+        outline(rgb, mark.bbox, if mark.text.is_empty() { 1 } else { thick + 1 }, mark.colour);
+    }
+    if let Some(bbox) = annotation.highlight {
+        outline(rgb, bbox, thick + 1, HIGHLIGHT);
+    }
+    if let Some(marks) = annotation.marks {
+        // Names last, so that no line runs through them.
+        let zones = annotation.zones.iter().map(|zone| (zone.id.as_str(), lower_left(&zone.polygon), false));
+        let things = marks.iter().filter(|mark| !mark.text.is_empty());
+        let things = things.map(|mark| (mark.text.as_str(), Point { x: mark.bbox.x, y: mark.bbox.y }, true));
+        for (text, at, above) in zones.chain(things) {
+            name(rgb, text, at, above);
         }
     }
     let scale = (rgb.width / 400).clamp(1, 3);
     font::draw(rgb, 0, 0, scale, &format!("{} {}", annotation.camera, utc_text(annotation.taken_at_ms)));
+}
+
+fn outline(rgb: &mut RgbPicture, bbox: BBox, thick: u32, colour: [u8; 3]) {
+    let bbox = bbox.clamped();
+    let corners = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]
+        .map(|(u, v)| Point { x: bbox.x + u * bbox.w, y: bbox.y + v * bbox.h });
+    for (a, b) in edges(&corners) {
+        line(rgb, a, b, thick, colour);
+    }
+}
+
+fn lower_left(polygon: &[Point]) -> Point {
+    let x = polygon.iter().map(|p| p.x).fold(1.0, f32::min);
+    Point { x, y: polygon.iter().map(|p| p.y).fold(0.0, f32::max) }
+}
+
+/// A name above or below a point, moved so that it lies in the picture.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the picture before the cast")]
+fn name(rgb: &mut RgbPicture, text: &str, at: Point, above: bool) {
+    let scale = (rgb.width / 640).clamp(1, 2);
+    let (width, height) = font::size(text, scale);
+    let x = (at.x.clamp(0.0, 1.0) * rgb.width as f32) as u32;
+    let y = (at.y.clamp(0.0, 1.0) * rgb.height as f32) as u32;
+    let y = if above { y.saturating_sub(height) } else { y + 2 };
+    font::draw(rgb, x.min(rgb.width.saturating_sub(width)), y.min(rgb.height.saturating_sub(height)), scale, text);
 }
 
 /// A straight line of `thick` pixels, clipped to the picture.
@@ -169,6 +232,42 @@ mod tests {
         let (jpeg, width, height) = encode(&rgb).unwrap();
         assert!(jpeg.len() <= BYTES_MAX && width < 1280 && height < 960, "{} bytes, {width}x{height}", jpeg.len());
         assert_eq!(image::load_from_memory(&jpeg).unwrap().to_rgb8().dimensions(), (width, height));
+    }
+
+    #[test]
+    fn a_test_picture_marks_everything_and_names_all_but_people() {
+        let track = |kind, zones: &[&str]| TrackView {
+            id: 1,
+            kind,
+            score: 0.625,
+            bbox: BBox::from([0.5, 0.5, 0.2, 0.2]),
+            zones: zones.iter().map(|&zone| zone.to_owned()).collect(),
+            first_seen_ms: 0,
+            stationary_since_ms: Some(3000),
+            last_seen_ms: 15_500,
+            coasting: false,
+        };
+        let bag = Mark::of(&track(Kind::Garbage, &["bins"]), 15_500);
+        assert_eq!((bag.text.as_str(), bag.colour), ("garbage 0.62 still 12 s", HIGHLIGHT));
+        assert_eq!(Mark::of(&track(Kind::Car, &[]), 15_500).colour, ELSEWHERE);
+        let person = Mark::of(&track(Kind::Person, &["bins"]), 15_500);
+        assert_eq!((person.text.as_str(), person.colour), ("", PERSON));
+        let mut rgb = RgbPicture::new(400, 300).unwrap();
+        let zone = Zone { id: "bins".into(), polygon: [[0.1, 0.5], [0.9, 0.5], [0.9, 0.99]].map(Point::from).to_vec() };
+        let marks = [bag];
+        let annotation = Annotation {
+            marks: Some(&marks),
+            zones: std::slice::from_ref(&zone),
+            camera: "cam-1",
+            ..Annotation::default()
+        };
+        annotate(&mut rgb, &annotation);
+        assert_eq!(rgb.pixel(200, 180), HIGHLIGHT, "the left edge of the box");
+        let white = |x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
+            y.flat_map(|y| x.clone().map(move |x| (x, y))).filter(|&(x, y)| rgb.pixel(x, y) == [255; 3]).count()
+        };
+        assert!(white(200..340, 140..150) > 50, "its name above it");
+        assert!(white(40..70, 290..300) > 20, "the zone's name, inside the picture");
     }
 
     #[test]

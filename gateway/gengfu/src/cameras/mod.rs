@@ -10,6 +10,7 @@ pub mod shedding;
 pub mod snapshots;
 mod stills;
 mod translate;
+pub mod trial;
 pub mod views;
 mod worker;
 
@@ -79,14 +80,15 @@ pub struct Workers {
 
 impl Workers {
     fn limits(&self, cameras: usize) -> Limits {
-        let address_space = ADDRESS_SPACE + ADDRESS_SPACE_PER_CAMERA * cameras as u64;
         // The reference views are the one thing a worker writes; no picture can be made of them.
-        Limits {
-            address_space_max_bytes: Some(address_space),
-            writable: vec![self.views_dir.clone()],
-            ..Limits::default()
-        }
+        Limits { writable: vec![self.views_dir.clone()], ..limits(cameras) }
     }
+}
+
+/// What a worker with so many cameras may take; it may write nothing.
+fn limits(cameras: usize) -> Limits {
+    let address_space = ADDRESS_SPACE + ADDRESS_SPACE_PER_CAMERA * cameras as u64;
+    Limits { address_space_max_bytes: Some(address_space), ..Limits::default() }
 }
 
 /// A camera with its ends of the channels; it moves with them from worker to worker.

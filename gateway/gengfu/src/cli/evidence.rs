@@ -3,10 +3,10 @@
 //! Owns the names of the people at the box: who runs the command is who is logged. It works on the folder itself, so it also answers while the gateway is stopped; whoever
 //! may read the key may look, and nobody looks without a line in the log. It never writes a picture where another file is.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
@@ -114,11 +114,7 @@ fn show(evidence: &Evidence, id: &str, why: Option<&str>, output: Option<&PathBu
         bail!("a picture is no text: use --output FILE, or send standard output somewhere");
     }
     // Made first: a look is not logged for a file that cannot be written.
-    let file = output.map(|path| {
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        made.with_context(|| format!("make {}; a file that is there is not overwritten", path.display()))
-    });
-    let mut file = file.transpose()?;
+    let mut file = output.map(|path| new_file(path)).transpose()?;
     let shown = evidence.show(alarm, n, &who(), why, SystemClock.now());
     let picture = match (shown, output) {
         (Ok(picture), _) => picture,
@@ -176,8 +172,14 @@ fn parse(id: &str) -> anyhow::Result<(&str, Option<u32>)> {
     Ok((alarm, Some(n)))
 }
 
+/// A file for a picture, for this user only.
+pub(super) fn new_file(path: &Path) -> anyhow::Result<File> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    made.with_context(|| format!("make {}; a file that is there is not overwritten", path.display()))
+}
+
 /// Who runs this: the person before `sudo`, as far as the system knows.
-fn who() -> String {
+pub(super) fn who() -> String {
     let uid = rustix::process::getuid().as_raw();
     let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty() && name.len() <= 64);
     let by = if uid == 0 { name("SUDO_USER") } else { None };

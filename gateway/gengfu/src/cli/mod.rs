@@ -58,7 +58,7 @@ enum Command {
     Evidence(evidence::Args),
     /// Silence the sounders on site while somebody is there.
     Silence(silence::Args),
-    /// Accept a camera's view after it was turned on purpose.
+    /// Test a camera: what does it see? Accept its view after it was turned on purpose.
     Camera(camera::Args),
     /// Take a device out of service, test it, give it back.
     Service(service::Args),
@@ -128,7 +128,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => ("export the journal", export::export(&args)),
         Command::Verify(args) => ("verify the export", verify::verify(&args)),
         Command::Evidence(args) => ("work on the pictures", evidence::evidence(&args)),
-        Command::Camera(args) => ("accept a camera's view", camera::camera(&args)),
+        Command::Camera(args) => ("do this to the camera", camera::camera(&args)),
         Command::Silence(args) => ("silence the sounders", silence::silence(&args)),
         Command::Service(args) => ("order the gateway", service::service(&args)),
         Command::Drill(args) => ("ask the gateway", drill::drill(&args)),

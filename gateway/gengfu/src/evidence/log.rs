@@ -18,7 +18,7 @@ const BYTES_MAX: u64 = 4 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Deed {
-    /// The centre asked for a picture of now, and it was taken.
+    /// A picture of now was taken: the centre asked for it, or somebody at the box.
     Snapshot,
     /// It was read to be sent to the centre.
     Sent,

@@ -235,7 +235,7 @@ impl Detector {
         &self.entry
     }
 
-    /// Things in the picture with at least `score_min`, doubles suppressed, highest score first.
+    /// Things in the picture with at least `score_min`, doubles suppressed as the manifest's `nms` says, highest score first.
     ///
     /// # Errors
     /// A picture that cannot be scaled, or a failure inside ONNX Runtime.
@@ -254,7 +254,7 @@ impl Detector {
             .try_extract_tensor::<f32>()
             .map_err(|e| DetectError::Run { name: self.entry.name.clone(), cause: e.to_string() })?;
         decoder::decode(&self.entry, values, score_min, region, candidates);
-        suppress(candidates, self.entry.nms_iou);
+        suppress(candidates, self.entry.nms, self.entry.nms_iou);
         self.timing = Timing { prepare_us, run_us, decode_us: stopwatch.us() };
         Ok(candidates.clone())
     }

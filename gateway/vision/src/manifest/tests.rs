@@ -64,6 +64,7 @@ fn all_faults_are_listed_with_key_path_and_remedy() {
         .replace("decoder = \"yolox\"", "decoder = \"magic\"\ncolour = \"blue\"")
         .replace("width = 416", "width = 417")
         .replace("nms_iou = 0.45", "nms_iou = 45")
+        .replace("nms = \"across-classes\"", "nms = \"soft\"")
         .replace("person = [0]", "person = [99]")
         .replace("sha256 = \"", "sha256 = \"X");
     let faults = faults_of(&broken);
@@ -71,6 +72,7 @@ fn all_faults_are_listed_with_key_path_and_remedy() {
         "model[0].decoder: is unknown; use \"yolox\"",
         "model[0].colour: is not a known key",
         "model[0].input.width: and height must be multiples",
+        "model[0].nms: is unknown; use \"per-class\" or \"across-classes\"",
         "model[0].nms_iou: must be a number between 0 and 1",
         "model[0].labels.person: names a class number the model does not have",
         "model[0].labels.person: is missing",
@@ -78,7 +80,7 @@ fn all_faults_are_listed_with_key_path_and_remedy() {
     ] {
         assert!(faults.iter().any(|f| f.starts_with(wanted)), "no fault {wanted:?} in {faults:#?}");
     }
-    assert_eq!(faults.len(), 7, "{faults:#?}");
+    assert_eq!(faults.len(), 8, "{faults:#?}");
 }
 
 #[test]
@@ -122,6 +124,7 @@ classes = 3
 score_threshold = 0.40
 keep_threshold = 0.20
 privacy_threshold = 0.10
+nms = "per-class"
 nms_iou = 0.50
 [model.input]
 name = "data"
@@ -139,6 +142,7 @@ fn a_model_for_litter_need_not_know_people_when_another_does_and_one_model_may_k
     let manifest = Manifest::parse(&format!("{COMMITTED}{LITTER}")).unwrap();
     let litter = manifest.model("litter").unwrap();
     assert!(litter.knows(Kind::GarbageBin) && !litter.knows(Kind::Person));
+    assert_eq!((litter.nms, manifest.models[0].nms), (NmsScope::PerClass, NmsScope::AcrossClasses));
     assert_eq!((litter.output_rows(), litter.output_columns()), (3598, 35));
     let head = COMMITTED.split("[[model]]").next().unwrap();
     let faults = faults_of(&format!("{head}{LITTER}"));

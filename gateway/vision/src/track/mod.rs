@@ -19,8 +19,8 @@ use still::{History, Sample};
 /// The tracker's settings; the defaults hold for street cameras from one picture every four seconds to thirty per second.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrackerConfig {
-    /// Score from which a detection may start a track; fainter ones only continue tracks.
-    pub birth_score: f32,
+    /// Score from which a detection may start a track, by [`Kind::index`]; fainter ones only continue tracks.
+    pub birth_scores: [f32; Kind::ALL.len()],
     /// Times a thing must be seen before it is reported.
     pub confirm_hits: u32,
     /// Length of the window in which a thing must not move to count as standing, ms.
@@ -40,7 +40,7 @@ pub struct TrackerConfig {
 impl Default for TrackerConfig {
     fn default() -> Self {
         Self {
-            birth_score: 0.35,
+            birth_scores: [0.35; Kind::ALL.len()],
             confirm_hits: 3,
             window_ms: 3000,
             still_tolerance: 0.10,
@@ -49,6 +49,14 @@ impl Default for TrackerConfig {
             coast_still_ms: 15_000,
             gap_max_ms: 60_000,
         }
+    }
+}
+
+impl TrackerConfig {
+    /// May this detection start a track?
+    #[must_use]
+    pub fn may_begin(&self, seen: &Detection) -> bool {
+        seen.score >= self.birth_scores[seen.kind.index()]
     }
 }
 
@@ -308,8 +316,7 @@ impl Tracker {
     /// Continues tracks; returns which detections found none.
     fn associate(&mut self, now_ms: i64, watched_ms: i64, seen: &[Detection]) -> Vec<usize> {
         let mut lost: Vec<usize> = (0..self.tracks.len()).collect();
-        let (clear, faint): (Vec<usize>, Vec<usize>) =
-            (0..seen.len()).partition(|&i| seen[i].score >= self.config.birth_score);
+        let (clear, faint): (Vec<usize>, Vec<usize>) = (0..seen.len()).partition(|&i| self.config.may_begin(&seen[i]));
         let mut free = clear.clone();
         for round in [clear, faint] {
             let pairs = best_pairs(&self.tracks, &lost, seen, &round, now_ms);

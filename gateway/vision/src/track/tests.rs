@@ -42,6 +42,22 @@ fn parked_at(interval_ms: usize) -> Vec<(i64, u64, Option<i64>)> {
 }
 
 #[test]
+fn each_kind_begins_at_a_score_of_its_own_and_goes_on_below_it() {
+    let mut config = TrackerConfig::default();
+    config.birth_scores[Kind::Garbage.index()] = 0.5;
+    let mut tracker = Tracker::new(config);
+    for picture in 0..20 {
+        tracker.update(picture * 500, &[at(Kind::Car, 0.4, 0.2, 0.5), at(Kind::Garbage, 0.45, 0.8, 0.5)]);
+    }
+    assert_eq!(tracker.tracks().map(Track::kind).collect::<Vec<_>>(), [Kind::Car]);
+    for picture in 20..40 {
+        let score = if picture == 20 { 0.55 } else { 0.45 };
+        tracker.update(picture * 500, &[at(Kind::Car, 0.4, 0.2, 0.5), at(Kind::Garbage, score, 0.8, 0.5)]);
+    }
+    assert_eq!(tracker.tracks().map(Track::kind).collect::<Vec<_>>(), [Kind::Car, Kind::Garbage]);
+}
+
+#[test]
 fn a_car_that_stops_is_standing_since_it_stopped_at_any_frame_rate() {
     for interval_ms in [40, 100, 200, 1000, 2000] {
         let seen = parked_at(interval_ms);

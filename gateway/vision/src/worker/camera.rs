@@ -9,12 +9,15 @@ use crate::health::Watch;
 use crate::pipeline::{FrameResult, Pipeline};
 use crate::protocol::{CameraState, Heartbeat, Jpeg, StillOutcome, StillRequest, WorkerConfig, WorkerMessage};
 use crate::source::Watchdog;
+use crate::still::Still;
 use crate::thrift::{Effort, Thrift};
 
 use super::mailbox::{Arrived, SourceEvent};
 
 /// The reason of a still that shows how a track came.
 const ARRIVAL: &str = "arrival";
+/// The reason of a still that shows all that the camera sees.
+const TEST: &str = "test";
 /// Pictures in a row the detector may fail on before the worker gives up.
 const DETECTOR_FAILURES_MAX: u32 = 3;
 /// While pictures come in turn, a still waits this long for a fresh one, ms; then the newest there is must do.
@@ -190,6 +193,10 @@ impl<'a> Camera<'a> {
 
     fn take_still(&mut self, request: &StillRequest) -> Result<StillOutcome, String> {
         let newest = self.newest.as_ref().ok_or("there is no picture yet; ask again when the camera streams")?;
+        if request.reason == TEST {
+            let still = self.pipeline.test_still(&newest.frame, newest.moment).map_err(|e| e.to_string())?;
+            return Ok(taken(still, newest.moment.at_ms, true));
+        }
         let track = request.track.filter(|_| request.reason == ARRIVAL);
         let remembered = track.map(|track| self.pipeline.arrival(track)).transpose().map_err(|e| e.to_string())?;
         let (still, taken_at_ms, track_found) = match remembered.flatten() {
@@ -200,15 +207,7 @@ impl<'a> Camera<'a> {
                 (made.0, at_ms, made.1)
             }
         };
-        Ok(StillOutcome::Taken {
-            jpeg: Jpeg(still.jpeg),
-            sha256: still.sha256,
-            width: still.width,
-            height: still.height,
-            taken_at_ms,
-            people_blurred: still.people_blurred,
-            track_found,
-        })
+        Ok(taken(still, taken_at_ms, track_found))
     }
 
     /// Signs of life since the last heartbeat; memory and processor time are the worker's to add.
@@ -225,5 +224,17 @@ impl<'a> Camera<'a> {
             rss_bytes: 0,
             cpu_ms: 0,
         }
+    }
+}
+
+fn taken(still: Still, taken_at_ms: i64, track_found: bool) -> StillOutcome {
+    StillOutcome::Taken {
+        jpeg: Jpeg(still.jpeg),
+        sha256: still.sha256,
+        width: still.width,
+        height: still.height,
+        taken_at_ms,
+        people_blurred: still.people_blurred,
+        track_found,
     }
 }

@@ -109,7 +109,8 @@ fn serve(
 /// What a worker must open after it was confined: models, the inference library, and files that stand in for cameras. Of a file
 /// that is not there yet, its folder.
 fn readable(cameras: &[WorkerConfig]) -> Vec<PathBuf> {
-    let models = cameras.iter().flat_map(|c| [c.model.path.clone(), c.model.runtime.clone()]);
+    let models = cameras.iter().flat_map(|c| [Some(&c.model), c.second_model.as_ref()]).flatten();
+    let models = models.flat_map(|model| [model.path.clone(), model.runtime.clone()]);
     let files = cameras.iter().filter(|c| !c.capture.url.is_live()).map(|c| {
         let file = PathBuf::from(c.capture.url.reveal());
         let folder = file.parent().filter(|_| !file.exists()).map(PathBuf::from);

@@ -93,8 +93,10 @@ pub fn vtest_vehicles() -> Result<(), Skip> {
 pub fn nanodet_vtest() -> Result<(), Skip> {
     let folder = tempfile::tempdir().unwrap();
     let clip = support::vtest(folder.path())?;
-    for (width, height) in [(416, 416), (640, 384)] {
-        let mut config = support::config(clip.to_str().unwrap(), support::nanodet(width, height)?);
+    // Ours tells a van as car and as truck at once, as its manifest says: it is followed as one thing all the same.
+    let street = support::own("nanodet_street")?;
+    for model in [street, support::nanodet(416, 416)?, support::nanodet(640, 384)?] {
+        let mut config = support::config(clip.to_str().unwrap(), model);
         config.capture.fps_max = 2.0;
         assert_van_and_car(&stories(&config), 79_000);
     }

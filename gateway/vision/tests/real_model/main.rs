@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod clips;
+mod figures;
 mod gate;
 mod rtsp;
 mod sandbox;
@@ -29,6 +30,9 @@ fn main() {
         ("the_parked_car_of_the_lane_is_one_track_that_stands_and_leaves", clips::parking_lane),
         ("nanodet_plus_sees_the_same_van_and_car", clips::nanodet_vtest),
         ("two_models_on_one_camera_see_each_thing_once", clips::two_models),
+        ("the_yardstick_of_average_precision_measures_right", figures::yardstick),
+        ("the_litter_model_reaches_its_bar_through_the_gateway_s_detector", figures::litter),
+        ("the_street_model_is_as_good_as_its_teacher_through_the_gateway_s_detector", figures::street),
         ("a_still_of_the_arrival_shows_the_past_without_its_people", clips::arrival),
         ("a_still_of_vtest_shows_no_person_and_fits_the_limit", clips::still),
         ("a_damaged_clip_gives_pictures_or_an_error_but_no_panic", clips::damaged),

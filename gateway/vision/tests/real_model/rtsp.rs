@@ -20,7 +20,7 @@ token = GstRtspServer.RTSPToken(); token.set_string('media.factory.role', 'user'
 auth.add_digest('watch', 'ge@heim', token); auth.set_supported_methods(GstRtspServer.RTSPAuthMethod.DIGEST if hasattr(GstRtspServer, 'RTSPAuthMethod') else 2)
 server.set_auth(auth)
 factory = GstRtspServer.RTSPMediaFactory()
-factory.set_launch('( videotestsrc is-live=true pattern=ball ! video/x-raw,width=640,height=360,framerate=10/1 ! x264enc key-int-max=10 bframes=2 ! rtph264pay name=pay0 pt=96 )')
+factory.set_launch('( videotestsrc is-live=true pattern=smpte horizontal-speed=4 ! video/x-raw,width=640,height=360,framerate=10/1 ! x264enc key-int-max=10 bframes=2 ! rtph264pay name=pay0 pt=96 )')
 factory.set_shared(True)
 roles = GstRtspServer.RTSPPermissions() if hasattr(GstRtspServer, 'RTSPPermissions') else None
 if roles is not None:

@@ -49,6 +49,19 @@ pub fn shared(path: &str) -> Result<PathBuf, Skip> {
     existing(root().join("../shared/data").join(path), OPTIONAL)
 }
 
+/// As [`shared`], for a folder.
+pub fn shared_folder(path: &str) -> Result<PathBuf, Skip> {
+    let folder = root().join("../shared/data").join(path);
+    if folder.is_dir() { Ok(folder) } else { Err(format!("{} is absent: {OPTIONAL}", folder.display())) }
+}
+
+/// A model that is committed here.
+pub fn own(name: &str) -> Result<ModelConfig, Skip> {
+    let manifest = Manifest::load(&root().join("models/manifest.toml")).unwrap_or_else(|f| panic!("{f}"));
+    let entry = manifest.model(name).expect("our own models are in the manifest").clone();
+    Ok(ModelConfig { path: root().join("models").join(&entry.file), entry, runtime: library()?, threads: 1 })
+}
+
 pub fn nanodet(width: u32, height: u32) -> Result<ModelConfig, Skip> {
     let (file, sha256) = match width {
         416 => ("nanodet_plus_m_coco_416x416.onnx", "9d77f7d41c8cdaa0c309cb12e218866e44a7a0366d50bce4db06b19b30771bbb"),
