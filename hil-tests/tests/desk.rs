@@ -237,6 +237,8 @@ fn tampered() -> Result<()> {
         dropped: [].into(),
         abandoned: [].into(),
         at: last.recordedtime,
+        boot: None,
+        number: None,
     };
     for (number, (what, tamper, named)) in (0..).zip(DEEDS) {
         let mut stream = events.clone();
