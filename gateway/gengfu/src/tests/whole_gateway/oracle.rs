@@ -40,6 +40,8 @@ struct Alarm {
 struct Call {
     event: String,
     since_us: u64,
+    /// The same, as the gateway may take it: what was written just before a power cut is older than it is known here.
+    known_since_us: u64,
     recorded_at: Timestamp,
     /// The gateway's clock was set while nobody could notice: how long it waits, it cannot know.
     is_tainted: bool,
@@ -264,8 +266,14 @@ impl Oracle {
         };
         if is_call {
             let (event, recorded_at) = (event.id.clone(), event.recordedtime);
-            let fresh =
-                || Call { event: event.clone(), since_us: now_us, recorded_at, is_tainted: false, is_due: false };
+            let fresh = || Call {
+                event: event.clone(),
+                since_us: now_us,
+                known_since_us: now_us,
+                recorded_at,
+                is_tainted: false,
+                is_due: false,
+            };
             self.calls.entry(id.clone()).or_insert_with(fresh).event = event.clone();
         }
         if is_call {
@@ -354,7 +362,9 @@ impl Oracle {
         let mut may = false;
         for (alarm, call) in &mut self.calls {
             let by_clock = turn.at.duration_since(call.recorded_at).as_micros();
-            let waited_us = (now_us - call.since_us).max(u64::try_from(by_clock).unwrap_or(0));
+            let by_clock_us = u64::try_from(by_clock).unwrap_or(0);
+            call.known_since_us = call.known_since_us.min(now_us.saturating_sub(by_clock_us));
+            let waited_us = now_us - call.known_since_us;
             call.is_due |= turn.away || waited_us >= RECEIPT_US;
             may |= call.is_tainted || call.is_due;
             let must = now_us - call.since_us >= RECEIPT_US + LATE_US && !call.is_tainted && healthy_us >= LATE_US;
