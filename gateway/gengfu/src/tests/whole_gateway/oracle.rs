@@ -40,7 +40,7 @@ struct Alarm {
 struct Call {
     event: String,
     since_us: u64,
-    /// The same, as the gateway may take it: what was written just before a power cut is older than it is known here.
+    /// The same, as the gateway may take it: what a disk kept of a batch that failed, or of the last one before a power cut, is older than it is known here.
     known_since_us: u64,
     recorded_at: Timestamp,
     /// The gateway's clock was set while nobody could notice: how long it waits, it cannot know.
@@ -88,6 +88,8 @@ pub struct Oracle {
     sent: BTreeMap<u64, u32>,
     /// Since when the gateway works without interruption.
     healthy_since_us: Option<u64>,
+    /// Since when nothing is known of what it stores: its disk fails, or its power is gone.
+    unseen_since_us: Option<u64>,
     pub overdue_told: u64,
 }
 
@@ -102,6 +104,12 @@ impl Oracle {
         let record = outbox.journal(sequence, 1).unwrap().into_iter().next();
         let record = record.unwrap_or_else(|| panic!("event {sequence} was durable and is gone"));
         assert_eq!((record.hash, &record.id), (last.hash, &last.id), "event {sequence} was durable and is another now");
+    }
+
+    /// The disk fails, or the power is gone.
+    pub fn is_unseen(&mut self, now_us: u64) {
+        self.healthy_since_us = None;
+        self.unseen_since_us.get_or_insert(now_us);
     }
 
     /// The gateway's clock was set while it was off.
@@ -265,11 +273,12 @@ impl Oracle {
             _ => false,
         };
         if is_call {
+            let known_since_us = self.unseen_since_us.unwrap_or(now_us);
             let (event, recorded_at) = (event.id.clone(), event.recordedtime);
             let fresh = || Call {
                 event: event.clone(),
                 since_us: now_us,
-                known_since_us: now_us,
+                known_since_us,
                 recorded_at,
                 is_tainted: false,
                 is_due: false,
@@ -354,9 +363,10 @@ impl Oracle {
             self.reply(reply, orders, turn.is_healthy);
         }
         if !turn.is_healthy {
-            self.healthy_since_us = None;
+            self.is_unseen(now_us);
             return;
         }
+        self.unseen_since_us = None;
         let healthy_us = now_us - *self.healthy_since_us.get_or_insert(now_us);
         let is_told = !turn.wanted.is_empty();
         let mut may = false;

@@ -276,6 +276,7 @@ impl World {
     fn gateway_is_off(&mut self, why: &str) {
         note(|| format!("the gateway is off: {why}"));
         self.gateway = None;
+        self.oracle.is_unseen(self.now_us);
         self.is_step_unseen = false;
         self.is_set_while_off |= std::mem::take(&mut self.is_step_unstored);
         self.airs.iter_mut().for_each(Air::forget_uplinks);
