@@ -53,7 +53,7 @@ fn act(site: &Site, camera: &str) -> Result<(Option<i32>, Value)> {
     Ok((output.status.code(), answer))
 }
 
-/// The answer when it was taken in time; this machine may be too busy for that, and then the gateway must say so.
+/// The answer when it was taken in time; this machine may be too busy for that, or the camera's worker just begin, and then the gateway must say so.
 fn act_until_taken(site: &Site, camera: &str) -> Result<Value> {
     eventually("a snapshot in time", WITHIN, || {
         let (code, answer) = act(site, camera).map_err(|e| e.to_string())?;
@@ -62,7 +62,7 @@ fn act_until_taken(site: &Site, camera: &str) -> Result<Value> {
         }
         let why = answer["reply"]["reason"]["en"].as_str().unwrap_or_default();
         assert!(
-            why.contains("not in time") || why.contains("no usable picture"),
+            ["not in time", "no usable picture", "no picture yet"].iter().any(|known| why.contains(known)),
             "refused for another reason: {answer}"
         );
         Err(why.to_owned())

@@ -101,6 +101,8 @@ pub struct Net {
     pub receipts_told: BTreeSet<String>,
     /// Publications the gateway made, not yet looked at: connection, topic, payload.
     pub published: Vec<(usize, String, Vec<u8>)>,
+    /// Events that it handed to a connection that was over.
+    pub in_vain: Vec<u64>,
     conns: Vec<Conn>,
     agenda: BTreeMap<(u64, u64), Due>,
     turn: u64,
@@ -118,6 +120,7 @@ impl Net {
             faults: NetFaults::default(),
             receipts_told: BTreeSet::new(),
             published: vec![],
+            in_vain: vec![],
             conns: vec![],
             agenda: BTreeMap::new(),
             turn: 0,
@@ -150,6 +153,8 @@ impl Net {
         let mut told = false;
         for conn in 0..self.conns.len() {
             if self.conns[conn].is_over {
+                self.write_in_vain(conn);
+                told |= !self.in_vain.is_empty();
                 continue;
             }
             told |= self.write(random, now_us, conn);
@@ -181,6 +186,17 @@ impl Net {
             (now_us.max(there.stalled_until_us) + random.random_range(2_000..60_000), Due::Connack { conn })
         };
         self.plan(at_us, due);
+    }
+
+    /// What the gateway handed to a connection that was over: it takes it for sent, until it hears of the end.
+    fn write_in_vain(&mut self, conn: usize) {
+        for handed in std::mem::take(&mut self.conns[conn].line.wire().handed) {
+            if let Handed::Publish(message) = handed
+                && message.topic.ends_with("/event")
+            {
+                self.in_vain.push(super::oracle::sequence_of(&message.payload));
+            }
+        }
     }
 
     fn write(&mut self, random: &mut StdRng, now_us: u64, conn: usize) -> bool {

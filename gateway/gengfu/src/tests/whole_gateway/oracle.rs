@@ -90,6 +90,8 @@ pub struct Oracle {
     healthy_since_us: Option<u64>,
     /// Since when nothing is known of what it stores: its disk fails, or its power is gone.
     unseen_since_us: Option<u64>,
+    /// And at some time since then it knew the centre to be away.
+    was_away_unseen: bool,
     pub overdue_told: u64,
 }
 
@@ -118,8 +120,9 @@ impl Oracle {
         self.calls.values_mut().chain(self.settled.values_mut()).for_each(|call| call.is_tainted = true);
     }
 
-    /// The power went when the gateway knew the centre to be away: what it wrote then is told to the site at once.
+    /// The power went, or the disk failed, when the gateway knew the centre to be away: what it wrote then is told to the site at once.
     pub fn was_away(&mut self) {
+        self.was_away_unseen |= self.unseen_since_us.is_some();
         self.calls.values_mut().for_each(|call| call.is_due = true);
     }
 
@@ -273,7 +276,7 @@ impl Oracle {
             _ => false,
         };
         if is_call {
-            let known_since_us = self.unseen_since_us.unwrap_or(now_us);
+            let (known_since_us, is_due) = (self.unseen_since_us.unwrap_or(now_us), self.was_away_unseen);
             let (event, recorded_at) = (event.id.clone(), event.recordedtime);
             let fresh = || Call {
                 event: event.clone(),
@@ -281,7 +284,7 @@ impl Oracle {
                 known_since_us,
                 recorded_at,
                 is_tainted: false,
-                is_due: false,
+                is_due,
             };
             self.calls.entry(id.clone()).or_insert_with(fresh).event = event.clone();
         }
@@ -364,9 +367,12 @@ impl Oracle {
         }
         if !turn.is_healthy {
             self.is_unseen(now_us);
+            if turn.away {
+                self.was_away();
+            }
             return;
         }
-        self.unseen_since_us = None;
+        (self.unseen_since_us, self.was_away_unseen) = (None, false);
         let healthy_us = now_us - *self.healthy_since_us.get_or_insert(now_us);
         let is_told = !turn.wanted.is_empty();
         let mut may = false;
@@ -402,6 +408,11 @@ impl Oracle {
             "{} was answered {answers:?} and is now told {reply:?}",
             reply.cmd_id
         );
+    }
+
+    /// The gateway sent an event into a connection that was over.
+    pub fn sent_in_vain(&mut self, sequence: u64) {
+        *self.sent.entry(sequence).or_default() += 1;
     }
 
     /// The gateway published something.

@@ -283,6 +283,7 @@ impl World {
         // What it wrote at last is on its way, and nobody's order any more.
         self.net.collect(&mut self.random, self.now_us);
         self.net.published.clear();
+        self.net.in_vain.clear();
         if self.random.random_ratio(1, 8) {
             self.offset_us += self.random.random_range(-600_000_000..600_000_000);
             self.is_set_while_off = true;
@@ -423,6 +424,7 @@ impl World {
         let cuts = self.disk.counts().cuts;
         gateway.run_uplink(self.now_us, tick);
         while self.disk.counts().cuts == cuts && self.net.collect(&mut self.random, self.now_us) {
+            std::mem::take(&mut self.net.in_vain).into_iter().for_each(|sequence| self.oracle.sent_in_vain(sequence));
             for (conn, topic, payload) in std::mem::take(&mut self.net.published) {
                 if self.build.plant == Plant::PubackIsDelivery && topic.ends_with("/event") {
                     let id = self.oracle.events[usize::try_from(super::oracle::sequence_of(&payload)).unwrap() - 1]
