@@ -37,6 +37,8 @@ pub(super) struct OnSite {
     stored: (LocalState, BTreeMap<String, Awaited>),
     /// By how much the clock was set since then.
     stepped: SignedDuration,
+    /// And since a batch was last tried, which the disk may have kept though it failed.
+    stepped_since_try: SignedDuration,
     looked_at: Option<Timestamp>,
 }
 
@@ -51,7 +53,8 @@ impl OnSite {
         let awaited: BTreeMap<String, Awaited> = read(outbox, AWAITED_KEY)?;
         let annunciator = Annunciator::restore(outputs, policy, state.clone());
         let (stored, stepped) = ((state, awaited.clone()), SignedDuration::ZERO);
-        Ok(Self { annunciator, stored, stepped, awaited, wanted: Vec::new(), looked_at: None })
+        let stepped_since_try = stepped;
+        Ok(Self { annunciator, stored, stepped, stepped_since_try, awaited, wanted: Vec::new(), looked_at: None })
     }
 
     /// As [`OnSite::restore`], after a batch that the disk refused: what was to be told with it is told with the next one. What is wanted stays so until
@@ -63,7 +66,11 @@ impl OnSite {
 
     /// The outbox was opened anew: a batch that had failed may be there after all.
     pub(super) fn take_back(&mut self, outbox: &Outbox) -> Result<(), OutboxError> {
-        self.stored = (read(outbox, STATE_KEY)?, read(outbox, AWAITED_KEY)?);
+        let stored = (read(outbox, STATE_KEY)?, read(outbox, AWAITED_KEY)?);
+        if stored != self.stored {
+            // It is there, and of the time when it was tried.
+            (self.stored, self.stepped) = (stored, self.stepped_since_try);
+        }
         self.fall_back();
         Ok(())
     }
@@ -137,7 +144,8 @@ impl OnSite {
     }
 
     /// Puts what changed into the batch.
-    pub(super) fn put(&self, batch: &mut Batch) {
+    pub(super) fn put(&mut self, batch: &mut Batch) {
+        self.stepped_since_try = SignedDuration::ZERO;
         let state = self.annunciator.state();
         if state != self.stored.0 {
             batch.put(STATE_KEY, &json(&state));
@@ -172,6 +180,7 @@ impl OnSite {
     pub(super) fn clock_stepped(&mut self, by: SignedDuration) {
         self.annunciator.clock_stepped(by);
         self.stepped = self.stepped.saturating_add(by);
+        self.stepped_since_try = self.stepped_since_try.saturating_add(by);
         self.looked_at = None;
     }
 
