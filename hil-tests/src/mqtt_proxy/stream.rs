@@ -17,6 +17,8 @@ use crate::mqtt_packet::{Cutter, Kind, NotMqtt, Packet, Version, disconnect, pub
 
 /// Packets on their way in one direction; a full queue pushes back on the sender, as TCP does. Few, so that a throttled direction is felt.
 const QUEUE_PACKETS: usize = 4;
+/// Between the last packet and the end of a connection.
+const LAST_WORD: Duration = Duration::from_millis(100);
 /// A throttled direction passes its bytes in pieces of this many milliseconds.
 const PIECE_MS: u32 = 20;
 
@@ -210,7 +212,9 @@ impl Connection {
             },
             Some(Fault::Disconnect(reason)) => {
                 pass(&packet);
-                self.hand(Direction::ToClient, disconnect(reason).bytes().to_vec(), now, Then::Close);
+                self.hand(Direction::ToClient, disconnect(reason).bytes().to_vec(), now, Then::GoOn);
+                // A client that writes just then would meet a closed socket before it has read why.
+                self.hand(Direction::ToClient, Vec::new(), now + LAST_WORD, Then::Close);
             }
             Some(Fault::CleanStart) => pass(&packet.with_clean_start()),
             Some(Fault::NoSession) => pass(&packet.without_session()),
