@@ -37,6 +37,42 @@ impl Clock for SystemClock {
     }
 }
 
+/// A difference between wall time and uptime that is no slewing (at most 500 ppm) and no scheduling: somebody set the clock.
+const STEP: SignedDuration = SignedDuration::from_secs(1);
+
+/// Notices that a clock was set. What is smaller than a second it follows in silence, look by look, so that it does not come on top of the
+/// next step: timers that began after it would be moved by what they never saw.
+#[derive(Debug)]
+pub struct StepWatch {
+    offset: SignedDuration,
+}
+
+impl StepWatch {
+    /// Watches from now on.
+    #[must_use]
+    pub fn new(clock: &dyn Clock) -> Self {
+        Self { offset: offset(clock) }
+    }
+
+    /// By how much the clock was set since the last look, if it was.
+    pub fn look(&mut self, clock: &dyn Clock) -> Option<SignedDuration> {
+        let step = self.unseen(clock);
+        self.offset = offset(clock);
+        step
+    }
+
+    /// What the next look would tell.
+    #[must_use]
+    pub fn unseen(&self, clock: &dyn Clock) -> Option<SignedDuration> {
+        let step = offset(clock) - self.offset;
+        (step.abs() >= STEP).then_some(step)
+    }
+}
+
+fn offset(clock: &dyn Clock) -> SignedDuration {
+    clock.now().as_duration() - clock.uptime()
+}
+
 /// adjtimex(2): the kernel knows whether a time daemon disciplines the clock (`STA_UNSYNC`).
 fn kernel_says_synchronised() -> bool {
     // SAFETY: `timex` is plain data for which all zeros is valid; `modes = 0` makes the call read-only.
@@ -78,5 +114,44 @@ impl Clock for ManualClock {
 
     fn uptime(&self) -> SignedDuration {
         self.now().duration_since(self.start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Wall time and uptime, each set by hand.
+    struct Hands(Mutex<(i64, i64)>);
+
+    impl Clock for Hands {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millisecond(1_767_225_600_000 + self.0.lock().unwrap().0).unwrap()
+        }
+
+        fn quality(&self) -> ClockQuality {
+            ClockQuality::Unsynced
+        }
+
+        fn uptime(&self) -> SignedDuration {
+            SignedDuration::from_millis(self.0.lock().unwrap().1)
+        }
+    }
+
+    #[test]
+    fn a_step_is_told_once_and_without_the_small_ones_before_it() {
+        let clock = Hands(Mutex::new((0, 0)));
+        let mut steps = StepWatch::new(&clock);
+        let mut pass = |wall_ms: i64, up_ms: i64| {
+            let mut hands = clock.0.lock().unwrap();
+            *hands = (hands.0 + wall_ms, hands.1 + up_ms);
+            drop(hands);
+            steps.look(&clock)
+        };
+        assert_eq!(pass(200, 200), None);
+        assert_eq!(pass(-500, 200), None, "700 ms back are followed");
+        assert_eq!(pass(-57_000, 200), Some(SignedDuration::from_millis(-57_200)));
+        assert_eq!(pass(200, 200), None, "told once");
+        assert_eq!(pass(3_600_000, 0), Some(SignedDuration::from_hours(1)));
     }
 }

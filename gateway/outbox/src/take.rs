@@ -9,7 +9,7 @@ use crate::{
     store::Store,
 };
 
-/// How many waiting items of its group a live item brings with it in one `take`. Bounds how long one long story may hold up
+/// How many items of its group's backlog a live item brings with it in one `take`. Bounds how long one long story may hold up
 /// what else is live.
 pub(crate) const STORY_MAX: usize = 16;
 
@@ -117,7 +117,9 @@ impl Taking<'_> {
             if !self.flight.is_free(earlier) {
                 continue;
             }
-            if brought == STORY_MAX || self.is_full() {
+            // The share is of the backlog. What is live and waited for the end of the story goes with it: were it left, what
+            // is live of other groups would overtake it though nothing is in its way any more.
+            if (brought >= STORY_MAX && self.flight.is_backlog(earlier)) || self.is_full() {
                 return Ok(false);
             }
             self.item(earlier)?;

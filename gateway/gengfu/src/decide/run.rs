@@ -13,13 +13,13 @@ use gengfu_contract::command::Reply;
 use gengfu_contract::event::AlarmData;
 use gengfu_contract::slug::Slug;
 use gengfu_contract::state::DeviceState;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Decider, DrillStatus, Errand, Input, LocalRequest, Order};
-use crate::clock::Clock;
+use crate::clock::{Clock, StepWatch};
 use crate::evidence::Pictures;
 use crate::link::LinkBatch;
 use crate::uplink::{CommandRequest, UplinkStatus};
@@ -30,8 +30,6 @@ const COMMANDS_PER_BATCH: usize = 32;
 const SCENES_PER_BATCH: usize = 32;
 /// Timers are looked at this often; it bounds their lateness, and lets simulated clocks jump.
 const TICK: Duration = Duration::from_millis(200);
-/// A difference between wall time and uptime that is no slewing (at most 500 ppm) and no scheduling: somebody set the clock.
-const CLOCK_STEP: SignedDuration = SignedDuration::from_secs(1);
 
 /// What the decider is joined to.
 pub struct Channels {
@@ -109,17 +107,14 @@ pub async fn run(mut decider: Decider, mut channels: Channels, clock: Arc<dyn Cl
     decider.wakes(channels.stored.clone());
     let mut status = DecideStatus { boot: decider.boot(), started_at: Some(clock.now()), ..DecideStatus::default() };
     publish(clock.now(), &decider, &channels, &mut status);
-    let offset = |clock: &dyn Clock| clock.now().as_duration() - clock.uptime();
-    let mut known_offset = offset(clock.as_ref());
+    let mut steps = StepWatch::new(clock.as_ref());
     while let Some(first) = next(&mut channels, &shutdown).await {
         if decider.is_housekeeping_due() {
             channels.housekeeping.notify_one();
         }
         let mut inputs: Vec<Input> = first.into_iter().collect();
         fill(&mut channels, &mut inputs);
-        let step = offset(clock.as_ref()) - known_offset;
-        if step.abs() >= CLOCK_STEP {
-            known_offset += step;
+        if let Some(step) = steps.look(clock.as_ref()) {
             decider.clock_stepped(step);
         }
         decider.centre_is_away(channels.uplink.borrow().centre_is_away());

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, StepWatch};
 use crate::config::Protocol;
 use crate::decide::{Action, Decider, Effects, Identity, Input, Wiring};
 use crate::link::bus::Moment;
@@ -30,8 +30,6 @@ use super::{Plant, slug};
 
 /// The decider looks at its timers this often, the uplink at its own.
 pub const TICK_US: u64 = 200_000;
-/// A difference between wall time and uptime that is no slewing, as the decider's loop has it.
-const CLOCK_STEP: SignedDuration = SignedDuration::from_secs(1);
 /// Commands that may wait for the decider; when it is full the uplink answers "busy".
 const COMMANDS_MAX: usize = 8;
 
@@ -112,7 +110,7 @@ pub struct Gateway {
     replies: mpsc::Sender<Reply>,
     wake: Arc<Notify>,
     clock: Arc<SimClock>,
-    known_offset: SignedDuration,
+    steps: StepWatch,
     last_words: Vec<Reply>,
     finishing: Option<Finishing>,
     pub tick_us: u64,
@@ -173,7 +171,7 @@ impl Gateway {
             commands,
             replies,
             wake,
-            known_offset: clock.now().as_duration() - clock.uptime(),
+            steps: StepWatch::new(clock.as_ref()),
             clock,
             last_words: vec![],
             finishing: None,
@@ -260,7 +258,7 @@ impl Gateway {
 
     /// The clock was set since the decider was told last.
     pub fn is_step_unseen(&self) -> bool {
-        (self.clock.now().as_duration() - self.clock.uptime() - self.known_offset).abs() >= CLOCK_STEP
+        self.steps.unseen(self.clock.as_ref()).is_some()
     }
 
     /// One turn of the decider, if it has something to do and the disk is not busy.
@@ -284,9 +282,7 @@ impl Gateway {
         let commands = std::iter::from_fn(|| self.commands.try_recv().ok());
         inputs.extend(commands.map(Input::Command));
         inputs.extend(self.last_words.drain(..).map(Input::Answered));
-        let step = self.clock.now().as_duration() - self.clock.uptime() - self.known_offset;
-        if step.abs() >= CLOCK_STEP {
-            self.known_offset += step;
+        if let Some(step) = self.steps.look(self.clock.as_ref()) {
             self.decider.clock_stepped(step);
         }
         let away = self.status.borrow().centre_is_away();
