@@ -36,9 +36,9 @@ setup-test:
 	@scripts/setup.sh test
 
 demo: setup-demo ## see the whole road on this machine: smoke, a door, a parked vehicle
-	@echo "==> building the gateway (release; the first time takes minutes)"
-	@$(CARGO) build --locked --release -p gengfu
-	@exec $(TARGET_DIR)/release/gengfu demo
+	@echo "==> building the gateway (optimised; the first time takes minutes)"
+	@$(CARGO) build --locked --profile demo -p gengfu
+	@exec $(TARGET_DIR)/demo/gengfu demo
 
 test: setup-test firmware ## everything CI runs, against real parts
 	@echo "==> building the workspace and its tests; examples in the documentation"
