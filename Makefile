@@ -59,12 +59,13 @@ evaluate: ## AP and AP50 per class of both of our models on the validation folde
 	@scripts/fetch-models.sh
 	@$(CARGO) run --locked --quiet -p gengfu-vision --example evaluate -- $(DATA)
 
-pictures: setup-demo ## make the documents' picture of what a camera sees anew, from Debian's footage
+pictures: setup-demo ## make the documents' pictures of what a camera sees anew, from Debian's footage
 	@$(CARGO) build --locked --release -p gengfu
 	@mkdir -p target/gengfu/demo/data
-	@rm -f docs/images/camera-test.jpg
+	@rm -f docs/images/camera-test.jpg docs/images/camera-test-street.jpg
 	@$(TARGET_DIR)/release/gengfu camera test cam-forecourt --config config/demo.toml --for 20s --draw docs/images/camera-test.jpg
-	@chmod 644 docs/images/camera-test.jpg
+	@$(TARGET_DIR)/release/gengfu camera test cam-forecourt --config config/demo.toml --for 20s --model nanodet_street --draw docs/images/camera-test-street.jpg
+	@chmod 644 docs/images/camera-test*.jpg
 
 firmware: firmware-check ## build the node's images for its boards and check their sizes
 	@scripts/firmware-size.sh

@@ -145,7 +145,7 @@ impl CameraPlan {
         let fetched = repository().join("target/gengfu");
         need::all([
             need::file(&crate::clip::vtest()),
-            need::file(&fetched.join("models/nanodet_street.onnx")),
+            need::file(&fetched.join("models/yolox_nano.onnx")),
             need::file(&fetched.join("onnxruntime/libonnxruntime.so")),
         ])
     }

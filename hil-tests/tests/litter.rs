@@ -132,7 +132,7 @@ fn camera_test() -> Result<()> {
     let seen = |kind: &str| told["seen"].as_array().and_then(|all| all.iter().find(|one| one["kind"] == kind));
     assert!(seen("garbage").is_some_and(|one| one["zones"][0] == "ground" && one["still_s"].is_i64()), "{out}");
     assert!(seen("person").is_some() && told["state"] == "streaming" && told["remedy"] == "", "{out}");
-    assert_eq!(told["models"], serde_json::json!(["nanodet_street", "nanodet_litter"]));
+    assert_eq!(told["models"], serde_json::json!(["yolox_nano", "nanodet_litter"]));
     assert!(waste_in(&mut detector()?, Path::new(&drawn))? >= KEPT, "the pile is in the picture");
     let (_, log, _) = site.gateway.command_output(&["evidence", "log"])?;
     assert!(log.contains("snapshot") && log.contains("cam-1/1") && log.contains("camera test"), "{log}");

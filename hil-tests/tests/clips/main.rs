@@ -71,7 +71,7 @@ fn in_the_lane() -> Footage {
 
 fn main() -> ExitCode {
     let fetched = repository().join("target/gengfu");
-    let model = || need::all([need::file(&fetched.join("models/nanodet_street.onnx")), need::file(&library())]);
+    let model = || need::all([need::file(&fetched.join("models/yolox_nano.onnx")), need::file(&library())]);
     let needs = |footage: &Footage| need::all([need::tool("ffmpeg"), model(), optional(&footage.path)]);
     let (lane, street) = (in_the_lane(), on_vtest());
     skip::main(vec![
@@ -212,10 +212,7 @@ fn config(clip: &Path, zone: &[[f32; 2]]) -> Result<WorkerConfig> {
     let failed = |what: &str, why: String| RigError::failed(what.to_owned(), why);
     let manifest = Manifest::load(&repository().join("models/manifest.toml"))
         .map_err(|faults| failed("read the model manifest", faults.to_string()))?;
-    // `GENGFU_MODEL` compares another model of the manifest on the same clips.
-    let name = std::env::var("GENGFU_MODEL").unwrap_or_else(|_| "nanodet_street".to_owned());
-    let unknown = || failed("choose the model GENGFU_MODEL", format!("the manifest has no {name}"));
-    let entry = manifest.model(&name).ok_or_else(unknown)?.clone();
+    let entry = manifest.model("yolox_nano").expect("the default model is in the manifest").clone();
     let path = repository().join("target/gengfu/models").join(&entry.file);
     Ok(WorkerConfig {
         camera: "cam".to_owned(),

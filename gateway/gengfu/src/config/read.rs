@@ -305,7 +305,7 @@ fn vision(f: &mut Faults, section: Option<Section>, base: &Path, data_dir: &Path
         manifest: data_dir.join("models/manifest.toml"),
         models_dir: data_dir.join("models"),
         onnxruntime: data_dir.join("lib/libonnxruntime.so"),
-        model: "nanodet_street".to_owned(),
+        model: "yolox_nano".to_owned(),
         second_model: None,
         threads: 1,
         cameras_per_worker: 8,

@@ -144,15 +144,15 @@ mod tests {
 
     #[test]
     fn a_zone_about_waste_brings_the_model_that_knows_it_and_other_cameras_do_not_pay_for_it() {
-        assert_eq!(chosen("", "", &["no_stopping", "waste"]), pair("nanodet_street", Some("nanodet_litter")));
-        assert_eq!(chosen("", "", &["no_stopping"]), pair("nanodet_street", None));
-        assert_eq!(chosen("", "", &[]), pair("nanodet_street", None));
+        assert_eq!(chosen("", "", &["no_stopping", "waste"]), pair("yolox_nano", Some("nanodet_litter")));
+        assert_eq!(chosen("", "", &["no_stopping"]), pair("yolox_nano", None));
+        assert_eq!(chosen("", "", &[]), pair("yolox_nano", None));
         let all = "second_model = \"nanodet_litter\"";
-        assert_eq!(chosen(all, "", &["bin_overflow"]), pair("nanodet_street", Some("nanodet_litter")));
-        assert_eq!(chosen(all, "", &["fire_lane_blocked"]), pair("nanodet_street", None));
+        assert_eq!(chosen(all, "", &["bin_overflow"]), pair("yolox_nano", Some("nanodet_litter")));
+        assert_eq!(chosen(all, "", &["fire_lane_blocked"]), pair("yolox_nano", None));
         assert_eq!(
             chosen("", all, &["fire_lane_blocked"]),
-            pair("nanodet_street", Some("nanodet_litter")),
+            pair("yolox_nano", Some("nanodet_litter")),
             "as it was said"
         );
     }
@@ -160,18 +160,18 @@ mod tests {
     #[test]
     fn the_model_that_knows_people_goes_first_whatever_was_named() {
         let litter = "model = \"nanodet_litter\"";
-        assert_eq!(chosen("", litter, &["litter"]), pair("nanodet_street", Some("nanodet_litter")));
-        let street = "second_model = \"yolox_nano\"";
-        assert_eq!(chosen(street, litter, &["litter"]), pair("yolox_nano", Some("nanodet_litter")));
+        assert_eq!(chosen("", litter, &["litter"]), pair("yolox_nano", Some("nanodet_litter")));
+        let street = "second_model = \"nanodet_street\"";
+        assert_eq!(chosen(street, litter, &["litter"]), pair("nanodet_street", Some("nanodet_litter")));
         let both = "model = \"nanodet_litter\"\nsecond_model = \"nanodet_litter\"";
         assert!(chosen("", both, &["litter"]).unwrap_err().contains("does not know people"));
     }
 
     #[test]
     fn a_zone_about_what_no_named_model_knows_and_an_unknown_name_are_refused_with_a_remedy() {
-        let error = chosen("second_model = \"yolox_nano\"", "", &["litter"]).unwrap_err();
+        let error = chosen("second_model = \"nanodet_street\"", "", &["litter"]).unwrap_err();
         assert!(
-            error.contains("camera c, zone z-0: nanodet_street knows nothing") && error.contains("second_model"),
+            error.contains("camera c, zone z-0: yolox_nano knows nothing") && error.contains("second_model"),
             "{error}"
         );
         let error = chosen("", "model = \"best\"", &[]).unwrap_err();
