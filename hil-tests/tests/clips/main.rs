@@ -212,7 +212,10 @@ fn config(clip: &Path, zone: &[[f32; 2]]) -> Result<WorkerConfig> {
     let failed = |what: &str, why: String| RigError::failed(what.to_owned(), why);
     let manifest = Manifest::load(&repository().join("models/manifest.toml"))
         .map_err(|faults| failed("read the model manifest", faults.to_string()))?;
-    let entry = manifest.model("yolox_nano").expect("the default model is in the manifest").clone();
+    // `GENGFU_MODEL` compares another model of the manifest on the same clips.
+    let name = std::env::var("GENGFU_MODEL").unwrap_or_else(|_| "yolox_nano".to_owned());
+    let unknown = || failed("choose the model GENGFU_MODEL", format!("the manifest has no {name}"));
+    let entry = manifest.model(&name).ok_or_else(unknown)?.clone();
     let path = repository().join("target/gengfu/models").join(&entry.file);
     Ok(WorkerConfig {
         camera: "cam".to_owned(),
